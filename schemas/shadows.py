@@ -5,15 +5,20 @@ from __future__ import annotations
 from uuid import UUID
 
 from schemas.experiments import Assignment
-from schemas.ids import Identifier, record_key
+from schemas.ids import Identifier, derive, record_key
 from schemas.messages import AwareDatetime, Domain, Message, MessageIdentity, Milliseconds, Text
 from schemas.responses import ModelVersion, ResponseStatus
+
+
+def shadow_id(experiment: UUID | None, query_id: UUID) -> UUID:
+    """A query has one shadow answer in each experiment."""
+    return derive("shadow", experiment, query_id)
 
 
 class Shadow(Message, wire="retouch.shadow", version=1):
     """One shadow answer. Topic: shadows. Key: tenant/user. Best effort: a lost one costs only a little evidence."""
 
-    shadow_id: UUID  # derived from experiment and query
+    shadow_id: UUID  # `shadow_id(experiment, query_id)`
     query_id: UUID
     tenant: Identifier
     user: Identifier

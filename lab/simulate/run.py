@@ -67,6 +67,7 @@ class Simulation:
         self._trace: list[str] = []
         self._outage_until = 0.0
         self._is_calm = False
+        self._sent = 0
         self._tries: dict[int, int] = {}
         self._asked: list[SimulatedQuestion] = []
         self._by_id = {derive("question", scenario.seed, q.number): q for q in scenario.questions}
@@ -136,9 +137,8 @@ class Simulation:
         id = derive("question", self._scenario.seed, question.number)
         query = Query(query_id=id, tenant="t", user=question.user, domain="d", text=text, asked_at=EPOCH, deadline=expired)
         value = b"no json" if question.outcome is SimulatedOutcome.MALFORMED else query.to_bytes()
-        ce_id: object = self._rng.randrange(3)
-        if question.outcome is SimulatedOutcome.MALFORMED:
-            ce_id = id  # no message says which question it is
+        ce_id = id if question.outcome is SimulatedOutcome.MALFORMED else (question.number + self._sent) % 3  # a malformed message says no number
+        self._sent += 1
         entry = self._cluster.log.append(QUESTIONS.name, query.key, value, envelope_headers(query, id=ce_id, source="/lab"))
         self._note("log", f"question {question.number} at offset {entry.offset}")
         if question not in self._asked:

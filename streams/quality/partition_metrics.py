@@ -6,7 +6,7 @@ State and how long it is kept:
 
 - windows until LATE_S after their end, by the slowest topic that still has unread records; later records count in no window;
 - experiments until IDLE_S without a record, longer than feedback may take (`streams.join_window_s`); later records do not count;
-- the ids of the last REMEMBERED records of each topic: a repeat among them counts once;
+- the ids of the last REMEMBERED records of each topic: a repeat among them counts once, and other content under one of these ids does not count;
 - `quality.waiting` shadow answers without a truth, and as many truths without a shadow answer; the oldest are dropped.
 
 Within these bounds the cells depend on the records alone.
@@ -24,10 +24,11 @@ from infra.settings.promotion import QualitySettings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_SCORED, QualityOutcome
 from schemas.eligibility import valid_truth
 from schemas.experiments import Arm, Assignment
+from schemas.messages import MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.quality import Metric, Moments, Quality
 from schemas.responses import Response, ResponseStatus
-from schemas.shadows import Shadow
+from schemas.shadows import Shadow, shadow_id
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
 from streams.quality.checkpoint import ENDED, PartitionCheckpoint
 from streams.quality.measures import MetricValues, assignment_of, outcome_values, response_values, reward, shadow_values
@@ -82,6 +83,7 @@ class PartitionMetrics:
         self._first: dict[WindowOrExperiment, dict[str, int]] = {}  # the first offset of each topic that counts in it
         self._active: dict[UUID, float] = {}  # live experiments, with the time of their last record
         self._seen = {topic: SeenIds(REMEMBERED) for topic in TOPICS}
+        self._rewarded = SeenIds(REMEMBERED)  # answers
         self._shadow_join = ShadowJoin(settings.waiting)
 
     def is_new(self, topic: str, offset: int) -> bool:
@@ -150,19 +152,19 @@ class PartitionMetrics:
         assignment = assignment_of(response)
         if assignment is None:
             return QualityOutcome.UNUSED
-        if not self._seen[ref.topic].add(response.query_id):
-            return QualityOutcome.REPEAT
+        if earlier := self._earlier(response, ref):
+            return earlier
         self._add(self._labels(response, assignment), ref, response_values(response), response.status)
         return QualityOutcome.COUNTED
 
     def _on_shadow(self, shadow: Shadow, ref: RecordRef) -> QualityOutcome:
-        if not self._seen[ref.topic].add(shadow.query_id):
-            return QualityOutcome.REPEAT
+        if earlier := self._earlier(shadow, ref):
+            return earlier
         labels, values = AnswerLabels(shadow.model.name, shadow.assignment, shadow.domain, user_hash(shadow.key)), shadow_values(shadow)
         self._add(labels, ref, values, shadow.status)
         if values and self._is_live(shadow.assignment.experiment):
             answer = ShadowAnswer(ref.at, labels, shadow.answer)
-            truth = self._shadow_join.add_answer(shadow.query_id, answer)
+            truth = self._shadow_join.add_answer(MessageIdentity(shadow.key, shadow.query_id), answer)
             if truth:
                 self._score_shadow(answer, truth, ref)
         return QualityOutcome.COUNTED
@@ -172,23 +174,33 @@ class PartitionMetrics:
         assignment, values = assignment_of(response), outcome_values(outcome)
         if assignment is None or not values:
             return QualityOutcome.UNUSED
+        if self._earlier(outcome, ref) is QualityOutcome.CONFLICT:
+            return QualityOutcome.CONFLICT
         self._join_truth(outcome, assignment, values, ref)
         # An answer has one reward: the first usable feedback counts.
-        if not self._seen[ref.topic].add(response.query_id):
+        if self._rewarded.add(response.identity) is not None:
             return QualityOutcome.REPEAT
         labels = self._labels(response, assignment)
         self._add(labels, ref, values)
         QUALITY_SCORED.add(version=assignment.version, arm=assignment.arm, domain=labels.domain)
         return QualityOutcome.COUNTED
 
+    def _earlier(self, message: QualityMessage, ref: RecordRef) -> QualityOutcome | None:
+        """What an earlier message with this id makes of this one. None without an earlier one."""
+        is_same = self._seen[ref.topic].add(message.identity, message.content_digest())
+        if is_same is None:
+            return None
+        return QualityOutcome.REPEAT if is_same else QualityOutcome.CONFLICT
+
     def _join_truth(self, outcome: Outcome, assignment: Assignment, shown_values: MetricValues, ref: RecordRef) -> None:
         """Score the shadow answer to the same query with the user's truth, now or when it arrives."""
-        truth, query_id = valid_truth(outcome), outcome.response.query_id
+        truth, query = valid_truth(outcome), outcome.response.identity
         if truth is None or assignment.arm is not Arm.CHAMPION or not self._is_live(assignment.experiment):
             return
         options = outcome.response.context.draft.query.options
         user_truth = UserTruth(ref.at, options, truth, shown_values[Metric.REWARD], shown_values[Metric.BASE_REWARD])
-        answer = self._shadow_join.add_truth(query_id, user_truth, is_awaited=query_id not in self._seen[SHADOWS.name])
+        shadow = MessageIdentity(query.key, shadow_id(assignment.experiment, query.id))
+        answer = self._shadow_join.add_truth(query, user_truth, is_awaited=shadow not in self._seen[SHADOWS.name])
         if answer:
             self._score_shadow(answer, user_truth, ref)
 

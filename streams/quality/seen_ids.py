@@ -1,28 +1,36 @@
-"""The ids of the last records, to count a repeat once."""
+"""The ids of the last messages, to count a repeat once and to notice other content under an id."""
 
 from __future__ import annotations
 
 from collections import deque
-from uuid import UUID
+from hashlib import blake2b
+
+from schemas.messages import MessageIdentity
 
 
 class SeenIds:
-    """The last `capacity` ids. A new id replaces the oldest."""
+    """The last `capacity` identities, each with the digest of its first message. A new identity replaces the oldest."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._ids: set[int] = set()
+        self._digests: dict[int, int] = {}
         self._order: deque[int] = deque()
 
-    def __contains__(self, query_id: UUID) -> bool:
-        return query_id.int in self._ids
+    def __contains__(self, identity: MessageIdentity) -> bool:
+        return _number(identity) in self._digests
 
-    def add(self, query_id: UUID) -> bool:
-        """Add the id; returns whether it is new."""
-        if query_id in self:
-            return False
-        self._ids.add(query_id.int)
-        self._order.append(query_id.int)
+    def add(self, identity: MessageIdentity, digest: bytes = b"") -> bool | None:
+        """Returns None for a new identity; else whether its first message has this digest."""
+        number, short = _number(identity), int.from_bytes(digest[:8])
+        earlier = self._digests.setdefault(number, short)
+        if len(self._digests) == len(self._order):
+            return earlier == short
+        self._order.append(number)
         if len(self._order) > self._capacity:
-            self._ids.discard(self._order.popleft())
-        return True
+            del self._digests[self._order.popleft()]
+        return None
+
+
+def _number(identity: MessageIdentity) -> int:
+    """Takes 48 bytes instead of 200."""
+    return int.from_bytes(blake2b(identity.key + identity.id.bytes, digest_size=16).digest())

@@ -1,4 +1,4 @@
-"""Joins shadow answers with the users' truths to the same queries. Both wait for each other; the oldest are dropped first."""
+"""Joins shadow answers with the users' truths to the same queries. Both wait for each other, by the query's identity; the oldest are dropped first."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from infra.telemetry.metrics import QUALITY_SHADOWS_GIVEN_UP
 from schemas.experiments import Assignment
+from schemas.messages import MessageIdentity
 
 T = TypeVar("T")
 
@@ -45,36 +46,36 @@ class ShadowJoin:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._answers: OrderedDict[UUID, ShadowAnswer] = OrderedDict()
-        self._truths: OrderedDict[UUID, UserTruth] = OrderedDict()
+        self._answers: OrderedDict[MessageIdentity, ShadowAnswer] = OrderedDict()
+        self._truths: OrderedDict[MessageIdentity, UserTruth] = OrderedDict()
 
-    def add_answer(self, query_id: UUID, answer: ShadowAnswer) -> UserTruth | None:
+    def add_answer(self, query: MessageIdentity, answer: ShadowAnswer) -> UserTruth | None:
         """Returns the truth that waits for this answer. If there is none, the answer waits."""
-        truth = self._truths.pop(query_id, None)
+        truth = self._truths.pop(query, None)
         if truth is None:
-            self._answers[query_id] = answer
+            self._answers[query] = answer
             _count_dropped(_drop_oldest(self._answers, self._capacity))
         return truth
 
-    def add_truth(self, query_id: UUID, truth: UserTruth, *, is_awaited: bool) -> ShadowAnswer | None:
+    def add_truth(self, query: MessageIdentity, truth: UserTruth, *, is_awaited: bool) -> ShadowAnswer | None:
         """Returns the answer that waits for this truth. If there is none, the truth waits, but only if `is_awaited` and no
         earlier truth to the query waits.
         """
-        answer = self._answers.pop(query_id, None)
+        answer = self._answers.pop(query, None)
         if answer is None and is_awaited:
-            self._truths.setdefault(query_id, truth)
+            self._truths.setdefault(query, truth)
             _drop_oldest(self._truths, self._capacity)
         return answer
 
     def drop(self, experiments: Collection[UUID]) -> None:
         """Drop the waiting answers of these experiments."""
-        dropped = [query_id for query_id, answer in self._answers.items() if answer.labels.assignment.experiment in experiments]
-        for query_id in dropped:
-            del self._answers[query_id]
+        dropped = [query for query, answer in self._answers.items() if answer.labels.assignment.experiment in experiments]
+        for query in dropped:
+            del self._answers[query]
         _count_dropped(len(dropped))
 
 
-def _drop_oldest(waiting: OrderedDict[UUID, T], capacity: int) -> int:
+def _drop_oldest(waiting: OrderedDict[MessageIdentity, T], capacity: int) -> int:
     """Drop the oldest if there are more than `capacity`. Returns the number of dropped ones: 0 or 1."""
     if len(waiting) <= capacity:
         return 0

@@ -1,8 +1,9 @@
 """Collection: reads a run's records by offset ranges and builds a snapshot. The same ranges always give the same snapshot and digest.
 
 A range is [start, end) of one partition. `end` is the last stable offset when the run starts, so open transactions are left out.
-Records are de-duplicated by their derived ids and sorted by them, so neither the order of reading nor repeats matter. `trainer.data.record_selection`
-chooses which of them are used. `erasures` is read in the same way: users who requested erasure neither train nor judge.
+Records are de-duplicated by their ids within tenant and user and sorted by them, so neither the order of reading nor repeats matter. Other content under
+one id is counted as `conflicting_id`; one of the contents is used, the same in every order of reading. `trainer.data.record_selection` chooses which
+records are used. `erasures` is read in the same way: users who requested erasure neither train nor judge.
 Malformed records have their own dead-letter path and are only counted here.
 A summary of a record takes some hundred bytes. Messages are dropped as soon as they are summarized; their texts are in the spool.
 """
@@ -16,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from infra.errors import CannotContinue
@@ -130,15 +131,24 @@ def untouched_share(version: RegisteredVersion | None) -> float:
         return 0.0
 
 
+class RecordKey(NamedTuple):
+    """A message's identity in little space."""
+
+    kind: RowKind
+    user: str  # tenant/user
+    row_id: bytes
+
+
 class CollectedRecords:
-    """De-duplicates records by their id. `parent_ranges` were read by the parent's run: records in them are old."""
+    """De-duplicates records by their identity. `parent_ranges` were read by the parent's run: records in them are old."""
 
     def __init__(self, parent_ranges: Ranges, directory: Path | None) -> None:
-        self.summaries: dict[tuple[RowKind, bytes], RecordSummary] = {}
+        self.summaries: dict[RecordKey, RecordSummary] = {}
         self.erased: dict[str, float] = {}  # user -> time of the latest erasure request
         self.counts: Counter[str] = Counter(dict.fromkeys(TOPIC.values(), 0))
         self.spool = TextSpool(directory)
         self._parent_ranges = parent_ranges
+        self._conflicting: dict[RecordKey, set[bytes]] = {}  # the contents of ids that have more than one
 
     def add(self, record: Any) -> None:
         self.counts[f"{record.topic}.read"] += 1
@@ -157,26 +167,35 @@ class CollectedRecords:
     def _add_message(self, message: Outcome | Trajectory, is_old: bool) -> None:
         """Keep the first in text order of the records with the same id: a repeat may differ in a measured millisecond. If one is old, all are."""
         text, kind = canonical(message), RowKind.OUTCOME if isinstance(message, Outcome) else RowKind.TRAJECTORY
-        row_id = (message.outcome_id if isinstance(message, Outcome) else message.trajectory_id).bytes
-        earlier = self.summaries.get((kind, row_id))
+        identity = message.identity
+        key = RecordKey(kind, sys.intern(identity.key.decode()), identity.id.bytes)
+        earlier = self.summaries.get(key)
         if earlier is None:
             self.counts[TOPIC[kind]] += 1
         else:
             is_old = is_old or earlier.is_old
+            self._compare(key, earlier, message.content_digest())
             if self.spool.get(earlier.span) <= text:
-                self.summaries[kind, row_id] = earlier._replace(is_old=is_old)
+                self.summaries[key] = earlier._replace(is_old=is_old)
                 return
-        self.summaries[kind, row_id] = self._summary(message, kind, row_id, text, is_old)
+        self.summaries[key] = self._summary(message, key, text, is_old)
 
-    def _summary(self, message: Outcome | Trajectory, kind: RowKind, row_id: bytes, text: bytes, is_old: bool) -> RecordSummary:
+    def _compare(self, key: RecordKey, earlier: RecordSummary, content: bytes) -> None:
+        if content == earlier.content and key not in self._conflicting:
+            return
+        contents = self._conflicting.setdefault(key, {earlier.content})
+        self.counts[f"{TOPIC[earlier.kind]}.conflicting_id"] += content not in contents
+        contents.add(content)
+
+    def _summary(self, message: Outcome | Trajectory, key: RecordKey, text: bytes, is_old: bool) -> RecordSummary:
         outcome = message if isinstance(message, Outcome) else message.outcome
         usable = case_of(message) if isinstance(message, Outcome) else sft_example_of(message)
         context = outcome.response.context
         query = context.draft.query
         return RecordSummary(
-            kind,
-            row_id,
-            user=sys.intern(outcome.key.decode()),
+            key.kind,
+            key.row_id,
+            key.user,
             domain=sys.intern(query.domain),
             asked_at=query.asked_at.timestamp(),
             earliest=min(query.asked_at, outcome.occurred_at, *(item.occurred_at for item in context.items)).timestamp(),
@@ -185,6 +204,7 @@ class CollectedRecords:
             is_old=is_old,
             ineligible=usable if isinstance(usable, Ineligible) else None,
             span=self.spool.put(text),
+            content=message.content_digest(),
         )
 
     def _add_erasure(self, record: Any) -> None:

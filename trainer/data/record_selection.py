@@ -41,10 +41,10 @@ TOPIC = {RowKind.OUTCOME: OUTCOMES.name, RowKind.TRAJECTORY: TRAJECTORIES.name}
 
 
 class RecordSummary(NamedTuple):
-    """The part of a record that is kept in memory, some 400 bytes. Times are Unix seconds."""
+    """The part of a record that is kept in memory, some 500 bytes. Times are Unix seconds."""
 
     kind: RowKind
-    row_id: bytes  # of the UUID: sorts as its text does
+    row_id: bytes  # of the UUID: sorts as its text does; two users may have the same
     user: str  # tenant/user
     domain: str
     asked_at: float
@@ -54,6 +54,7 @@ class RecordSummary(NamedTuple):
     is_old: bool  # inside the parent's ranges
     ineligible: Ineligible | None
     span: TextSpan  # its text in the spool
+    content: bytes = b""  # digest of what came from outside
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def select_records(
     judged_share = min(trainer.holdout_share, untouched_share)
     counts: Counter[str] = Counter()
     parts: dict[str, list[RecordSummary]] = {"training": [], "heldout": [], "sft_examples": []}
-    for record in sorted(records, key=lambda record: (record.kind, record.row_id)):
+    for record in sorted(records, key=lambda record: (record.kind, record.row_id, record.user)):
         part = _part_or_reason(record, erased, trainer.holdout_share, judged_share)
         if part in parts:
             parts[part].append(record)

@@ -24,7 +24,7 @@ from schemas.prompts import reflection_prompt, template_digest
 from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.rewriting import Rewrite, parse
-from schemas.shadows import Shadow
+from schemas.shadows import Shadow, shadow_id
 from schemas.tasks import choose_option
 from schemas.topics import RESPONSES
 from workers.reflection.shadow_queue import ShadowRequest
@@ -121,7 +121,7 @@ class Reflector:
             return None
         rewrite = accepted(query, generation.text)
         return Shadow(
-            shadow_id=derive("shadow", request.assignment.experiment, query.query_id),
+            shadow_id=shadow_id(request.assignment.experiment, query.query_id),
             query_id=query.query_id,
             tenant=query.tenant,
             user=query.user,

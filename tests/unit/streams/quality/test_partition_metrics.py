@@ -7,7 +7,7 @@ import random
 import pytest
 
 from infra.settings.promotion import QualitySettings
-from infra.telemetry.metrics import QUALITY_SHADOWS_GIVEN_UP
+from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_SHADOWS_GIVEN_UP
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.quality import Metric, Quality, Span
@@ -211,3 +211,37 @@ def test_a_timestamp_outside_the_range_of_dates_is_clipped(timestamp_ms: int) ->
     partition.count(make_response(2, experiment=EXPERIMENT, arm=Arm.CANARY))
     cells = partition.metrics.take_changed()
     assert {cell.answers for cell in cells if cell.span is Span.EXPERIMENT} == {2}
+
+
+def test_other_content_under_a_counted_id_does_not_count() -> None:
+    partition = PartitionUnderTest()
+    response = make_response(1, arm=Arm.CANARY, experiment=EXPERIMENT, version="4")
+    query = response.context.draft.query.model_copy(update={"text": "another film"})
+    draft = response.context.draft.model_copy(update={"query": query})
+    other = response.model_copy(update={"context": response.context.model_copy(update={"draft": draft})})
+    remade = response.model_copy(update={"answer": "other model words"})
+    outcome = make_outcome(response)
+    conflicts, repeats = outcomes_of(RESPONSES.name)
+    partition.count(response, other, remade, outcome, outcome.model_copy(update={"truth": "drama"}))
+    cell = partition.take_cells()[Arm.CANARY]
+    assert (cell.answers, reward(cell)) == (1, (1, 1.0))
+    assert outcomes_of(RESPONSES.name) == (conflicts + 1, repeats + 1)
+
+
+def test_two_users_queries_with_one_id_count_twice() -> None:
+    partition = PartitionUnderTest()
+    mine, theirs = (make_response(1, user=user, arm=Arm.CHAMPION, experiment=EXPERIMENT) for user in ("alice", "bob"))
+    query = theirs.context.draft.query.model_copy(update={"query_id": mine.query_id})
+    draft = theirs.context.draft.model_copy(update={"query": query})
+    theirs = theirs.model_copy(update={"query_id": mine.query_id, "context": theirs.context.model_copy(update={"draft": draft})})
+    for response in (mine, theirs):
+        partition.count(response, make_shadow(response), make_outcome(response))
+    cells = partition.take_cells()
+    assert (cells[Arm.CHAMPION].answers, cells[Arm.SHADOW].answers, reward(cells[Arm.SHADOW])[0]) == (2, 2, 2)
+
+
+def outcomes_of(topic: str) -> tuple[float, float]:
+    """Conflicts and repeats that were counted."""
+    counted = QUALITY_RECORDS.values()
+    conflicts, repeats = (counted.get((("outcome", outcome), ("topic", topic)), 0) for outcome in ("conflict", "repeat"))
+    return conflicts, repeats

@@ -37,6 +37,25 @@ def test_a_repeat_that_differs_gives_the_same_snapshot_in_either_order() -> None
     assert make_snapshot([ALL_OUTCOMES[0], repeat]).digest == make_snapshot([repeat, ALL_OUTCOMES[0]]).digest
 
 
+def test_other_content_under_one_id_is_counted_once_each_in_any_order() -> None:
+    """The first figure is of other words of the user, the second of a step that ran twice and made other model text."""
+    outcome = ALL_OUTCOMES[0]
+    first, second = (outcome.model_copy(update={"truth": truth}) for truth in ("one", "two"))
+    remade = outcome.model_copy(update={"response": outcome.response.model_copy(update={"answer": "other model words"})})
+    for messages in ([outcome, first, second, first, remade], [second, remade, first, outcome, second]):
+        counts = make_snapshot(messages).counts
+        assert (counts["outcomes"], counts["outcomes.conflicting_id"], counts["outcomes.read"]) == (1, 2, 5)
+    assert "outcomes.conflicting_id" not in make_snapshot([outcome, remade, outcome]).counts
+
+
+def test_two_users_outcomes_with_one_id_are_two_outcomes() -> None:
+    mine = make_outcome(1, user=TRAINING)
+    theirs = make_outcome(2, user=HELD_OUT).model_copy(update={"outcome_id": mine.outcome_id})
+    snapshot = make_snapshot([mine, theirs])
+    assert snapshot.counts["outcomes"] == 2 and "outcomes.conflicting_id" not in snapshot.counts
+    assert make_snapshot([theirs, mine]).digest == snapshot.digest
+
+
 def test_other_records_or_another_holdout_give_another_digest() -> None:
     snapshot = make_snapshot(MESSAGES)
     assert make_snapshot(MESSAGES[1:]).digest != snapshot.digest
