@@ -18,15 +18,23 @@ def parse_time(text: str) -> datetime:
 
     Raises ValueError for any other text, also for a time without an offset.
     """
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = _rfc3339(text)
+    if at.tzinfo is None:
+        raise ValueError("a time needs an offset, such as Z or +01:00")
+    return at
+
+
+def _rfc3339(text: str) -> datetime:
+    """The forms that Python does not read: lower case, and leap seconds."""
     if form := _RFC3339.fullmatch(text):
         date, minute, second, fraction, offset = form.groups()
         is_leap = second == "60"
         at = datetime.fromisoformat(f"{date}T{minute}:{'59' if is_leap else second}.{(fraction or '')[:6]:0<6}{offset.upper()}")
         return _before_leap_second(at) if is_leap else at
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        raise ValueError("a time needs an offset, such as Z or +01:00")
-    return at
+    raise ValueError("not a time as in RFC 3339")
 
 
 def _before_leap_second(at: datetime) -> datetime:

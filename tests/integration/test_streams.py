@@ -93,15 +93,17 @@ def test_an_unreadable_record_is_dead_lettered_byte_for_byte(streams: StreamsPro
     assert client.context_of(query).items == ()
 
 
-def test_feedback_for_another_users_query_is_dead_lettered(streams: StreamsProcess, client: StreamsClient) -> None:
+def test_feedback_joins_only_its_own_users_query(streams: StreamsProcess, client: StreamsClient) -> None:
     query = client.query("mine alone")
     forged = client.feedback(query, "not mine", user=f"{client.user}-other")
     client.send(RESPONSES, response(query))
     client.send(FEEDBACK, forged, client.feedback(query, "mine"))
-    dead_letter = client.wait_for("feedback-dlt", lambda r: r.key == forged.key)
-    assert dead_letter.value == forged.to_bytes()
     outcome = client.wait_for(OUTCOMES.name, lambda r: r.key == query.key)
     assert Outcome.from_bytes(outcome.value).truth == "mine"
+    other = client.query("theirs").model_copy(update={"query_id": query.query_id, "user": forged.user})
+    client.send(RESPONSES, response(other))
+    outcome = client.wait_for(OUTCOMES.name, lambda r: r.key == other.key)
+    assert Outcome.from_bytes(outcome.value).truth == "not mine"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)

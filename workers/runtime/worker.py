@@ -52,8 +52,8 @@ AHEAD_PER_SLOT = 2
 POLLED_PER_SLOT = 8
 #: How long records are parsed before other tasks get a turn: 500 contexts take 70 ms.
 TURN_S = 0.01
-#: Above this many held records, further ones are parsed again when their turn comes: a parsed context takes five times its bytes.
-PARSED_HELD = 1_000
+#: Above this many held bytes, further records are parsed again when their turn comes: a parsed message takes up to five times its bytes.
+PARSED_HELD_BYTES = 16 << 20
 MAX_HELD = 20_000
 MAX_HELD_BYTES = 128 << 20
 TOPIC_WITHIN_S = 30.0
@@ -284,7 +284,7 @@ class Worker(Generic[M]):
                 began = self._clock.monotonic()
             self._read_count += 1
             self._processor.parse(record)
-            if self._partitions.held > PARSED_HELD:
+            if self._partitions.held_bytes > PARSED_HELD_BYTES:
                 record.parsed = None
             if self._partitions.admit(record):
                 self._pool.submit(record)

@@ -58,7 +58,7 @@ async def test_another_users_interaction_with_the_same_id_is_another_one() -> No
     assert len(index.points) == 2
 
 
-async def test_a_repeat_at_another_offset_is_not_embedded_and_a_record_read_again_is_written_again() -> None:
+async def test_a_repeat_is_not_embedded_but_a_record_read_again_is_written_again() -> None:
     index, embedder = MemoryIndex(), WordEmbedder()
     history = HistoryProcessor(embedder, index, batch=8)
     for offset, embedded in ((3, 1), (5, 0), (3, 1)):

@@ -149,7 +149,7 @@ async def test_two_users_queries_with_one_id_are_joined_apart(feedback_first: bo
     assert sorted((outcome.key, outcome.truth) for outcome in outcomes) == [(b"acme/alice", "alice's"), (b"acme/bob", "bob's")]
 
 
-async def test_another_query_under_the_id_of_an_answered_one_is_dead_lettered_and_the_first_stays() -> None:
+async def test_another_query_under_the_id_of_an_answered_one_is_dead_lettered() -> None:
     join, question = Join(), query("the sea")
     other = query("the war", query_id=question.query_id)
     (letter,) = await join.handle(response_record(question, offset=6), response_record(other, offset=7))

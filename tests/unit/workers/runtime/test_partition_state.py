@@ -223,7 +223,7 @@ def test_recent_ids_of_the_resume_point_mark_repeats() -> None:
     assert read_with_id(partitions, 11, "new"), "it was the oldest"
 
 
-def test_a_record_with_the_id_of_an_earlier_one_and_other_content_is_refused_and_names_it() -> None:
+def test_other_content_under_the_id_of_an_earlier_record_is_refused_and_names_it() -> None:
     partitions = assigned()
     first, other = read_with_id(partitions, 3, "a"), read_with_id(partitions, 4, "a", b"other")
     assert first and other
