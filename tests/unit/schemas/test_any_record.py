@@ -22,8 +22,8 @@ from schemas.messages import Malformed, Message, message_type
 from schemas.queries import Query
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
-from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, TOPICS, Topic
-from streams.app.join_state import CHANGELOG, JoinState
+from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG, QUERIES, RESPONSES, TOPICS, Topic
+from streams.app.join_state import JoinState
 from streams.app.processor import Processor
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import content_of
@@ -267,7 +267,7 @@ def handled(processor: Processor, records: Sequence[ConsumedRecord]) -> dict[int
     letters = [record for record in produced if record.topic.endswith("-dlt")]
     positions = [original_position(letter.headers) for letter in letters]
     assert len({*positions}) == len(letters), "each record at most once"
-    assert all(record.topic != CHANGELOG or record.key for record in produced)
+    assert all(record.topic != JOIN_STATE_CHANGELOG or record.key for record in produced)
     return {position[2]: letter for position, letter in zip(positions, letters, strict=True) if position}
 
 
