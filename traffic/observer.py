@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Self
-from uuid import UUID
 
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import Envelope, read_message
-from schemas.messages import Malformed, Message
+from schemas.messages import Malformed, Message, MessageIdentity
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import Topic
@@ -80,8 +79,8 @@ class AnswerCounts:
 
     records: Counter[str] = field(default_factory=Counter)  # by topic
     unreadable: Counter[str] = field(default_factory=Counter)  # by topic
-    asked: dict[UUID, list[datetime]] = field(default_factory=lambda: defaultdict(list))
-    answered: dict[UUID, list[datetime]] = field(default_factory=lambda: defaultdict(list))
+    asked: dict[MessageIdentity, list[datetime]] = field(default_factory=lambda: defaultdict(list))
+    answered: dict[MessageIdentity, list[datetime]] = field(default_factory=lambda: defaultdict(list))
     statuses: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
 
@@ -90,16 +89,16 @@ class AnswerCounts:
         if sighting.message is None or sighting.envelope is None:
             self.unreadable[sighting.topic] += 1
         elif isinstance(sighting.message, Query):
-            self.note_query(sighting.message.query_id, sighting.envelope.time)
+            self.note_query(sighting.message, sighting.envelope.time)
         elif isinstance(sighting.message, Response):
             self.note_response(sighting.message, sighting.envelope.time)
 
-    def note_query(self, query_id: UUID, at: datetime) -> None:
-        self.asked[query_id].append(at)
+    def note_query(self, query: Query, at: datetime) -> None:
+        self.asked[query.identity].append(at)
 
     def note_response(self, response: Response, at: datetime) -> None:
-        self.answered[response.query_id].append(at)
-        if len(self.answered[response.query_id]) == 1:
+        self.answered[response.identity].append(at)
+        if len(self.answered[response.identity]) == 1:
             self.statuses[response.status.value] += 1
             model = response.provenance.model
             self.versions[model.version if model else "none"] += 1
@@ -114,18 +113,18 @@ class AnswerCounts:
         ):
             mine.update(theirs)
         for own, others in ((self.asked, other.asked), (self.answered, other.answered)):
-            for query_id, times in others.items():
-                own[query_id].extend(times)
+            for query, times in others.items():
+                own[query].extend(times)
 
     @property
-    def lost(self) -> set[UUID]:
+    def lost(self) -> set[MessageIdentity]:
         """Queries without a response."""
         return self.asked.keys() - self.answered.keys()
 
     @property
     def duplicated(self) -> int:
         """Number of responses beyond one for each time that their query was sent."""
-        return sum(max(0, len(times) - max(1, len(self.asked.get(query_id, ())))) for query_id, times in self.answered.items())
+        return sum(max(0, len(times) - max(1, len(self.asked.get(query, ())))) for query, times in self.answered.items())
 
     def latencies_ms(self) -> list[float]:
         """Milliseconds from writing a query to writing its first response, by the writers' clocks."""

@@ -145,7 +145,7 @@ class Platform:
         query, now = question.query, datetime.now(UTC)
         if limits.deadline_s is not None:
             query = query.model_copy(update={"deadline": now + timedelta(seconds=limits.deadline_s)})
-        tally.note_query(query.query_id, now)
+        tally.note_query(query, now)
         self._send(QUERIES, query, query.query_id)
 
     def _new_responses(self, tally: AnswerCounts, timeout_s: float) -> list[Response]:
@@ -153,7 +153,7 @@ class Platform:
         found = []
         for sighting in self._responses.poll(timeout_s):
             response, envelope = sighting.message, sighting.envelope
-            if isinstance(response, Response) and envelope and response.query_id in tally.asked:
+            if isinstance(response, Response) and envelope and response.identity in tally.asked:
                 tally.note_response(response, envelope.time)
                 found.append(response)
         return found

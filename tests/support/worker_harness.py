@@ -12,7 +12,7 @@ from typing import Any
 from infra.settings import load
 from infra.settings.stream import WorkersSettings
 from schemas.drafts import Draft
-from schemas.envelope import envelope_headers
+from schemas.envelope import Headers, envelope_headers
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, consumer_group, dead_letter_topic
@@ -33,9 +33,10 @@ class WorkerHarness:
     def __init__(self, partitions: int = 4, **cluster: Any) -> None:
         self.cluster = MemoryCluster(dict.fromkeys((QUERIES.name, DRAFTS.name, dead_letter_topic(QUERIES.name)), partitions), **cluster)
 
-    def ask(self, *queries: Query, partition: int | None = None) -> None:
+    def ask(self, *queries: Query, partition: int | None = None, ce_id: object = None, source: str = "/test", extra: Headers = ()) -> None:
+        """`extra`: further headers."""
         for query in queries:
-            headers = envelope_headers(query, id=query.query_id, source="/test")
+            headers = [*envelope_headers(query, id=ce_id or query.query_id, source=source), *extra]
             self.cluster.log.append(QUERIES.name, query.key, query.to_bytes(), headers, partition)
 
     def worker(self, handle: Handler[Query], *, instance: str = "one", faults: Faults | None = None, concurrency: int = 16, **options: Any) -> Worker[Query]:
@@ -54,6 +55,11 @@ class WorkerHarness:
 
     def dead_letters(self) -> int:
         return len(self.cluster.log.committed_records(dead_letter_topic(QUERIES.name)))
+
+    def reasons(self) -> list[str]:
+        """Why records were set aside."""
+        letters = self.cluster.log.committed_records(dead_letter_topic(QUERIES.name))
+        return [dict(letter.headers)["kafka_dlt-exception-message"].decode() for letter in letters]
 
     def committed(self, partition: int) -> Position | None:
         return self.cluster.log.committed(consumer_group("base"), partition)

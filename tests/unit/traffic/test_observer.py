@@ -24,7 +24,7 @@ def test_unanswered_queries_are_lost_and_second_answers_are_duplicates() -> None
         tally.note(_seen("queries", query, 0))
     for query, seconds in ((QUERIES[0], 1.0), (QUERIES[1], 2.0), (QUERIES[1], 9.0), (QUERIES[1], 9.5)):
         tally.note(_seen("responses", response_to(query), seconds))
-    assert tally.lost == {QUERIES[2].query_id, QUERIES[3].query_id}
+    assert tally.lost == {QUERIES[2].identity, QUERIES[3].identity}
     assert tally.duplicated == 2
     assert sorted(tally.latencies_ms()) == [1000.0, 2000.0]
     assert tally.records == {"queries": 4, "responses": 4}
@@ -56,11 +56,11 @@ def test_unreadable_records_are_counted_separately() -> None:
 
 def test_rounds_add_up() -> None:
     first, second = AnswerCounts(), AnswerCounts()
-    first.note_query(QUERIES[0].query_id, START)
-    second.note_query(QUERIES[1].query_id, START)
+    first.note_query(QUERIES[0], START)
+    second.note_query(QUERIES[1], START)
     second.note_response(response_to(QUERIES[1]), START)
     first.add(second)
-    assert (len(first.asked), first.lost, dict(first.statuses)) == (2, {QUERIES[0].query_id}, {"personalized": 1})
+    assert (len(first.asked), first.lost, dict(first.statuses)) == (2, {QUERIES[0].identity}, {"personalized": 1})
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
 from infra.errors import CannotContinue, PoisonMessage, UnreadableBatch
+from schemas.envelope import envelope_headers
 from schemas.queries import Query
+from schemas.topics import QUERIES
 from tests.support.worker_harness import (
     WAIT_S,
     ScriptedHandler,
@@ -234,6 +237,46 @@ async def test_a_repeat_is_not_answered_before_or_after_a_restart() -> None:
     restarted_worker = harness.worker(answer)
     await serve_until(restarted_worker, lambda: restarted_worker.counts.repeats == 10)
     assert harness.answered() == each_once(queries)
+
+
+async def test_queries_with_one_ce_id_are_answered_and_conflicts_set_aside() -> None:
+    harness, (web, mobile, again) = WorkerHarness(partitions=1), numbered(3, users=1)
+    harness.ask(web, ce_id=1, source="/app/web")
+    harness.ask(mobile, ce_id=1, source="/app/mobile")
+    harness.ask(again, ce_id=1, source="/app/web")  # its counter began again
+    harness.ask(web, ce_id=99, source="/app/web")  # sent again
+    harness.ask(web.model_copy(update={"tenant": "t2", "text": "of another tenant"}), ce_id=1)
+    harness.ask(web.model_copy(update={"text": "other"}), ce_id=2)
+    worker = harness.worker(answer)
+    await serve_until(worker, lambda: worker.counts.read == 6 and len(harness.answers()) == 4 and worker.counts.conflicts == 1)
+    harness.ask(web.model_copy(update={"text": "other again"}), ce_id=3)
+    harness.ask(mobile, ce_id=4)
+    restarted = harness.worker(answer)
+    await serve_until(restarted, lambda: (restarted.counts.conflicts, restarted.counts.repeats) == (1, 1))
+    assert harness.answered() == each_once([web, mobile, again]) + Counter(["of another tenant"])
+    assert worker.counts.repeats == 1
+    assert [reason.endswith("which has other content: queries/0/0") for reason in harness.reasons()] == [True, True]
+
+
+async def test_header_case_and_repeated_headers_change_nothing() -> None:
+    harness, queries = WorkerHarness(partitions=1), numbered(3, users=1)
+    for query in queries:
+        harness.ask(query, extra=[("CE_ID", b"1"), ("ce_id", b"2"), ("Ce_Type", b"retouch.query.v1")])
+    harness.ask(queries[0])
+    worker = harness.worker(answer)
+    await serve_until(worker, lambda: worker.counts.read == 4 and worker.counts.repeats == 1 and len(harness.answers()) == 3)
+    assert harness.answered() == each_once(queries)
+
+
+async def test_records_that_cannot_be_read_are_no_repeats() -> None:
+    harness, (query,) = WorkerHarness(partitions=1), numbered(1)
+    headers = envelope_headers(query, id=query.query_id, source="/test")
+    for _ in range(2):
+        harness.cluster.log.append(QUERIES.name, query.key, b"{", headers)
+    harness.ask(query)
+    worker = harness.worker(answer)
+    await serve_until(worker, lambda: worker.counts.set_aside == 2 and len(harness.answers()) == 1)
+    assert harness.dead_letters() == 2
 
 
 async def poison() -> None:
