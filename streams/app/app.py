@@ -345,6 +345,6 @@ async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
 
 
 def consumed_record(message: Any) -> ConsumedRecord:
-    headers = tuple((name, bytes(value or b"")) for name, value in message.headers or ())
+    headers = tuple((name, None if value is None else bytes(value)) for name, value in message.headers or ())
     timestamp_ms = round((message.timestamp or 0) * 1000)
     return ConsumedRecord(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value, headers)

@@ -14,7 +14,7 @@ import base64
 import dataclasses
 import json
 import struct
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -142,7 +142,7 @@ def _frame(record: ConsumedRecord) -> bytes:
     key, value = record.key, record.value
     description: dict[str, object] = {
         "at": [record.topic, record.partition, record.offset, record.timestamp_ms],
-        "headers": [(name, base64.b64encode(content or b"").decode()) for name, content in record.headers],
+        "headers": [(name, None if content is None else base64.b64encode(content).decode()) for name, content in record.headers],
         "key": None if key is None else len(key),
         "value": None if value is None else len(value),
     }
@@ -158,5 +158,5 @@ def _frames(entry: bytes, start: int) -> Iterator[ConsumedRecord]:
         topic, partition, offset, timestamp_ms = description["at"]
         key = None if description["key"] is None else entry[newline + 1 : key_end]
         value = None if description["value"] is None else entry[key_end:start]
-        headers: Sequence[tuple[str, bytes]] = [(name, base64.b64decode(content)) for name, content in description["headers"]]
+        headers = [(name, None if content is None else base64.b64decode(content)) for name, content in description["headers"]]
         yield ConsumedRecord(topic, partition, offset, timestamp_ms, key, value, tuple(headers))

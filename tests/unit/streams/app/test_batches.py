@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,9 @@ from infra.errors import CannotContinue, RetryLater
 from infra.telemetry.metrics import STREAMS_RECORDS, RetryReason
 from schemas.dead_letters import dead_letter
 from schemas.messages import Malformed
+from schemas.records import ConsumedRecord
 from streams.app.app import batches, count_acknowledged, retry_until_done
+from streams.app.app import consumed_record as app_record
 from streams.app.processor import GROUP
 from tests.support.streams_fakes import consumed_record, interaction
 
@@ -60,8 +63,15 @@ async def test_cannot_continue_is_not_retried() -> None:
         await retry_until_done(attempt, "test", RetryReason.OTHER)
 
 
-def test_acknowledged_records_are_counted_as_done_or_set_aside() -> None:
-    good, bad = (consumed_record("interactions", interaction("sea"), offset=offset) for offset in (0, 1))
-    count_acknowledged("counted", [good, bad], [dead_letter(bad, GROUP, Malformed("why"))])
+def test_acknowledged_records_are_counted_as_done_set_aside_or_conflict() -> None:
+    good, bad, other = (consumed_record("interactions", interaction("sea"), offset=offset) for offset in (0, 1, 2))
+    produced = [dead_letter(bad, GROUP, Malformed("why")), dead_letter(other, GROUP, IdConflict(good.source))]
+    count_acknowledged("counted", [good, bad, other], produced)
     counts = {dict(labels)["outcome"]: count for labels, count in STREAMS_RECORDS.values().items() if dict(labels)["processor"] == "counted"}
-    assert counts == {"done": 1, "set_aside": 1}
+    assert counts == {"done": 1, "set_aside": 1, "conflict": 1}
+
+
+def test_a_null_header_stays_null() -> None:
+    """For all readers it counts as missing; an empty one would hide an earlier header of its name."""
+    read = app_record(SimpleNamespace(topic="drafts", partition=1, offset=2, timestamp=3.5, key=None, value=b"v", headers=[("a", None), ("b", b"")]))
+    assert read == ConsumedRecord("drafts", 1, 2, 3500, None, b"v", (("a", None), ("b", b"")))

@@ -7,7 +7,7 @@ from schemas.records import ConsumedRecord
 from streams.app.join_state import PendingRecords
 
 content = st.none() | st.binary(max_size=64)
-headers = st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=16)), max_size=3).map(tuple)
+headers = st.lists(st.tuples(st.text(max_size=8), content), max_size=3).map(tuple)
 records = st.builds(
     ConsumedRecord, st.sampled_from(["responses", "feedback"]), st.integers(0, 9), st.integers(0, 2**62), st.integers(0, 2**42), content, content, headers
 )
