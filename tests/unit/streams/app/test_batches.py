@@ -9,7 +9,7 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from infra.telemetry.metrics import STREAMS_RECORDS, RetryReason
 from schemas.dead_letters import dead_letter
-from schemas.messages import Malformed
+from schemas.messages import IdConflict, Malformed
 from schemas.records import ConsumedRecord
 from streams.app.app import batches, count_acknowledged, retry_until_done
 from streams.app.app import consumed_record as app_record
