@@ -126,7 +126,7 @@ def test_a_mark_split_over_two_fields_stays_two_texts(family: str, style: Prompt
         for cut in range(1, len(mark)):
             head, tail = mark[:cut], mark[cut:]
             items = [Past(head, tail), Past(tail, head)]
-            prompt = reflection_prompt(query(tail, (head, tail)), tail + head, items, style, chat.marks)
+            prompt = reflection_prompt(query(tail, (f"a{head}", f"{tail}b")), tail + head, items, style, chat.marks)
             assert special_ids(chat, prompt) == plain
 
 
