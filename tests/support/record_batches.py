@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kafka import TopicPartition
@@ -15,6 +16,7 @@ from infra.settings.stream import KafkaSettings
 from lab.chaos.segments import HEADER
 from tests.support.segment_files import set_checksum
 
+SAMPLES = Path(__file__).parents[1] / "samples" / "batches"
 PARTITION = TopicPartition("queries", 3)
 
 
@@ -48,6 +50,19 @@ def damaged_at_random(seed: int) -> bytes:
     if rng.random() < 0.7 and len(wrong) >= HEADER.size:
         set_checksum(wrong)
     return bytes(first + wrong + last)
+
+
+def java_batch(codec: str) -> bytes:
+    """A batch of Apache Kafka's own producer (tests/samples/batches/Produce.java)."""
+    return (SAMPLES / f"java-{codec}.bin").read_bytes()
+
+
+def java_records() -> list[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]]:
+    """Key, value and headers of the records in each `java_batch`."""
+    keys = (b"a user", None, b"a user")
+    values = [f"a caf\u00e9 in Paris, number {number}. ".encode() * 3_500 for number in range(3)]
+    headers: list[list[tuple[str, bytes | None]]] = [[("ce_id", b"%d" % number), ("empty", None)] for number in range(3)]
+    return [*zip(keys, values, headers, strict=True), (b"a user", None, [])]
 
 
 class Consumer:

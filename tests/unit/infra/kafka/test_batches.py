@@ -16,7 +16,7 @@ from infra.kafka.batches import CODECS, BatchDecoding
 from infra.kafka.clients import DecodedRecords
 from infra.settings.loading import load
 from infra.telemetry.metrics import KAFKA_BATCHES_SKIPPED
-from tests.support.record_batches import PARTITION, batch, damaged_at_random, decoding, with_damage
+from tests.support.record_batches import PARTITION, batch, damaged_at_random, decoding, java_batch, java_records, with_damage
 from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
 
 NAME, SERIES = "queries/3/2", (("topic", "queries"),)
@@ -31,6 +31,12 @@ def values(records: Any) -> list[bytes]:
     while records:
         read += [record.value for record in records.take(100)]
     return read
+
+
+@pytest.mark.parametrize("codec", CODECS[1:])
+def test_a_batch_of_kafkas_own_producer_is_read(codec: str) -> None:
+    records = fetched(java_batch(codec), decoding()).take(100)
+    assert [(record.key, record.value, record.headers) for record in records] == java_records()
 
 
 @pytest.mark.parametrize("codec", CODECS)
