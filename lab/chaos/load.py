@@ -1,6 +1,7 @@
 """A steady load of questions from many users, one of whom asks far more than the others. The outcome of every send goes to the sent log.
 
 The load connects directly to the broker: the faults are for the system under test. Only acknowledged queries must be answered.
+It has a producer for each codec of Kafka and sends with them in turn, so every topic that it writes holds batches of every codec.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import count, cycle
 from typing import Any, Self
 
 from infra.errors import CannotContinue, RetryLater
+from infra.kafka.batches import CODECS
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.settings import Settings
@@ -29,6 +31,8 @@ from traffic.schedule import Pace
 from traffic.world import Persona, PersonaQuestion, World
 
 SOURCE = "/lab/chaos"
+#: The topics that the load writes.
+WRITTEN = (QUERIES, FEEDBACK, INTERACTIONS)
 #: Share of the questions that come from the busy user.
 BUSY_SHARE = 0.2
 #: One in this many questions has a deadline, in this range of seconds; one is followed by feedback; one by a new interaction.
@@ -55,7 +59,10 @@ class ChaosLoad:
         self._rng = random.Random(f"load/{seed}")  # noqa: S311  # a repeatable load, no secret
         world = World(seed=seed, tenant=settings.tenant, history=HISTORY, questions=HISTORY)
         self._users = list(world.personas(size.users))
-        self._producer = producer(settings, "retouch-lab-load", max_block_ms=5000)
+        self._producers = [
+            producer(settings, f"retouch-lab-load-{codec}", max_block_ms=5000, compression_type=None if codec == "none" else codec) for codec in CODECS
+        ]
+        self._in_turn = cycle(self._producers)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -67,7 +74,7 @@ class ChaosLoad:
             for interaction in past[: len(past) // 2]:
                 self._send(INTERACTIONS, interaction, interaction.interaction_id)
         with broker_errors(self._settings, CannotContinue, "take the users' histories"):
-            self._producer.flush(timeout=FLUSH_S)
+            self._flush()
 
     def start(self) -> None:
         self._thread.start()
@@ -83,7 +90,7 @@ class ChaosLoad:
         if self._thread.is_alive():
             self._thread.join(FLUSH_S)
         with suppress(RetryLater), broker_errors(self._settings):  # sends without an outcome stay unknown
-            self._producer.flush(timeout=FLUSH_S)
+            self._flush()
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +99,12 @@ class ChaosLoad:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(FLUSH_S)
-        self._producer.close(timeout=1.0)
+        for each in self._producers:
+            each.close(timeout=1.0)
+
+    def _flush(self) -> None:
+        for each in self._producers:
+            each.flush(timeout=FLUSH_S)
 
     def _run(self) -> None:
         pace = Pace(self._size.queries_per_s)
@@ -134,7 +146,7 @@ class ChaosLoad:
         self._sent_log.add(SentRecord(topic.name, str(id), key.decode(), self._clock.now()))
         try:
             with broker_errors(self._settings):
-                sending = send(self._producer, topic, message, id=id, source=SOURCE)
+                sending = send(next(self._in_turn), topic, message, id=id, source=SOURCE)
         except RetryLater:  # the client refused it
             self._sent_log.set_outcome(str(id), SendOutcome.FAIL, self._clock.now())
             return

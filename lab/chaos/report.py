@@ -76,6 +76,7 @@ class ChaosRun:
     healed_s: float | None = None  # when the last fault had ended and all processes served; the bound for answers counts from here
     answered_all_s: float | None = None  # when the last acknowledged query was answered; None if some were not
     read_at_end: int = 0  # records that only the reader at the end got
+    codecs: Counter[str] = field(default_factory=Counter)  # batches of the load by codec, by the broker's log
     log_partitions: int = 0  # number of partition directories that were read
     endpoint_calls: int = 0  # calls that the base model answered
     bad_answers: Mapping[str, int] = field(default_factory=dict)  # answers of the endpoint that were made bad, by kind
@@ -110,6 +111,7 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
         "standstill": longest_standstills(answers),
         "processes": {"recoveries_s": run.process_log.recoveries_s(), "ended_by_themselves": run.process_log.unrequested_ends(run.done)},
         "readers": {"only_read_at_the_end": run.read_at_end, "log_partitions": run.log_partitions},
+        "codecs": dict(sorted(run.codecs.items())),
         "parts": run.parts,
         "listed": _listed(verdict),
         "per_second": _per_second(run, answers),
@@ -161,6 +163,7 @@ def lines(report: dict[str, Any]) -> list[str]:
         "  ".join(f"{kind} {count}" for kind, count in report["anomalies"].items()),
         f"{observed['queries_ok']} queries acknowledged in {report['load_s']:g} s, {observed['queries_info']} unknown, {observed['queries_fail']} not sent",
         f"{faults['kills_and_pauses']} kills and pauses, all faults: {_listing(faults['by_kind'])}",
+        f"batches of the load by codec: {_listing(report['codecs'])}",
         f"{endpoint['bad_answers']} bad answers of {len(endpoint['by_kind'])} kinds in {endpoint['calls']} calls of the base model; "
         f"drafts without an answer: {_listing(endpoint['drafts_without_answer']) or 'none'}",
         f"duplicated responses by cause: {_listing(report['duplicate_causes'])}; contexts repeated: {observed['contexts_repeated']}",

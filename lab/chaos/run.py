@@ -16,13 +16,13 @@ from infra.local.proxy_addresses import ProxyPorts
 from infra.settings import Settings
 from lab.chaos.checker import Fates
 from lab.chaos.faults import FaultInjector, links
-from lab.chaos.load import ChaosLoad, LoadSize
+from lab.chaos.load import WRITTEN, ChaosLoad, LoadSize
 from lab.chaos.misbehaving import MisbehavingEndpoint
 from lab.chaos.plan import FaultPlan
 from lab.chaos.proxy import Proxy
 from lab.chaos.records import LoadClock, SendOutcome, SentLog, first_of_each_record, write_seen
 from lab.chaos.report import ChaosRun
-from lab.chaos.segments import fates, partitions
+from lab.chaos.segments import codecs, fates, partitions
 from lab.chaos.watcher import Watcher, read_everything
 from schemas.topics import CONTEXTS, DRAFTS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES
 
@@ -109,6 +109,9 @@ class ChaosExperiment:
         data = self._settings.stack.dir / "kafka" / "data"
         all_fates = {(topic.name, number): fates(path) for topic in JUDGED for number, path in partitions(data, topic.name).items()}
         self._recorded.log_partitions = len(all_fates)
+        for topic in WRITTEN:
+            for path in partitions(data, topic.name).values():
+                self._recorded.codecs += codecs(path)
         return all_fates
 
     def _run_load(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:

@@ -8,16 +8,19 @@ The broker must have stopped.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from infra.kafka.batches import CODECS
+
 #: baseOffset, batchLength, partitionLeaderEpoch, magic, crc, attributes, lastOffsetDelta, two timestamps, producerId, producerEpoch, baseSequence, records.
 HEADER = struct.Struct(">qiibIhiqqqhii")
 #: `batchLength` counts the bytes after itself.
 BEFORE_LENGTH = 12
-TRANSACTIONAL, CONTROL = 0x10, 0x20
+CODEC, TRANSACTIONAL, CONTROL = 0x07, 0x10, 0x20
 ABORT, COMMIT = 0, 1
 _MARKER = struct.Struct(">hh")  # version, type
 
@@ -37,6 +40,7 @@ class RecordBatch:
     producer_id: int
     is_transactional: bool
     is_control: bool
+    codec: str = "none"
     marker: int | None = None
 
 
@@ -63,6 +67,11 @@ def batches(partition: Path) -> Iterator[RecordBatch]:
         yield from _batches(segment.read_bytes())
 
 
+def codecs(partition: Path) -> Counter[str]:
+    """Number of batches of data records by codec."""
+    return Counter(batch.codec for batch in batches(partition) if not batch.is_control)
+
+
 def partitions(data: Path, topic: str) -> dict[int, Path]:
     """The directories of a topic in `log.dirs`, by partition. `a-b-3` is partition 3 of topic `a-b`."""
     directories = {}
@@ -84,8 +93,13 @@ def _batches(content: bytes) -> Iterator[RecordBatch]:
             raise ValueError(f"a record batch of format {magic}: expected format 2")
         is_control = bool(attributes & CONTROL)
         marker = _marker(content, position + HEADER.size) if is_control else None
-        yield RecordBatch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), is_control, marker)
+        yield RecordBatch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), is_control, _codec(attributes), marker)
         position = end
+
+
+def _codec(attributes: int) -> str:
+    number = attributes & CODEC
+    return CODECS[number] if number < len(CODECS) else str(number)
 
 
 def _marker(content: bytes, position: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def run(records: RecordBuilder, failure: str | None = None) -> ChaosRun:
         answered_all_s=7.0,
         read_at_end=0,
         log_partitions=4,
+        codecs=Counter({"zstd": 3, "gzip": 2}),
         failure=failure,
     )
 
@@ -47,6 +49,7 @@ def test_a_run_without_anomalies_is_valid_and_its_faults_are_counted() -> None:
     assert report["valid"]
     assert report["faults"]["kills_and_pauses"] == 2
     assert report["faults"]["by_process"]["base"] == report["faults"]["by_process"]["streams"] == 1
+    assert report["codecs"] == {"gzip": 2, "zstd": 3} and "batches of the load by codec: gzip 2, zstd 3" in lines(report)
     assert report["healing"]["processes_back_after_s"] == 1.0
     assert json.loads(json.dumps(report))["anomalies"] == report["anomalies"]
 

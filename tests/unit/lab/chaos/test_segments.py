@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.chaos.segments import ABORT, COMMIT, CONTROL, HEADER, TRANSACTIONAL, RecordFate, fates, partitions
+from lab.chaos.segments import ABORT, COMMIT, CONTROL, HEADER, TRANSACTIONAL, RecordFate, codecs, fates, partitions
 
 COMMITTED, ABORTED, OPEN = RecordFate.COMMITTED, RecordFate.ABORTED, RecordFate.OPEN
 
@@ -70,3 +70,9 @@ def test_partitions_are_found_by_topic(tmp_path: Path) -> None:
     for name in ("drafts-0", "drafts-11", "drafts-dlt-0", "drafts-x", "contexts-0"):
         (tmp_path / name).mkdir()
     assert partitions(tmp_path, "drafts") == {0: tmp_path / "drafts-0", 11: tmp_path / "drafts-11"}
+
+
+def test_batches_are_counted_by_codec_without_markers(tmp_path: Path) -> None:
+    log = batch(0) + batch(1, attributes=3) + batch(2, attributes=4 | TRANSACTIONAL, producer=7) + end(3, 7, COMMIT) + batch(4, attributes=3)
+    (tmp_path / "0.log").write_bytes(log)
+    assert codecs(tmp_path) == {"none": 1, "lz4": 2, "zstd": 1}
