@@ -44,7 +44,7 @@ class UnreadableBatch(CannotContinue):
 
     def __init__(self, topic: str, partition: int, offset: int, reason: str, *, is_damaged: bool = False) -> None:
         batch = f"{topic}/{partition}/{offset}"
-        remedy = "restore the partition from a replica, or let its readers begin behind it" if is_damaged else f'kafka.skip_batches=["{batch}"] passes over it'
+        remedy = "restore the partition from a replica" if is_damaged else f'kafka.skip_batches=["{batch}"] passes over it'
         super().__init__(f"the batch at {batch} cannot be decoded ({reason}); {remedy} (docs/runtime.md)")
         self.topic, self.partition, self.offset = topic, partition, offset
 

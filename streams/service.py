@@ -111,7 +111,15 @@ class StreamsService:
         self._failed_at: float | None = None
 
     async def start(self) -> None:
-        await asyncio.wait_for(self._app.start(), self._settings.streams.stall_timeout_s)
+        """Raises what `supervise` raises: Faust waits in its start until the state is restored."""
+        starting = asyncio.ensure_future(self._app.start())
+        try:
+            while not starting.done():
+                self._check()
+                await asyncio.wait([starting], timeout=CHECK_S)
+            starting.result()
+        finally:
+            starting.cancel()
 
     async def supervise(self, stop: threading.Event) -> None:
         """Returns when `stop` is set. Raises the error that ended the service."""

@@ -10,7 +10,7 @@ alone, so it fails again with the same bytes. Errors of requests are not raised 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from infra.errors import UnreadableBatch
@@ -30,8 +30,10 @@ class BatchDecoding:
         self._named = frozenset(settings.skip_batches)
         self._consumer = consumer
 
-    def records(self, state: Any, partition: Any, batches: Any, unpack: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
-        """What the client's `unpack` yields from `batches` of a partition, without batches that are passed over.
+    def records(
+        self, state: Any, partition: Any, batches: Any, unpack: Callable[[Any], Iterator[Any]], instead: Callable[[int], Iterable[Any]] = lambda offset: ()
+    ) -> Iterator[Any]:
+        """What the client's `unpack` yields from `batches` of a partition, with `instead` of the last offset for a batch that is passed over.
 
         `state` is the client's: its `next_fetch_offset` is the reader's position. Raises UnreadableBatch and nothing else.
         """
@@ -42,6 +44,7 @@ class BatchDecoding:
                 return
             except Exception as error:
                 state.next_fetch_offset = self._behind(error, partition, tracked.opened, state.next_fetch_offset)
+                yield from instead(state.next_fetch_offset - 1)
 
     def _behind(self, error: Exception, partition: Any, batch: Any, position: int) -> int:
         """The offset behind this batch, if it is passed over. `batch` is None if it has no header."""

@@ -34,6 +34,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException, KafkaError, MessageSizeTooLargeError
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.structs import ConsumerRecord
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.exceptions import ProducerSendError
 from faust.transport.drivers import aiokafka as driver
@@ -83,9 +84,14 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
 
     def _unpack_records(self) -> Iterator[Any]:
         try:
-            yield from self._decoding.records(self, self._tp, self._records, self._unpack)
+            yield from self._decoding.records(self, self._tp, self._records, self._unpack, self._instead)
         except UnreadableBatch as error:
             self._transport.fail(error)
+
+    def _instead(self, offset: int) -> Iterator[Any]:
+        """A deletion of no entry: Faust restores its table until it gets a record at the changelog's end."""
+        if self._tp.topic == JOIN_STATE_CHANGELOG:
+            yield ConsumerRecord(JOIN_STATE_CHANGELOG, self._tp.partition, offset, 0, 0, b"passed over", None, None, 0, -1, ())
 
     def _unpack(self, batches: Any) -> Iterator[Any]:
         self._records = batches
