@@ -305,7 +305,7 @@ def passing_over(settings: Settings, *places: str) -> Settings:
     return settings.changed(kafka={"skip_batches": list(places)})
 
 
-def test_a_worker_answers_what_is_before_an_unreadable_batch_and_once_it_is_named_what_is_after_it(broker: Broker, settings: Settings, sent: Sent) -> None:
+def test_a_worker_ends_at_an_unreadable_batch_until_it_is_named(broker: Broker, settings: Settings, sent: Sent) -> None:
     topic = Topic("broken", Query, "tenant/user", "test", "test")
     client, names = admin(settings), [topic.name, dead_letter_topic(topic.name)]
     client.create_topics({name: {"num_partitions": 1, "replication_factor": 1} for name in names})
@@ -343,7 +343,7 @@ def test_readers_without_a_group_end_at_an_unreadable_batch_until_it_is_named(br
     assert code == 0 and json.loads(listed)["total"] == 0  # the others are redriven
 
 
-def test_streams_end_at_an_unreadable_batch_of_a_topic_or_of_their_state_until_both_are_named(broker: Broker, settings: Settings, sent: Sent) -> None:
+def test_streams_end_at_unreadable_batches_of_topic_and_state_until_both_are_named(broker: Broker, settings: Settings, sent: Sent) -> None:
     state = unreadable(broker, settings, JOIN_STATE_CHANGELOG, broken_payload)
     topic = unreadable(broker, settings, INTERACTIONS.name, wrong_checksum)
     for named, other in ((state, topic), (topic, state)):
