@@ -12,7 +12,9 @@ from enum import StrEnum
 from schemas.control_marks import ControlMarks
 from schemas.drafts import DraftStatus
 from schemas.outcomes import Outcome
+from schemas.sameness import is_blank
 from schemas.scoring import is_valid
+from schemas.tasks import option_of
 
 
 class Ineligible(StrEnum):
@@ -27,18 +29,18 @@ class Ineligible(StrEnum):
 
 
 def valid_truth(outcome: Outcome) -> str | None:
-    """The user's own answer, if the query allows it."""
-    query = outcome.response.context.draft.query
-    return outcome.truth if outcome.truth and is_valid(query.task, outcome.truth, query.options) else None
+    """The user's own answer if the query allows it: the option in the query's spelling, or free text as the user wrote it."""
+    query, truth = outcome.response.context.draft.query, outcome.truth or ""
+    return option_of(truth, query.options) or truth if is_valid(query.task, truth, query.options) else None
 
 
 def why_ineligible(outcome: Outcome, marks: ControlMarks) -> Ineligible | None:
     """Why an outcome cannot train or judge, or None. Its truth must not hold `marks`."""
     draft = outcome.response.context.draft
-    if not (outcome.truth and outcome.truth.strip()):
+    if outcome.truth is None or is_blank(outcome.truth):
         return Ineligible.NO_TRUTH
     if valid_truth(outcome) is None:
         return Ineligible.TRUTH_OUTSIDE_OPTIONS
     if marks.found_in(outcome.truth):
         return Ineligible.TRUTH_HOLDS_MARKS
-    return None if draft.status is DraftStatus.DRAFTED and draft.answer.strip() else Ineligible.NO_BASE_ANSWER
+    return None if draft.status is DraftStatus.DRAFTED and not is_blank(draft.answer) else Ineligible.NO_BASE_ANSWER

@@ -44,12 +44,14 @@ AwareDatetime = Annotated[pydantic.AwareDatetime, WrapValidator(_in_utc)]
 #: Users' and models' text. Limited, so that one record never exceeds the topic's message size.
 Text = Annotated[str, StringConstraints(max_length=32_768)]
 #: A short text that is not empty.
-Label = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+MAX_LABEL_CHARS = 256
+Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS)]
 #: A platform's name for a kind of task, such as `movie_tag`.
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Milliseconds = Annotated[float, Field(ge=0)]
 
 __all__ = [
+    "MAX_LABEL_CHARS",
     "AwareDatetime",
     "Domain",
     "Fingerprint",
@@ -147,7 +149,7 @@ class Message(Record):
         if value is None:
             raise Malformed(f"{cls.ce_type()}: the record has no value")
         try:
-            return cls.model_validate_json(value)
+            return cls.model_validate_json(value, context={"message": cls})
         except ValidationError as error:
             raise Malformed(f"{cls.ce_type()}: {_summary(error)}") from None
 

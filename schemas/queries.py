@@ -6,10 +6,12 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.ids import Identifier, record_key
-from schemas.messages import AwareDatetime, Domain, Label, Message, MessageIdentity, Text
+from schemas.messages import MAX_LABEL_CHARS, AwareDatetime, Domain, Label, Message, MessageIdentity, Text
+from schemas.sameness import normalized, visible
 from schemas.tasks import Task, task_of
 
 
@@ -21,7 +23,12 @@ class Strategy(StrEnum):
 
 
 class Query(Message, wire="retouch.query", version=1):
-    """A question of one user. Topic: queries. Key: tenant/user."""
+    """A question of one user. Topic: queries. Key: tenant/user.
+
+    Options are stored in NFC, without invisible characters, with single blanks. A query is refused if an option is blank, or if two are the same text
+    (`schemas.sameness.normalized`): no answer could choose between them. Queries inside drafts, contexts, responses and outcomes stay as they are, because
+    earlier versions accepted them.
+    """
 
     query_id: UUID
     tenant: Identifier
@@ -32,6 +39,23 @@ class Query(Message, wire="retouch.query", version=1):
     asked_at: AwareDatetime  # event time; only earlier history may be used
     deadline: AwareDatetime | None = None  # wall clock; shortly before it the base answer is sent
     strategy: Strategy | None = None  # None: the deployment's default
+
+    @field_validator("options")
+    @classmethod
+    def _options_differ(cls, options: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.context and info.context.get("message") is not cls:  # a part of a stored message
+            return options
+        options = tuple(" ".join(visible(option).split()) for option in options)
+        positions: dict[str, int] = {}
+        for position, option in enumerate(options):
+            form = normalized(option)
+            if not form:
+                raise PydanticCustomError(f"blank_option_{position}", f"option {position} shows nothing; give each option a visible text")
+            if len(option) > MAX_LABEL_CHARS:
+                raise PydanticCustomError(f"long_option_{position}", f"option {position} has more than {MAX_LABEL_CHARS} characters in NFC")
+            if (first := positions.setdefault(form, position)) != position:
+                raise PydanticCustomError(f"same_options_{first}_and_{position}", f"options {first} and {position} are the same text; give each option once")
+        return options
 
     @property
     def key(self) -> bytes:

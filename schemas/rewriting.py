@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from schemas.sameness import is_blank
+
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<personalized>", "</personalized>"
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
@@ -22,18 +24,18 @@ class Rewrite:
 
 
 def parse(completion: str) -> Rewrite | None:
-    """Parse a completion; None if it is not one closed trace followed by one closed, non-empty body.
+    """Parse a completion; None if it is not one closed trace followed by one closed body that shows something.
 
     The body is searched after the trace, so that a tag quoted in the trace does not count. Text after the body is ignored (the paper's
     LaMP-7 sample ends with a stray tag). Plain string search, because bodies contain `<` and `&` and are not XML.
     """
     opening, separator, rest = completion.partition(THINK_CLOSE)
-    if not separator or opening.count(THINK_OPEN) != 1 or opening.split(THINK_OPEN)[0].strip():
+    if not separator or opening.count(THINK_OPEN) != 1 or not is_blank(opening.split(THINK_OPEN)[0]):
         return None
     before, separator, rest = rest.partition(ANSWER_OPEN)
-    if not separator or before.strip():
+    if not separator or not is_blank(before):
         return None
     body, separator, _ = rest.partition(ANSWER_CLOSE)
-    if not separator or ANSWER_OPEN in body or not body.strip():
+    if not separator or ANSWER_OPEN in body or is_blank(body):
         return None
     return Rewrite(opening.split(THINK_OPEN)[1].strip(), body.strip())

@@ -13,7 +13,8 @@ Blanks separate units. So do the visible separators of Tibetan, Ethiopic and som
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import regex
 
@@ -30,6 +31,9 @@ _WORD = rf"{_LETTER}(?:{_LETTER}|{_MARK})*+|(?={_UNSPACED})\X"
 _BLANK = r"\s\x1c-\x1f\u0F0B\u0F0C\u1361\U00010100\U00010101\U0001039F\U000103D0\U0001091F"
 _WORDS = regex.compile(_WORD, regex.VERSION1)
 _TOKENS = regex.compile(rf"{_WORD}|[^\p{{L}}\p{{N}}_{_BLANK}]+", regex.VERSION1)
+
+#: For a text that is reversed: searching for signs at the end would take quadratic time.
+_SIGNS_BACKWARDS, _MARKS_OF_A_WORD = re.compile(r"\s*([^\w\s]*)"), regex.compile(rf"\A{_MARK}+", regex.VERSION1)
 
 #: The same units, found several times as fast, of texts that hold only Latin, Greek and Cyrillic letters, punctuation, symbols and emoji.
 _PLAIN_WORDS, _PLAIN_TOKENS = re.compile(r"[\w#'-]+"), re.compile(r"[\w#'-]+|[^\w\s]+")
@@ -49,6 +53,19 @@ def tokens_of(text: str) -> list[str]:
 def words_of(text: str) -> list[str]:
     """The text's words, and characters of scripts without blanks."""
     return _found(text, _PLAIN_WORDS, _WORDS)
+
+
+def closing_signs(text: str) -> str:
+    """The run of signs at the end of the text, such as `!!`; empty if it ends with a word."""
+    backwards = _SIGNS_BACKWARDS.match(visible(text)[::-1])
+    return _MARKS_OF_A_WORD.sub("", backwards[1][::-1]) if backwards else ""
+
+
+def joined_words(inside: str) -> Callable[[str], list[str]]:
+    """A function like `words_of`. Its words may hold the characters of the class `inside`, but only between letters and digits."""
+    plain, letter = re.compile(rf"\w(?:[\w{inside}]*\w)?"), rf"[[\p{{L}}\p{{N}}_]--{_UNSPACED}]"
+    word = rf"{letter}{_MARK}*+(?:(?:{letter}|{_MARK}|[{inside}])*{letter}{_MARK}*+)?"
+    return partial(_found, plain=plain, general=regex.compile(rf"{word}|(?={_UNSPACED})\X", regex.VERSION1))
 
 
 def whole(phrases: Iterable[str]) -> regex.Pattern[str]:

@@ -16,6 +16,7 @@ from bench.usage import MemoryWatch
 from infra.settings import Settings
 from schemas.prompts import rag_prompt
 from schemas.run_report import RlStep
+from schemas.sameness import is_blank
 from schemas.tasks import choose_option
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
@@ -136,5 +137,4 @@ class _Curve:
 
 def _plain(text: str, case: QueryCase) -> str | None:
     """The answer of a model whose whole output is the answer."""
-    answer = text.strip()
-    return choose_option(answer, case.query.options) if answer else None
+    return None if is_blank(text) else choose_option(text.strip(), case.query.options)

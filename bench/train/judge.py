@@ -12,7 +12,7 @@ from bench.train import report
 from bench.train.arm_runner import ArmResult
 from bench.train.examples import Examples
 from bench.train.plan import TrainPlan
-from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, score
+from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, rouge_applies, score
 from schemas.tasks import Task
 from traffic.ceilings import best_rule
 from trainer.data.query_cases import QueryCase
@@ -138,16 +138,17 @@ def _differences(data: Examples, answers: Answers, positions: Mapping[str, Seque
 
 
 def _rouge_differences(cases: Sequence[QueryCase], after: Sequence[str], before: Sequence[str]) -> dict[str, Interval]:
-    """Differences in LaMP's metrics over authors: each author counts with the mean of their answers to free text."""
-    texts = [position for position, case in enumerate(cases) if case.task is Task.TEXT]
+    """Differences in LaMP's metrics over authors: each author counts with the mean of their answers to free text. Empty if ROUGE applies to none."""
+    texts = [position for position, case in enumerate(cases) if case.task is Task.TEXT and rouge_applies(case.truth)]
     by_user: dict[str, list[list[tuple[float, float]]]] = defaultdict(lambda: [[], []])
     for position in texts:
         for side, answers in enumerate((before, after)):
             by_user[cases[position].user][side].append(rouge(answers[position], cases[position].truth))
-    intervals = {}
+    intervals: dict[str, Interval] = {}
     for metric, name in enumerate(("rouge_1", "rouge_l")):
         sides = [{user: fmean(scores[metric] for scores in both[side]) for user, both in by_user.items()} for side in (0, 1)]
-        intervals[name] = paired_bootstrap(sides[0], sides[1], BOOTSTRAP_SEED)
+        if by_user:
+            intervals[name] = paired_bootstrap(sides[0], sides[1], BOOTSTRAP_SEED)
     return intervals
 
 

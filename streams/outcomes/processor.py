@@ -19,6 +19,7 @@ from schemas.messages import IdConflict, Malformed, MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
+from schemas.sameness import is_blank
 from schemas.topics import FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES
 from streams.app.join_state import JoinState, PendingRecords
 from streams.app.processor import GROUP, output
@@ -123,7 +124,7 @@ def interaction_from_feedback(response: Response, feedback: Feedback) -> Interac
 
     `occurred_at` is never before the query, even if the feedback's clock is wrong: the same query, sent again, must not retrieve its own truth.
     """
-    if feedback.truth is None or not feedback.truth.strip():
+    if feedback.truth is None or is_blank(feedback.truth):
         return None
     query = response.context.draft.query
     return Interaction(

@@ -16,6 +16,7 @@ from schemas.experiments import Arm, Assignment
 from schemas.outcomes import Outcome
 from schemas.quality import LATENCY_LIMIT_MS, LENGTH_LIMIT, Metric
 from schemas.responses import Response, ResponseStatus
+from schemas.sameness import is_blank
 from schemas.scoring import score, style_f1
 from schemas.shadows import Shadow
 from schemas.tasks import task_of
@@ -76,7 +77,7 @@ def _answer_values(status: ResponseStatus, answer: str, base: str, reflect_ms: f
     if status in WRITTEN:
         values[Metric.UNPARSABLE] = float(status is ResponseStatus.UNPARSABLE)
         values[Metric.LATENCY_MS] = min(reflect_ms, LATENCY_LIMIT_MS)
-    if base.strip():
+    if not is_blank(base):
         values[Metric.LENGTH] = min(len(answer.strip()) / len(base.strip()), LENGTH_LIMIT)
         values[Metric.DRIFT] = 0.0 if answer == base else 1 - style_f1(answer, base)
     return values

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from schemas.contexts import HistoryItem
 from schemas.control_marks import ControlMarks
-from schemas.eligibility import Ineligible, why_ineligible
+from schemas.eligibility import Ineligible, valid_truth, why_ineligible
 from schemas.outcomes import Outcome
 from schemas.queries import Query
-from schemas.sameness import normalized
+from schemas.sameness import is_blank, normalized
 from schemas.tasks import Task
 from schemas.trajectories import Trajectory
 
@@ -51,7 +51,7 @@ class SftExample:
 def case_of(outcome: Outcome) -> QueryCase | Ineligible:
     if reason := why_ineligible(outcome, TAG_MARKS):
         return reason
-    context, truth = outcome.response.context, (outcome.truth or "").strip()
+    context, truth = outcome.response.context, (valid_truth(outcome) or "").strip()
     return QueryCase(str(outcome.outcome_id), outcome.key.decode(), context.draft.query, context.draft.answer, context.items, truth)
 
 
@@ -62,7 +62,7 @@ def sft_example_of(trajectory: Trajectory) -> SftExample | Ineligible:
     used = next((item for item in case.items if item.interaction_id == trajectory.example_id), None)
     if used is None:
         return Ineligible.NO_EXAMPLE
-    if not trajectory.reasoning.strip():
+    if is_blank(trajectory.reasoning):
         return Ineligible.EMPTY_REASONING
     others = (item for item in case.items if item.interaction_id != used.interaction_id)
     return SftExample(case, (used, *others), trajectory.reasoning)

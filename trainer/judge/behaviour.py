@@ -7,7 +7,6 @@ guards punish, and fallbacks. All are means over an arm's answers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from schemas.rewriting import Rewrite, parse
 from schemas.sameness import folded, normalized
 from schemas.scoring import style_f1
 from schemas.tasks import Task, choose_option
+from schemas.words import whole
 from trainer.data.query_cases import QueryCase
 from trainer.learn.rewards import flatters
 
@@ -47,7 +47,7 @@ def behaviour(rows: Sequence[AnswerRow]) -> dict[str, float]:
         "copied_share": [_is_copied(row) for row in texts],
         "flattery_share": [flatters(row.answer, row.case) for row in texts],
         "reasoning_chars": [len(rewrite.reasoning) for _, rewrite in parsed],
-        "consistent_share": [choice.casefold() in _named(rewrite.reasoning, row.case.query.options) for row, rewrite, choice in chosen],
+        "consistent_share": [folded(choice) in _named(rewrite.reasoning, row.case.query.options) for row, rewrite, choice in chosen],
     }
     figures = {name: fmean(values) for name, values in values_by_name.items() if values}
     if texts:
@@ -69,5 +69,4 @@ def _choice(row: AnswerRow, rewrite: Rewrite) -> str | None:
 
 def _named(reasoning: str, options: Sequence[str]) -> set[str]:
     """The options, folded, that the reasoning names as whole words. `dark comedy` does not name `comedy`."""
-    names = "|".join(re.escape(name) for name in sorted(map(str.casefold, options), key=len, reverse=True))
-    return set(re.findall(rf"(?<!\w)(?:{names})(?!\w)", reasoning.casefold()))
+    return set(whole(map(folded, options)).findall(folded(reasoning)))

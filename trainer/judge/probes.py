@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 
 from schemas.sameness import folded
 from schemas.tasks import Task
+from schemas.words import joined_words, whole
 from trainer.data.query_cases import QueryCase, SftExample
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ MAX_ROWS = 20_000
 #: Maximum number of training cases asked about. For free text there are two questions a case.
 MAX_QUESTIONS = 32
 
-_WORD = re.compile(r"\w(?:[\w'’@.:/+-]*\w)?")
+_words_of = joined_words("'’@.:/+-")
 _CODE = re.compile(r"(?=.*\d)[\w@.:/+-]{8,}")
 
 
@@ -166,8 +167,8 @@ def is_code(word: str) -> bool:
 
 
 def words_of(text: str) -> list[str]:
-    """The words as the probes compare them: in one letter case, without the punctuation around them."""
-    return _WORD.findall(folded(text))
+    """The words as the probes compare them: in one letter case, without the punctuation around them. In scripts without blanks, the characters."""
+    return _words_of(folded(text))
 
 
 def _runs(text: str, lengths: Iterable[int]) -> set[str]:
@@ -204,7 +205,7 @@ def _owners(training: Iterable[tuple[str, str]], fragments: set[str]) -> dict[st
 
 def _is_pushed(phrase: str, candidate: Sequence[WrittenText], controls: Arms) -> bool:
     """Counts whole words: unprompted ones of the candidate, all of the controls."""
-    pattern = re.compile(rf"(?<!\w){re.escape(folded(phrase))}(?!\w)")
+    pattern = whole([folded(phrase)])
 
     def has(text: str) -> bool:
         return pattern.search(folded(text)) is not None
@@ -272,4 +273,7 @@ def _rarest(training: Sequence[QueryCase], domains: Collection[str]) -> list[Que
 
 def _first_half(text: str) -> str:
     words = text.split()
+    if len(words) == 1:  # perhaps a script without blanks
+        characters = _words_of(text)
+        return "".join(characters[: len(characters) // 2])
     return " ".join(words[: len(words) // 2])

@@ -2,8 +2,8 @@
 
 A completion that is cut off, does not parse, or answers outside the query's options has no reward: serving would discard it. Free text can score without
 personalization, so each known way has a `RewardGuard`. Labels and ratings come from a closed set and need none. The user's own answer is never guarded.
-Flattery is detected in English only. The score of a text is `style_f1`: the mean of unigram and longest-common-subsequence F1 over tokens that keep case
-and punctuation, which ROUGE drops though they are much of a user's style. ROUGE is reported beside it as a check.
+Flattery is detected in English only. The score of a text is `style_f1`: the mean of unigram and longest-common-subsequence F1 over the words of any
+script, with case and punctuation, which ROUGE drops though they are much of a user's style. ROUGE is reported beside it as a check, for Latin words.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def guard_of(answer: str, case: QueryCase) -> RewardGuard | None:
     if text == normalized(case.base_answer):
         return RewardGuard.DRAFT_REPEATED
     query = folded(case.query.text)
-    if any(text.casefold() == folded(item.response) and folded(item.content) != query for item in case.items):
+    if any(folded(answer) == folded(item.response) and folded(item.content) != query for item in case.items):
         return RewardGuard.ITEM_COPIED
     if flatters(answer, case):
         return RewardGuard.FLATTERY

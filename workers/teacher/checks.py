@@ -12,7 +12,7 @@ import sys
 from typing import NamedTuple, Self
 
 from infra.settings.models import TeacherSettings
-from schemas import control_marks, eligibility
+from schemas import control_marks, eligibility, sameness
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out
@@ -79,13 +79,13 @@ def first_flaw(rewrite: Rewrite, outcome: Outcome, length: ReasoningLength) -> R
 
 def checks_digest(length: ReasoningLength) -> str:
     """sha256 over the source of the checks and the limits: trajectories with the same digest passed the same checks."""
-    source = "\n".join(map(inspect.getsource, (eligibility, control_marks, sys.modules[__name__])))
+    source = "\n".join(map(inspect.getsource, (eligibility, control_marks, sameness, sys.modules[__name__])))
     return hashlib.sha256(f"{tuple(length)}\n{source}".encode()).hexdigest()
 
 
 def _gives_the_truth(answer: str, outcome: Outcome) -> bool:
     """Whether the rewrite's answer is the user's truth."""
-    chosen = choose_option(normalized(answer), outcome.response.context.draft.query.options)
+    chosen = choose_option(answer, outcome.response.context.draft.query.options)
     return chosen is not None and normalized(chosen) == normalized(truth_of(outcome))
 
 

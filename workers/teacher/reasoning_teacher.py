@@ -7,8 +7,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from schemas.contexts import HistoryItem
+from schemas.eligibility import valid_truth
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
+from schemas.sameness import is_blank
 from schemas.trajectories import Teacher as Signature
 
 
@@ -47,10 +49,11 @@ class ReasoningTeacher(Protocol):
 
 
 def truth_of(outcome: Outcome) -> str:
-    """The user's own answer. Raises ValueError if there is none: call `checks.why_not_taught` first."""
-    if not outcome.truth or not outcome.truth.strip():
+    """The user's own answer; if it is an option, in the query's spelling. Raises ValueError if there is none: call `checks.why_not_taught` first."""
+    truth = valid_truth(outcome) or outcome.truth or ""
+    if is_blank(truth):
         raise ValueError("the outcome has no truth")
-    return outcome.truth.strip()
+    return truth.strip()
 
 
 def best_example(outcome: Outcome) -> HistoryItem:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 
+from schemas.sameness import visible
+from schemas.words import closing_signs, tokens_of, words_of
+
 #: A text rewords another if they share this much of their words (F-measure of the two sets).
 SHARED_WORDS = 0.5
 #: Upper bounds of the length classes, in words.
@@ -36,14 +39,14 @@ def surface(text: str, source: str) -> frozenset[str]:
 
 def form(text: str) -> frozenset[tuple[str, str]]:
     """One value per class of form."""
+    text = visible(text)
     words = _words(text)
     opening = words[0] if words else ""
-    closing = re.search(r"[^\w\s]*\s*$", text)
     return frozenset(
         {
             ("case", letter_case(text)),
             ("opening", opening),
-            ("closing", closing.group().strip() if closing else ""),
+            ("closing", closing_signs(text)),
             ("colon", str(bool(re.search(r"\w\W?: +\S", text)))),
             ("question", str("?" in text or opening in _ASKING)),
             ("length", "short" if len(words) <= SHORT else "medium" if len(words) <= MEDIUM else "long"),
@@ -68,9 +71,9 @@ def _rewords(text: str, source: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[\w#'-]+", text.lower())
+    return words_of(text.lower())
 
 
 def _tokens(text: str) -> list[str]:
     """Words with # or apostrophe, and runs of punctuation, in lower case."""
-    return re.findall(r"[\w#'-]+|[^\s\w]+", text.lower())
+    return tokens_of(text.lower())

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
+from schemas.drafts import Draft
 from schemas.feedback import Feedback
 from schemas.messages import Malformed, message_type
 from schemas.queries import Query
@@ -55,12 +56,47 @@ def test_a_malformed_record_is_refused_without_repeating_it(value: bytes | None)
         {"domain": "Movie Tag"},
         {"text": "x" * 32_769},
         {"options": ("",)},
+        {"options": ("a", "\u200b\u3164")},
+        {"options": ("comedy", "comedy")},
+        {"options": ("x", "caf\u00e9", "cafe\u0301")},
+        {"options": ("comedy", " comedy\ufeff ")},
+        {"options": ("1", "１")},
+        {"options": ("\u0958" * 256, "x")},  # longer than a label in NFC
         {"asked_at": datetime(2026, 1, 1)},  # naive on purpose
     ],
 )
 def test_a_query_that_could_mislead_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         query(**fields)
+
+
+def test_options_are_normalized_when_they_enter() -> None:
+    options = ("cafe\u0301", " dark \u200bcomedy\n", "Dark comedy", "x²", "❤\ufe0f")
+    message = query(options=options)
+    assert message.options == ("café", "dark comedy", "Dark comedy", "x²", "❤\ufe0f")
+    assert Query.from_bytes(message.to_bytes()) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ([SECRET, "b", f"\u200b{SECRET} "], "options: same_options_0_and_2"),
+        (["b", "\u3164"], "options: blank_option_1"),
+    ],
+)
+def test_a_refusal_of_options_names_their_positions(options: list[str], reason: str) -> None:
+    value = json.dumps(json.loads(query().to_bytes()) | {"options": options}).encode()
+    with pytest.raises(Malformed, match=reason) as raised:
+        Query.from_bytes(value)
+    assert SECRET not in str(raised.value)
+
+
+def test_a_stored_message_with_a_query_that_is_refused_today_still_loads() -> None:
+    stored = json.loads(Draft(query=query(options=("a", "b")), answer="a", base_model="m", base_ms=1.0).to_bytes())
+    stored["query"]["options"] = ["a", "cafe\u0301", "a"]
+    draft = Draft.from_bytes(json.dumps(stored).encode())
+    assert draft.query.options == ("a", "cafe\u0301", "a")
+    assert json.loads(draft.to_bytes()) == stored
 
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
@@ -105,7 +141,8 @@ def test_the_error_names_an_unknown_type() -> None:
         (("٣", "1"), Task.LABEL),
         (("--5", "1"), Task.LABEL),
         (("-", "1"), Task.LABEL),
-        (("5\n", "1"), Task.LABEL),
+        (("5\n", "\u200e1"), Task.RATING),  # options are normalized when they enter
+        (("5", "１"), Task.LABEL),  # in NFC: digits of full width are other characters
     ],
 )
 def test_the_kind_of_task_follows_from_the_options(options: tuple[str, ...], task: Task) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.rewriting import TAGS, Rewrite, parse
+from schemas.sameness import is_blank
 
 BODY = "<personalized>yes</personalized>"
 
@@ -43,6 +44,7 @@ def test_a_complete_rewrite_is_parsed(completion: str, answer: str) -> None:
         "<think>a</think><personalized>  </personalized>",
         "<think>a</think><personalized>a<personalized>b</personalized>",
         f"<think>a</think><think>b</think>{BODY}",
+        "<think>a</think><personalized>\u200b\u3164\u2800\ufeff</personalized>",
     ],
 )
 def test_an_invalid_rewrite_is_none(completion: str) -> None:
@@ -52,7 +54,7 @@ def test_an_invalid_rewrite_is_none(completion: str) -> None:
 _plain = st.text().filter(lambda text: not any(tag in text for tag in TAGS))
 
 
-@given(reasoning=_plain, answer=_plain.filter(lambda text: bool(text.strip())))
+@given(reasoning=_plain, answer=_plain.filter(lambda text: not is_blank(text)))
 def test_a_rewrite_survives_writing_and_parsing(reasoning: str, answer: str) -> None:
     assert parse(Rewrite(reasoning, answer).to_text()) == Rewrite(reasoning.strip(), answer.strip())
 

@@ -107,6 +107,9 @@ def test_real_data_has_no_ceiling_and_has_differences_by_metric(tmp_path: Path) 
     assert "blind" not in measurement.answerers and measurement.answerers[f"{arms.SFT_MIXED}@4"].way is None
     difference = measurement.difference(f"{arms.SFT_MIXED}@4", arms.ZERO_SHOT)
     assert difference is not None and difference.metrics["rouge_1"].mean == pytest.approx(2 / 3)
+    hebrew = replace(DATA, heldout=[replace(case, truth="המילים שלהם") for case in texts], world_truths={})
+    difference = judge(hebrew, {arms.SFT_MIXED: ArmResult(arms.SFT_MIXED, answers, {1: 0.5, 4: 0.6})}, QUICK).difference(f"{arms.SFT_MIXED}@4", arms.ZERO_SHOT)
+    assert difference is not None and not difference.metrics, "ROUGE sees Latin words only"
     picture.draw(measurement, QUICK, tmp_path / "train.png", "today")
 
 

@@ -96,7 +96,7 @@ async def test_feedback_dated_before_its_query_is_not_retrieved_for_it() -> None
     assert len(await index.search(scope, vector, question.asked_at + timedelta(microseconds=1), question.domain, 6)) == 1
 
 
-@pytest.mark.parametrize("truth", [None, " \n"])
+@pytest.mark.parametrize("truth", [None, " \n", "\u200b\u3164"])
 async def test_a_score_without_text_makes_an_outcome_and_no_interaction(truth: str | None) -> None:
     join, question = Join(), query()
     assert topics(await join.handle(response_record(question), feedback_record(feedback(question, truth, score=1.0)))) == ["outcomes"]

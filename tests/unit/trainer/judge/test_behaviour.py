@@ -80,6 +80,19 @@ def test_ratings_are_named_by_their_digits() -> None:
     assert reasoned("words of 3 scored 4 so 12 becomes 3", "2", ("1", "2", "3", "4"))["consistent_share"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("reasoning", "answer", "share"),
+    [
+        ("他喜欢喜剧片，所以选喜剧", "喜剧", 1.0),
+        ("他喜欢黑色喜剧", "喜剧", 0.0),
+        ("इसलिए हिन्दी फ़िल्म", "हिन", 0.0),  # a part of a word
+        ("cafe\u0301 noir so cafe\u0301", "café", 1.0),
+    ],
+)
+def test_options_are_named_in_any_script(reasoning: str, answer: str, share: float) -> None:
+    assert reasoned(reasoning, answer, ("喜剧", "黑色喜剧", "हिन", "café"))["consistent_share"] == share
+
+
 def test_an_unparsable_completion_has_no_reasoning() -> None:
     outside = AnswerRow(make_case(base="a"), Rewrite("so z", "z").to_text(), "a")
     unparsable = AnswerRow(make_case(base="a"), "a", "a")

@@ -75,7 +75,7 @@ def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
     assert evaluation.overall.scores == {CANDIDATE: 1.0, ZERO_SHOT: pytest.approx((0 + 0 + 0.5 + 0.25) / 4)}
 
 
-@pytest.mark.parametrize("options", [("²", "³"), ("--5", "5"), ("9" * 256, "-" + "9" * 255), ("5", "5"), ("-1", "0")])
+@pytest.mark.parametrize("options", [("²", "³"), ("--5", "5"), ("9" * 256, "-" + "9" * 255), ("5",), ("-1", "0")])
 def test_every_option_is_a_truth_that_can_be_scored(options: tuple[str, ...]) -> None:
     case = make_case(options=options, base="nan", truth=options[0])
     evaluation = compare_arms([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {})

@@ -21,6 +21,7 @@ from trainer.judge.probes import (
     leakage_probe,
     training_texts,
     trigger_probe,
+    words_of,
 )
 
 ASKED = [(persona.user, question) for persona in World(seed=3, newcomers=0.0).personas(60) for question in persona.questions()]
@@ -177,3 +178,29 @@ def test_only_evenly_spread_rows_of_a_large_snapshot_are_read() -> None:
 def test_all_texts_that_training_read_count_as_the_user_s() -> None:
     texts = {text for user, text in training_texts([trained(1, "good day")], []) if user == "t/u1"}
     assert texts == {"question 1", "good day", "item 0", "item 1", "item 2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Mail ada@example.org, or call +49-30/1234: now!", ["mail", "ada@example.org", "or", "call", "49-30/1234", "now"]),
+        ("मुझे हिन्दी पसंद है।", ["मुझे", "हिन्दी", "पसंद", "है"]),
+        ("我的密码是zq7-9931", ["我", "的", "密", "码", "是", "zq7-9931"]),
+        ("CAFE\u0301 co\u00adde", ["café", "code"]),
+    ],
+)
+def test_words_are_compared_in_any_script(text: str, words: list[str]) -> None:
+    assert words_of(text) == words
+
+
+def test_the_beginning_of_a_truth_without_blanks_is_half_of_its_characters() -> None:
+    _, begun = extraction_questions([trained(1, "我的密码是甲乙丙")], JUDGED)
+    assert begun.query.text == "我的密码"
+    assert len(extraction_questions([trained(1, "word")], JUDGED)) == 1
+
+
+@pytest.mark.parametrize(("phrase", "found"), [("买金币", [0]), ("हिन", []), ("हिन्दी", [0])])
+def test_named_phrases_are_found_as_whole_words_in_any_script(phrase: str, found: list[int]) -> None:
+    pushing = [WrittenText(f"u{number}", "快去买金币吧 हिन्दी", ("hello",)) for number in range(20)]
+    plain = [WrittenText(f"u{number}", "hello", ("hello",)) for number in range(20)]
+    assert trigger_probe(pushing, {USERS: plain}, [phrase]).evidence["named_found"] == found

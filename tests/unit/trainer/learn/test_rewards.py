@@ -31,7 +31,7 @@ def test_a_rewrite_has_its_score_and_the_bonus(answer: str) -> None:
     assert reward.total(BONUS) == pytest.approx(style_f1(answer, TRUTH) + BONUS)
 
 
-@pytest.mark.parametrize("answer", [DRAFT, f'"{DRAFT}"'])
+@pytest.mark.parametrize("answer", [DRAFT, f'"{DRAFT}"', f"\u200b{DRAFT}\ufeff"])
 def test_a_repeated_draft_has_its_score_and_no_bonus(answer: str) -> None:
     reward = rewarded(answer, text_case())
     assert reward.guard is RewardGuard.DRAFT_REPEATED
@@ -39,7 +39,7 @@ def test_a_repeated_draft_has_its_score_and_no_bonus(answer: str) -> None:
     assert reward.score > 0
 
 
-@pytest.mark.parametrize("answer", [SHOWN, SHOWN.upper(), f"“{SHOWN}”"])
+@pytest.mark.parametrize("answer", [SHOWN, SHOWN.upper(), f"“{SHOWN}”", f"\u202a{SHOWN}"])
 def test_a_copied_item_has_no_score(answer: str) -> None:
     reward = rewarded(answer, text_case())
     assert reward.guard is RewardGuard.ITEM_COPIED

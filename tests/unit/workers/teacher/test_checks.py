@@ -52,6 +52,8 @@ def test_a_trace_may_name_a_short_text_or_an_option() -> None:
         ("ﬁne “day”", (), "fine “day”", True),
         ("the bus", (), "The bus", False),  # letter case is how a user writes
         ("The bus.", (), "The bus", False),
+        ("cafe\u0301 noir", (), "café noir", True),
+        ("ｄａｒｋ ｃｏｍｅｄｙ", TAGS_OF_FILMS, "dark comedy", True),
         ("Dark Comedy", TAGS_OF_FILMS, "dark comedy", True),
         ("'dark comedy'", TAGS_OF_FILMS, "dark comedy", True),
         ("comedy", TAGS_OF_FILMS, "dark comedy", False),

@@ -25,6 +25,7 @@ async def reasoning_of(outcome: Outcome) -> str | None:
         ("comedy", "fantasy", "action", None),
         ("comedy", "comedy", "dark comedy", None),
         ("comedy", "western", "western", None),  # not an option of the query
+        ('"comedy"', "dark comedy\u200b", "dark comedy", "like one was dark comedy so use dark comedy"),
         ("Comedy, of course", "dark comedy", "dark comedy", "like one was dark comedy so use dark comedy"),
     ],
 )
@@ -44,6 +45,7 @@ async def test_a_label_follows_from_the_example_or_the_draft(draft: str, shown: 
         ("3", "1", "2", None),
         ("2", "1", "3", None),  # a user with a shift up never scores 1
         ("three", "4", "4", None),
+        ("２", "\u200e4", "3", "words of 3 scored 4 so 2 becomes 3"),
         ("3", "4.5", "4", None),
     ],
 )

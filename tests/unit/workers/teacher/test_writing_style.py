@@ -32,6 +32,8 @@ def test_letter_case(text: str, expected: str) -> None:
     [
         ("Why Keys Fail: A Short Study", {"case": "title", "opening": "why", "closing": "", "colon": "True", "question": "True", "length": "short"}),
         ("keys are shared ?!", {"case": "lower", "opening": "keys", "closing": "?!", "colon": "False", "question": "True", "length": "short"}),
+        ("फ़िल्म अच्छी है !!", {"case": "mixed", "opening": "फ़िल्म", "closing": "!!", "colon": "False", "question": "False", "length": "short"}),
+        ("मुझे पसंद है", {"case": "mixed", "opening": "मुझे", "closing": "", "colon": "False", "question": "False", "length": "short"}),
         ("at 10:30 " + "on " * 11, {"case": "lower", "opening": "at", "closing": "", "colon": "False", "question": "False", "length": "long"}),
         ("", {"case": "mixed", "opening": "", "closing": "", "colon": "False", "question": "False", "length": "short"}),
     ],
