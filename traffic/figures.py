@@ -1,6 +1,7 @@
 """Scores of a replay: the official metrics of base and final answers, overall and per user.
 
-Accuracy and macro-F1 for labels, MAE and RMSE for ratings, ROUGE-1 and ROUGE-L for text (LaMP's definitions), and the project's own score.
+Accuracy and macro-F1 for labels, MAE and RMSE for ratings, ROUGE-1 and ROUGE-L for text (LaMP's definitions), and the project's own score. ROUGE is over the
+truths with words that it sees; `rouge_pairs` is their number if they are not all (`schemas.scoring.metrics`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from statistics import fmean
 from typing import Literal
 
 from schemas.responses import Response
+from schemas.sameness import normalized
 from schemas.scoring import METRIC, Pair, metrics, rating_error
 from schemas.tasks import Task
 from traffic.datasets.steps import Question
@@ -83,7 +85,8 @@ def official(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
 
 def macro_f1(pairs: Sequence[Pair], options: Sequence[str]) -> float:
     """Mean F1 over all `options`. Options that never occur score 0, as in LaMP-2. An unknown answer is wrong for every option."""
-    return fmean(_f1([(pair.answer.strip() == option, pair.truth.strip() == option) for pair in pairs]) for option in options)
+    given = [(normalized(pair.answer), normalized(pair.truth)) for pair in pairs]
+    return fmean(_f1([(answer == option, truth == option) for answer, truth in given]) for option in map(normalized, options))
 
 
 def _f1(given_and_gold: Iterable[tuple[bool, bool]]) -> float:

@@ -103,7 +103,8 @@ def _domains(domains: dict[str, Any]) -> Table:
     for domain, found in domains.items():
         for metric in found["base"]:
             name = f"{metric} (lower is better)" if metric in ERRORS else metric
-            table.add_row(domain, str(found["users"]), str(found["questions"]), name, f"{found['base'][metric]:.3f}", f"{found['final'][metric]:.3f}")
+            sides = (str(figure) if isinstance(figure, int) else f"{figure:.3f}" for figure in (found["base"][metric], found["final"][metric]))
+            table.add_row(domain, str(found["users"]), str(found["questions"]), name, *sides)
     return table
 
 

@@ -21,6 +21,16 @@ def test_macro_f1_counts_options_that_never_occur() -> None:
     assert macro_f1([Pair("a", "a"), Pair("b", "a"), Pair("what", "b")], ("a", "b")) == pytest.approx((2 / 3 + 0) / 2)
 
 
+def test_macro_f1_compares_normalized_texts() -> None:
+    assert macro_f1([Pair("cafe\u0301", "café"), Pair('"bar"', "bar")], ("café", "bar")) == 1.0
+
+
+def test_rouge_is_given_over_the_truths_that_it_sees() -> None:
+    texts = [_judged("ann", 0, "so good", "so", "so good"), _judged("dana", 0, "כל כך טוב", "כל", "כל כך טוב")]
+    assert by_domain(texts)["note"]["final"] == {"style_f1": 1.0, "rouge_1": 1.0, "rouge_l": 1.0, "rouge_pairs": 1}
+    assert by_user(texts)["dana"]["note"]["final"] == {"style_f1": 1.0}
+
+
 def test_base_and_final_answers_are_measured_side_by_side() -> None:
     labels = [_judged("ann", 0, "comedy", "action", "comedy", MOVIE_TAGS, "tag"), _judged("bob", 0, "action", "action", "comedy", MOVIE_TAGS, "tag")]
     ratings = [_judged("ann", 1, "5", "3", "4", STARS, "stars"), _judged("ann", 2, "1", "1", "good", STARS, "stars")]
