@@ -29,10 +29,9 @@ from infra.local.broker import Broker
 from infra.settings import Settings, load
 from lab.chaos.segments import codecs, partitions
 from schemas.dead_letters import dead_letter
-from schemas.drafts import Draft
 from schemas.envelope import read_message
 from schemas.ids import derive
-from schemas.messages import Message
+from schemas.messages import Message, MessageIdentity
 from schemas.model_events import ModelEvent
 from schemas.quality import Quality
 from schemas.queries import Query
@@ -83,8 +82,8 @@ class Sent:
     answers: dict[str, str] = field(default_factory=dict)  # what `ask` got, by codec
     events: list[str] = field(default_factory=list)  # what the listener of a reflection worker got
 
-    def queries(self, topic: Topic) -> set[uuid.UUID]:
-        return {message.query.query_id if isinstance(message, Draft) else message.query_id for message in self.messages[topic]}
+    def identities(self, topic: Topic) -> set[MessageIdentity]:
+        return {message.identity for message in self.messages[topic]}
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +262,7 @@ def test_the_observer_and_the_trainer_read_every_record(settings: Settings, sent
     with Observer(settings, [QUERIES, RESPONSES, OUTCOMES], raw=[dead_letter_topic(QUERIES.name)]) as observer:
         for sighting in observer.read_to_end(WAIT_S):
             counts.note(sighting)
-    assert counts.asked.keys() >= sent.queries(QUERIES) and counts.answered.keys() >= sent.queries(RESPONSES)
+    assert counts.asked.keys() >= sent.identities(QUERIES) and counts.answered.keys() >= sent.identities(RESPONSES)
     assert counts.records[OUTCOMES.name] == len(sent.messages[OUTCOMES]) and counts.records[dead_letter_topic(QUERIES.name)] == len(COMPRESSED)
     snapshot = collect(settings, threading.Event())
     assert snapshot.counts["outcomes.read"] == len(sent.messages[OUTCOMES]) and snapshot.counts["trajectories.read"] == len(COMPRESSED)
