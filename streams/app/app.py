@@ -3,7 +3,7 @@
 Agents use `noack().events()`, our own micro-batches, and retries inside; they call `ack` once everything is on the broker or in the index.
 The Faust table only restores the join state: our own producer call writes its changelog and is awaited before the acknowledgement.
 
-Faust's Kafka transport has six changes:
+Faust's Kafka transport has seven changes:
 
 - Read committed: the workers write in transactions, and Faust reads aborted records unless its own exactly-once mode is on.
 - Idempotent producer: a retried send must not swap two records of one user.
@@ -14,6 +14,9 @@ Faust's Kafka transport has six changes:
 - Poll only with free buffers: one loop feeds all processors and blocks on a full buffer, so one slow processor would stop the others. A partition is
   polled only while its processor's buffer has space for a whole poll. Faust's own flags readmit partitions one by one, each with its own poll,
   and a flag that was not cleared is never set again: with four partitions a buffer for five polls became full.
+- Poll input only between rebalances: after it restored the table, Faust polls input while it still seeks to the committed offsets, and then clears the
+  buffers. What it polled after a partition's seek was never handled, and the next commit passed over it: 269 drafts in one run, in which the broker was
+  away during the seek. A poll that a rebalance overtakes gives its records back for the same reason: Faust drops them.
 - A batch that cannot be decoded becomes the transport's `failure`, and nothing more is polled: the service ends when the records before it are handled.
 """
 
@@ -74,6 +77,20 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
         consumer._client.send = functools.partial(checked_send, consumer._client.send, transport)
         return consumer
 
+    async def give_back(self, records: Mapping[Any, Sequence[Any]]) -> None:
+        """The next poll returns these records again, if their partitions are still assigned."""
+        if records:
+            await self.call_thread(self._seek_back, {tp: of_partition[0].offset for tp, of_partition in records.items()})
+
+    async def _seek_back(self, offsets: Mapping[Any, int]) -> None:
+        consumer = self._ensure_consumer()
+        subscription = consumer._subscription.subscription
+        assignment = subscription.assignment if subscription else None
+        for tp, offset in offsets.items():
+            state = assignment.state_value(tp) if assignment else None
+            if state is not None and state.has_valid_position and state.position > offset:
+                consumer.seek(tp, offset)
+
 
 class DecodedRecords(PartitionRecords):  # type: ignore[misc]
     """Ends before a batch that cannot be decoded. If it raised, aiokafka would forget the records of other partitions that the same poll returns."""
@@ -118,11 +135,20 @@ class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
-        pollable = {tp for tp in active_partitions if self._has_space(tp.topic)}
+        pollable = {tp for tp in active_partitions if self._is_wanted(tp) and self._has_space(tp.topic)}
         if not pollable or self.transport.failure:  # aiokafka takes an empty set for all partitions
             await asyncio.sleep(REFILL_S)
             return {}
-        return await super()._getmany(pollable, timeout if len(pollable) == len(active_partitions) else REFILL_S)
+        rebalances = self.app.rebalancing_count
+        records = await super()._getmany(pollable, timeout if len(pollable) == len(active_partitions) else REFILL_S)
+        if self.app.rebalancing_count == rebalances:
+            return records
+        await self._thread.give_back(records)
+        return {}
+
+    def _is_wanted(self, tp: Any) -> bool:
+        """During a rebalance only the changelog is read."""
+        return not self.app.rebalancing or self._is_changelog_tp(tp)
 
     def _has_space(self, topic: str) -> bool:
         """Only a poll adds to the buffers, so a buffer with space now has space for the whole poll."""

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from infra.local.broker import Broker
 from schemas.contexts import RetrievalStatus
 from streams.app.app import BUFFERED, POLLED
 from tests.support.own_broker import own_broker
-from tests.support.streams_faults import STALL_S, StreamsGroup
+from tests.support.streams_faults import STALL_S, USERS, StreamsGroup
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -87,6 +87,17 @@ def test_a_restart_while_the_index_is_away_loses_nothing(group: StreamsGroup) ->
             group.send_feedback(group.send_responses(40))
             assert group.contexts_of(group.send_drafts(1))[0].retrieval is RetrievalStatus.INDEX_AWAY
             group.wait_until(lambda: not group.missing_outcomes(), "outcomes are still joined")
+        group.wait_for_all_output()
+
+
+def test_a_start_that_seeks_slowly_loses_nothing(group: StreamsGroup) -> None:
+    with group.member():  # fills the changelog, so that the next member restores its state
+        group.send_feedback(group.send_responses(USERS))
+        group.wait_for_all_output()
+    group.send_interactions(300)
+    with ExitStack() as running:
+        with group.fault("slow-seek"), group.fault("away"):  # while history cannot write, records wait in its buffer
+            running.enter_context(group.member())
         group.wait_for_all_output()
 
 

@@ -1,7 +1,7 @@
 """`python -m tests.support.streams_member`: the streams process with a small embedder and an index in a file that several members share.
 
 A file beside the index turns a fault on: `away` (calls raise RetryLater), `hangs` (a write does not return), `breaks` (a write raises an error),
-`still` (no records are fetched).
+`still` (no records are fetched), `slow-seek` (after it sought to the committed offsets, the consumer takes two more seconds to return).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class FileIndex(MemoryIndex):
 
 def run(settings: Settings, stop: threading.Event) -> None:
     directory = settings.stack.dir.parent
-    getmany = BufferedConsumer._getmany
+    getmany, perform_seek = BufferedConsumer._getmany, BufferedConsumer.perform_seek
 
     async def no_records_while_still(self: Any, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
         if (directory / "still").exists():
@@ -73,7 +73,13 @@ def run(settings: Settings, stop: threading.Event) -> None:
             return {}
         return await getmany(self, active_partitions, timeout)
 
+    async def slow_seek(self: Any) -> None:
+        await perform_seek(self)
+        if (directory / "slow-seek").exists():
+            await asyncio.sleep(2)
+
     BufferedConsumer._getmany = no_records_while_still  # type: ignore[method-assign]
+    BufferedConsumer.perform_seek = slow_seek
     asyncio.run(_serve(settings, stop, directory))
 
 

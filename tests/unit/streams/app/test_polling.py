@@ -1,0 +1,61 @@
+"""What the consumer polls while partitions move, and what becomes of a poll that a rebalance overtakes."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka.structs import TopicPartition
+
+from infra.settings import Settings
+from schemas.topics import DRAFTS, JOIN_STATE_CHANGELOG
+from streams.app.app import BufferedConsumer, make_app, state_table
+
+DRAFT, STATE = TopicPartition(DRAFTS.name, 0), TopicPartition(JOIN_STATE_CHANGELOG, 0)
+
+
+class Client(BufferedConsumer):
+    """A consumer whose client returns the records at offsets 7 and 8 of each polled partition."""
+
+    def __init__(self, *, rebalances_during_poll: bool = False) -> None:
+        app = make_app(Settings(kafka={"bootstrap_servers": "127.0.0.1:9"}))
+        state_table(app, 1)
+        super().__init__(app.transport, callback=lambda message: None, on_partitions_revoked=None, on_partitions_assigned=None)
+        self.polled: list[Any] = []
+        self.given_back: list[Any] = []
+        self._rebalances_during_poll = rebalances_during_poll
+
+    def _new_consumer_thread(self) -> Any:
+        return SimpleNamespace(getmany=self._poll, give_back=self._take_back, beacon=None)
+
+    async def _poll(self, active_partitions: Any, timeout: float) -> dict[Any, list[Any]]:  # noqa: ASYNC109  # Faust's signature
+        self.polled.append(active_partitions)
+        if self._rebalances_during_poll:
+            self.app.on_rebalance_start()
+        return {tp: [SimpleNamespace(offset=7), SimpleNamespace(offset=8)] for tp in active_partitions}
+
+    async def _take_back(self, records: dict[Any, list[Any]]) -> None:
+        self.given_back.append({tp: of_partition[0].offset for tp, of_partition in records.items()})
+
+
+async def test_during_a_rebalance_only_the_changelog_is_polled() -> None:
+    consumer = Client()
+    consumer.app.on_rebalance_start()
+    assert (await consumer._getmany({DRAFT, STATE}, 0.1)).keys() == {STATE}
+    consumer.app.on_rebalance_end()
+    assert (await consumer._getmany({DRAFT, STATE}, 0.1)).keys() == {DRAFT, STATE}
+    assert consumer.given_back == []
+
+
+async def test_the_records_of_a_poll_that_a_rebalance_overtakes_are_polled_again() -> None:
+    consumer = Client(rebalances_during_poll=True)
+    assert await consumer._getmany({DRAFT}, 0.1) == {}
+    assert consumer.given_back == [{DRAFT: 7}]
+
+
+async def test_nothing_is_polled_while_only_input_is_wanted_during_a_rebalance() -> None:
+    consumer = Client()
+    consumer.app.on_rebalance_start()
+    assert await asyncio.wait_for(consumer._getmany({DRAFT}, 0.1), 10) == {}
+    assert consumer.polled == []
