@@ -37,14 +37,14 @@ class CannotContinue(RetouchError):
 
 
 class UnreadableBatch(CannotContinue):
-    """A batch of records that no later try decodes. Its reader stops before it, and may finish what it read before.
+    """A batch of records that cannot be decoded. A retry does not help. Its reader stops before it, and may finish what it read before.
 
-    `is_damaged`: its header is wrong, so nobody knows where it ends, and no reader can pass over it.
+    `is_damaged`: its header is wrong, so its end is unknown, and no reader can skip it.
     """
 
     def __init__(self, topic: str, partition: int, offset: int, reason: str, *, is_damaged: bool = False) -> None:
         batch = f"{topic}/{partition}/{offset}"
-        remedy = "restore the partition from a replica" if is_damaged else f'kafka.skip_batches=["{batch}"] passes over it'
+        remedy = "restore the partition from a replica" if is_damaged else f'kafka.skip_batches=["{batch}"] skips it'
         super().__init__(f"the batch at {batch} cannot be decoded ({reason}); {remedy} (docs/runtime.md)")
         self.topic, self.partition, self.offset = topic, partition, offset
 

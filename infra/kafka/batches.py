@@ -1,10 +1,10 @@
-"""Decodes fetched record batches, for both Kafka clients: what a batch that cannot be decoded does to its reader.
+"""Decodes fetched record batches for both Kafka clients. A batch that cannot be decoded raises UnreadableBatch.
 
-The clients open a batch in the middle of a poll, and let every error of codecs and parsers through. After it kafka-python's next poll spins for ever, and
-aiokafka fetches the batch again and again. Here each of these errors becomes UnreadableBatch, whatever its type: decoding depends on the fetched bytes
-alone, so it fails again with the same bytes. Errors of requests are not raised here, and may pass (`infra.kafka.errors`).
+The clients decode a batch inside a poll, and raise every error of codecs and parsers unchanged. After such an error kafka-python's next poll never returns,
+and aiokafka fetches the batch again without end. Here each of these errors becomes UnreadableBatch, of any type: decoding depends on the fetched bytes
+alone, so a retry fails too. Errors of requests, which a retry may solve, are not raised here (`infra.kafka.errors`).
 
-`kafka.skip_batches` names batches that may be passed over. A named batch that can be decoded is read like any other.
+`kafka.skip_batches` names batches to skip if they cannot be decoded. A named batch that can be decoded is read like any other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class BatchDecoding:
     def records(
         self, state: Any, partition: Any, batches: Any, unpack: Callable[[Any], Iterator[Any]], instead: Callable[[int], Iterable[Any]] = lambda offset: ()
     ) -> Iterator[Any]:
-        """What the client's `unpack` yields from `batches` of a partition, with `instead` of the last offset for a batch that is passed over.
+        """What the client's `unpack` yields from `batches` of a partition, and for a skipped batch what `instead` returns for its last offset.
 
         `state` is the client's: its `next_fetch_offset` is the reader's position. Raises UnreadableBatch and nothing else.
         """
@@ -47,7 +47,7 @@ class BatchDecoding:
                 yield from instead(state.next_fetch_offset - 1)
 
     def _behind(self, error: Exception, partition: Any, batch: Any, position: int) -> int:
-        """The offset behind this batch, if it is passed over. `batch` is None if it has no header."""
+        """The offset after this batch, if it may be skipped; raises UnreadableBatch otherwise. `batch` is None if it has no header."""
         topic, number = partition.topic, partition.partition
         reason = type(error).__name__  # its text may hold a user's
         if batch is None:
@@ -59,7 +59,7 @@ class BatchDecoding:
         if is_damaged or f"{topic}/{number}/{first}" not in self._named:
             raise UnreadableBatch(topic, number, first, reason, is_damaged=is_damaged) from error
         place = {"topic": topic, "partition": number, "offset": first, "last_offset": end - 1}
-        log.error("passing over a batch that cannot be decoded", extra={**place, "reason": reason})
+        log.error("skipping a batch that cannot be decoded", extra={**place, "reason": reason})
         KAFKA_BATCHES_SKIPPED.add(topic=topic)
         return int(end)
 

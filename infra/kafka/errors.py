@@ -1,6 +1,6 @@
-"""Turns errors of the Kafka client into ours, in one place: those of requests, which may pass.
+"""Turns errors of Kafka requests into ours, in one place.
 
-A batch that cannot be decoded is no such error: it is UnreadableBatch from the start (`infra.kafka.batches`), and goes through unchanged.
+UnreadableBatch, for a batch that cannot be decoded (`infra.kafka.batches`), goes through unchanged.
 """
 
 from __future__ import annotations

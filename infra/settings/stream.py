@@ -25,7 +25,7 @@ class KafkaSettings(Section):
     replication_factor: Annotated[int, Field(gt=0, le=32_767)] = 1  # of each new topic
     session_timeout_ms: Annotated[int, Field(ge=1000, le=MAX_INT)] = 10_000  # a consumer that sends no heartbeat for this long loses its partitions
     instance: Name | None = None  # fixed name in consumer groups; None: the host name. Each of two equal processes on one host needs its own
-    skip_batches: tuple[RecordPlace, ...] = ()  # batches that every reader passes over if they cannot be decoded: topic/partition/offset (docs/runtime.md)
+    skip_batches: tuple[RecordPlace, ...] = ()  # batches that every reader skips if they cannot be decoded: topic/partition/offset (docs/runtime.md)
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> Self:

@@ -88,7 +88,7 @@ REFLECTION_LOST_MESSAGES = Counter("retouch_reflection_unsaid_total", "{message}
 SHADOWS = Counter("retouch_shadows_total", "{answer}", "shadow answers", ["outcome"], {"outcome": ShadowOutcome})
 BREAKER_STATE = Gauge("retouch_breaker_state", "1", "0 closed, 0.5 trying one call, 1 open", ["endpoint"])
 
-KAFKA_BATCHES_SKIPPED = Counter("retouch_kafka_batches_skipped_total", "{batch}", "batches that could not be decoded and were passed over", ["topic"])
+KAFKA_BATCHES_SKIPPED = Counter("retouch_kafka_batches_skipped_total", "{batch}", "batches that could not be decoded and were skipped", ["topic"])
 
 STREAMS_BATCH_MS = Histogram("retouch_streams_batch_ms", "ms", "duration of one batch, until the index has it", ["processor"], bounds=CALL_BOUNDS_MS)
 STREAMS_RECORDS = Counter("retouch_streams_records_total", "{record}", "records acknowledged", ["processor", "outcome"], {"outcome": StreamOutcome})

@@ -45,7 +45,7 @@ def test_a_batch_that_cannot_be_decoded_is_named_after_the_records_before_it(dam
     records = fetched(with_damage(damage, codec), decoding())
     assert [record.value for record in records.take(100)] == [b"0", b"1"]
     for _ in range(3):  # a reader that goes on does not hang, and does not get past it
-        with pytest.raises(UnreadableBatch, match=rf"{NAME} cannot be decoded .* codec .*; kafka.skip_batches=\[\"{NAME}\"\] passes over it") as raised:
+        with pytest.raises(UnreadableBatch, match=rf"{NAME} cannot be decoded .* codec .*; kafka.skip_batches=\[\"{NAME}\"\] skips it") as raised:
             records.take(100)
         assert (raised.value.topic, raised.value.partition, raised.value.offset) == ("queries", 3, 2)
 
