@@ -13,7 +13,7 @@ class RetouchError(Exception):
 class RetryLater(RetouchError):
     """A dependency is unavailable for a moment; the same record may succeed after `after_s` seconds.
 
-    `reason` is a `RetryReason` of the metrics. `cause` says in one word of a closed set what failed, `reason` by default.
+    `reason` is a `RetryReason` of the metrics. `cause` is a short name of what failed, such as a FailureCause; `reason` by default.
     """
 
     def __init__(self, message: str, after_s: float = 1.0, reason: str = "other", cause: str = "") -> None:
@@ -24,7 +24,7 @@ class RetryLater(RetouchError):
 
 
 class DependencyBlocked(RetryLater):
-    """A dependency refuses every record until someone changes something, such as a key or a bill. A try that ends like this does not count:
+    """A dependency refuses every record until someone changes something, such as a key or an account. A try that ends like this does not count:
     the record waits until the dependency works again, or until its own deadline."""
 
 

@@ -23,7 +23,7 @@ def is_loopback(url: str) -> bool:
 
 
 def sqlite_url(file: Path) -> str:
-    """The URL of a SQLite file, whatever characters its path holds. SQLAlchemy ends the path at `?` and decodes `%`; it takes all others as they are."""
+    """The URL of a SQLite file, also for a path with special characters. SQLAlchemy ends the path at `?` and decodes `%`; it keeps all others."""
     return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 

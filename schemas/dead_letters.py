@@ -34,7 +34,7 @@ def dead_letter(record: ConsumedRecord, group: str, error: BaseException) -> Pro
 
 
 def is_id_conflict(headers: Iterable[tuple[str, bytes | None]]) -> bool:
-    """Whether a dead letter was set aside because its id is that of an earlier record."""
+    """Whether a dead letter was set aside because of a conflict (IdConflict)."""
     return header_values(headers).get("kafka_dlt-exception-fqcn") == _class_name(IdConflict).encode()
 
 

@@ -49,9 +49,9 @@ def envelope_headers(message: Message, *, id: object, source: str, traceparent: 
 
 
 def header_values(headers: Iterable[tuple[str, bytes | None]] | None) -> dict[str, bytes]:
-    """A record's headers by lower-case name: the one place that reads them.
+    """A record's headers by lower-case name. Every reader of headers uses it.
 
-    CloudEvents names have no case, and producers write `CE_ID` too. Of several headers with one name the last counts, as for Kafka's `lastHeader`. A header
+    Letter case of names does not matter: producers write `CE_ID` too. Of several headers with one name the last counts, as for Kafka's `lastHeader`. A header
     whose value is null counts as missing.
     """
     return {name.lower(): value for name, value in headers or () if value is not None}
@@ -89,7 +89,7 @@ def read_message(expected: type[M], headers: Iterable[tuple[str, bytes | None]],
 
 
 def read_fingerprint(expected: type[Message], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Fingerprint | None:
-    """What identifies a record's repeats. None for a record that is none of anything: it cannot be read, or its messages have no own id."""
+    """The fingerprint of a record's message. None for an unreadable record, and for messages without an own id: neither is ever a repeat."""
     try:
         return read_message(expected, headers, value)[0].fingerprint()
     except Malformed:

@@ -97,7 +97,7 @@ class Fingerprint(NamedTuple):
 
 
 class IdConflict(ValueError):
-    """A message with the identity of an earlier one and other content. It is set aside: only its producer knows which of the two is right."""
+    """A message has the identity of an earlier one and other content. Only its producer can decide which of the two is right."""
 
     def __init__(self, earlier: object) -> None:
         super().__init__(f"its id is that of an earlier record of its tenant and user, which has other content: {earlier}")
@@ -125,10 +125,11 @@ class Message(Record):
         return None
 
     def external_content(self) -> bytes:
-        """What came from outside in this message, in one form, whatever the spacing and order of the record's JSON.
+        """The part of this message that decides whether two messages have the same content. Spacing and order of the record's JSON do not matter.
 
-        A message that our own processes make returns the content that it was made from: a step that runs again makes the same message with other
-        milliseconds or another model's text. Fields that have their default are left out, so that a field of a later version changes no digest.
+        For a message of a producer outside it is the whole message. A message that our processes make returns the content that it is made from: a step
+        that runs again makes the same message with other milliseconds or another model's text. Fields that have their default are left out, so that a
+        field of a later version changes no digest.
         """
         return self.model_dump_json(exclude_defaults=True).encode()
 

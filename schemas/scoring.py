@@ -8,7 +8,7 @@ The score is the RL reward and the figure of the evaluation, so that both have t
 
 ROUGE lower-cases and drops punctuation, so it ignores emoji, exclamation marks and capitals, which are much of a user's style.
 `style_f1` is the mean of the same two F-measures (unigrams, longest common subsequence) over tokens that keep them, in any script (`schemas.words`).
-ROUGE sees nothing but the letters a to z and digits, so it is measured only against truths with words that it sees (`rouge_applies`).
+ROUGE counts only words of the letters a to z and digits, so it is computed only for truths that have enough of them (`rouge_applies`).
 rouge_score is imported at the first use.
 """
 
@@ -125,7 +125,7 @@ def rouge(answer: str, truth: str) -> tuple[float, float]:
 
 
 def rouge_applies(truth: str) -> bool:
-    """Whether ROUGE sees at least half of the truth's words. It sees words with letters from a to z, and no others: not those of Hebrew or Hindi."""
+    """Whether ROUGE counts at least half of the truth's words: those with a letter from a to z. It ignores the words of other scripts, such as Hebrew."""
     words = [word for word in words_of(truth) if any(map(str.isalpha, word))]
     return 2 * sum(any("a" <= character <= "z" for character in word.lower()) for word in words) >= len(words)
 

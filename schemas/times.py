@@ -13,8 +13,8 @@ _LAST_MICROSECOND = timedelta(microseconds=999_999)
 def parse_time(text: str) -> datetime:
     """The instant of `text`, with its offset. Digits after the microseconds are cut off.
 
-    Python has no leap seconds: all instants within one (`23:59:60` UTC, at the end of any day) read as the last microsecond before it. So no later time
-    reads as an earlier one.
+    Python has no leap seconds: all instants within one (`23:59:60` UTC, at the end of any day) read as the last microsecond before it. So the order of
+    times is kept.
 
     Raises ValueError for any other text, also for a time without an offset.
     """

@@ -80,7 +80,7 @@ DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, O
 
 #: The changelog of the streams process's join state. That process creates it, with the partitions that its state needs.
 JOIN_STATE_CHANGELOG = "retouch-streams-halves-changelog"
-#: One of its records holds a record of the maximum size and its ids.
+#: Maximum size of one of its records, which holds a record of MAX_MESSAGE_BYTES and its ids.
 JOIN_STATE_CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
 
 

@@ -167,7 +167,7 @@ class StreamsService:
             raise CannotContinue(f"the consumer group did not settle within {bound:g} s")
 
     def _unreadable(self) -> UnreadableBatch | None:
-        """The batch that nobody can decode, once the records before it are handled, or `FINISH_S` have passed."""
+        """The error of a batch that cannot be decoded. None until the records before it are handled, or FINISH_S have passed."""
         from streams.app.app import is_idle
 
         if self._app.transport.failure is None:

@@ -29,7 +29,7 @@ Body = Callable[[Settings, threading.Event], None]
 
 
 class Unanswered(RetouchError):
-    """Some questions got no answer. The summary has the number."""
+    """Some questions got no answer, or some interactions are not on the topic. Report or summary have the numbers."""
 
 
 class Stopped(RetouchError):
@@ -88,7 +88,7 @@ def _convert(given: argparse.Namespace) -> Body:
             raise CannotContinue(f"cannot write standard output: {error.strerror}") from None
         left_out = {"skipped": dict(counts.skipped), "shortened": counts.shortened, "not_read": list(map(shown, dataset.not_read))}
         if any(left_out.values()):
-            log.warning("not everything is in the output", extra=left_out)
+            log.warning("some of the data set is not in the output", extra=left_out)
 
     return body
 

@@ -1,7 +1,7 @@
 """Scores of a replay: the official metrics of base and final answers, overall and per user.
 
-Accuracy and macro-F1 for labels, MAE and RMSE for ratings, ROUGE-1 and ROUGE-L for text (LaMP's definitions), and the project's own score. ROUGE is over the
-truths with words that it sees; `rouge_pairs` is their number if they are not all (`schemas.scoring.metrics`).
+Accuracy and macro-F1 for labels, MAE and RMSE for ratings, ROUGE-1 and ROUGE-L for text (LaMP's definitions), and the project's own score. ROUGE is computed
+where it applies to the truth; `rouge_pairs` is the number of these answers, if they are not all (`schemas.scoring.metrics`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Streams a data set through the running system: history, then questions, then the users' own answers as feedback. Scores the answers.
 
-A data set is read and checked whole before anything is sent. Its history waits in a temporary file, so what is sent is what was checked.
+A data set is read and checked whole before anything is sent. Its checked history is kept in a temporary file and sent from there.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ SOURCE = "/traffic/replay"
 STALL_S = 120.0
 
 
-#: Bytes of history in memory. More of it waits on disk.
+#: Maximum bytes of history in memory. A larger history is kept on disk.
 HISTORY_BYTES = 64 << 20
 
 

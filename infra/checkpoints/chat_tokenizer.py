@@ -11,12 +11,12 @@ from typing import Any, Self
 from schemas.control_marks import ControlMarks
 from schemas.rewriting import TAGS
 
-#: How chat templates write the marks of roles and turns: `<|user|>`, `[INST]`, `<<SYS>>`. They count as control marks also where they are plain text for the
-#: tokenizer, as Llama 2's are, because the model was trained to read them as such.
+#: How chat templates write the marks of roles and turns: `<|user|>`, `[INST]`, `<<SYS>>`. They count as control marks even if they are plain text for the
+#: tokenizer, as in Llama 2, because the model was trained to read them as control tokens.
 _TEMPLATE_MARK = re.compile(r"<{1,2}[^<>\s]{1,64}>{1,2}|\[/?[A-Z][A-Z_]{0,62}\]")
 #: The form of a control token that a tokenizer may declare as a plain added token, as Qwen's `<|fim_prefix|>`.
 _BARRED = re.compile(r"<[|｜][^<>\s]+[|｜]>")
-#: Characters that hardly any vocabulary has.
+#: Characters that few vocabularies have: their token ids are those of unknown characters.
 _RARE = "\ue000 ꙮ \U0001faa9"
 
 

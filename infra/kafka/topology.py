@@ -156,7 +156,7 @@ def warn_of_losses(client: Any, settings: Settings, topics: Collection[str]) -> 
 
 
 def warn_of_losses_in_background(settings: Settings, topics: Collection[str]) -> None:
-    """`warn_of_losses` from its own thread, for the start of a process: never fails and never delays the caller."""
+    """`warn_of_losses` in a thread of its own, for the start of a process: never fails and never delays the caller."""
     threading.Thread(target=_warn, args=(settings, topics), name="topic settings", daemon=True).start()
 
 

@@ -3,7 +3,7 @@
 `python -m infra.local.broker` fetches and verifies its jars, for the set-up. It has no security and no replication; a cluster's Kafka has both.
 
 The broker runs in its own directory and gets only relative names: a link to the jars, its data and its properties. So the path of the state directory
-may hold a comma, which separates Kafka's data directories, or a colon, which separates jars.
+may contain a comma, which separates Kafka's data directories, or a colon, which separates jars.
 """
 
 from __future__ import annotations

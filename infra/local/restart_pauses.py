@@ -1,6 +1,6 @@
-"""When a process that ended is started again: the first time at once, because a short absence keeps its partitions, then after growing pauses.
+"""Pauses before a process that ended is started again: none the first time, so that it keeps its partitions, then growing ones.
 
-A process that keeps ending would otherwise cost the others their CPU: a start takes seconds of it.
+Without pauses a process that keeps ending would take CPU time from the others: a start costs seconds of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RestartPauses:
         self._serving_since: float | None = None
 
     def serves(self, now: float) -> None:
-        """Call it again and again while the process serves."""
+        """The process serves now. Call it repeatedly while that is so."""
         if self._serving_since is None:
             self._serving_since = now
         elif now - self._serving_since >= SETTLED_S:
@@ -35,5 +35,5 @@ class RestartPauses:
         return 0.0 if self.ends == 1 else float(min(FIRST_PAUSE_S * 2 ** min(self.ends - 2, 16), MAX_PAUSE_S))
 
     def ended_on_request(self) -> None:
-        """An end that was asked for, which does not count."""
+        """An end that the stack's owner requested. It does not count."""
         self._serving_since = None

@@ -115,7 +115,7 @@ class Stack:
         self.stop()
 
     def wait(self) -> None:
-        """Block until the stack as a whole fails. A process that keeps ending is no such failure: the others serve on."""
+        """Block until the stack as a whole fails. A process that keeps ending does not fail the stack."""
         while self._failure is None:
             time.sleep(STEP_S)
         raise self._failure

@@ -44,7 +44,7 @@ class ProcessRecord(BaseModel):
     log: Path
     waits_for: tuple[str, ...] = ()  # processes that must serve before this one starts
     exit_code: int | None = None  # of its last end, negative for a signal; None also if it could not be started
-    why: str | None = None  # it ended the last time
+    why: str | None = None  # the reason of its last end
     next_start_at: AwareDatetime | None = None  # while it is down
     blocked: str | None = None  # why it makes no progress although it runs, as it reports itself
 

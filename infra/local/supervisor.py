@@ -76,7 +76,7 @@ class Supervisor:
 
     @property
     def start_is_over(self) -> bool:
-        """Whether every service serves, is failing, or waits for a failing one: nothing more to expect of the start."""
+        """Whether every service serves, is failing, or waits for a failing one."""
         return all(w.is_serving or w.is_failing or self._waits_for_failing(w) for w in self._watched.values())
 
     def service(self, name: str) -> StackService:
@@ -96,7 +96,7 @@ class Supervisor:
     def step(self, stop_timeout_s: float) -> None:
         """Start services whose needs are met, and handle those that are ready or have ended.
 
-        An error of one service is its own end and stops no other. Blocks only while the broker formats its data and gets its topics.
+        An error of one service counts as an end of that service, and stops no other. Blocks only while the broker formats its data and gets its topics.
         """
         for watched in self._watched.values():
             try:
@@ -205,7 +205,7 @@ class Supervisor:
             self._set_down(watched, child.exit_code, child.why_ended(), child.exit_code == USAGE)
 
     def _handle_error(self, watched: SupervisedService, error: str, refused_setting: bool = False) -> None:
-        """The service could not be started or asked. If its process has ended meanwhile, its own log says why."""
+        """Starting or checking the service failed. If its process has ended, the reason comes from the process's own log."""
         child = watched.service.child
         if watched.state in (ProcessState.STARTING, ProcessState.READY) and not child.is_running:
             self._handle_end(watched)

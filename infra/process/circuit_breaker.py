@@ -24,8 +24,8 @@ class BreakerCall:
 class CircuitBreaker:
     """Opens for `open_s` after `failures` failures in a row, or at once if the dependency refuses everything (DependencyBlocked).
 
-    Each failed trial doubles the pause, up to `longest_s`; a success closes it. With keys, such as users, one user whose calls always fail does not
-    open it for the others.
+    Each failed trial doubles the pause, up to `longest_s`; a success closes it. With a key per user, one user whose calls always fail
+    does not open it for the others.
 
     `call` is for callers that retry, `pause_left_s`, `failed` and `succeeded` are for callers that work without the dependency.
     `now` is a monotonic clock in seconds. With `endpoint`, its state is a metric.
@@ -53,7 +53,7 @@ class CircuitBreaker:
         return 0.0 if self._open_until is None else max(0.0, self._open_until - self._now())
 
     def failed(self, key: Hashable | None = None, *, opens: bool = False) -> float:
-        """Counts a failure; with `opens` it is enough. Returns the length of the pause that it begins, 0 if the breaker stays closed."""
+        """Counts a failure; with `opens` it opens the breaker at once. Returns the length of the pause that begins, 0 if the breaker stays closed."""
         if key is None or key not in self._failures:
             self._failures = [*self._failures, key][-self._limit :]
         if self._open_until is not None:
@@ -73,7 +73,7 @@ class CircuitBreaker:
 
     @contextmanager
     def call(self, key: Hashable | None = None) -> Iterator[BreakerCall]:
-        """Around one call. While the breaker is open it raises RetryLater without a call, or DependencyBlocked if that opened it;
+        """Wraps one call. While the breaker is open it raises RetryLater without a call, or DependencyBlocked if a DependencyBlocked opened it;
         `after_s` is the time to wait.
 
         RetryLater or TimeoutError from inside is a failure. Any other error is an answer of the dependency, so a success.

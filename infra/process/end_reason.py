@@ -16,7 +16,7 @@ _LEFT_OUT = frozenset({"at", "level", "logger", "text", "reason", "error", "part
 def end_reason(exit_code: int, lines: Sequence[str]) -> str:
     """The last error in `lines`, which are the process's own log lines, oldest first; otherwise its last line, or the signal that killed it.
 
-    Of a traceback only its last line counts, because the frames before it say nothing to an operator. At most MAX_REASON_CHARS.
+    Of a traceback only the last line counts, because its frames do not help an operator. At most MAX_REASON_CHARS.
     """
     if exit_code < 0:
         return f"killed by {_signal_name(-exit_code)}"

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 OK, FAILED, USAGE = 0, 1, 2
 INTERRUPTED = 130
 
-#: Maximum length of the reason of a blocked process.
+#: Maximum length of the reason why a process is blocked or ended.
 MAX_REASON_CHARS = 500
 
 
@@ -33,9 +33,9 @@ def mark_ready(settings: Settings) -> None:
 
 
 def report_blocked(settings: Settings, reason: str | None) -> None:
-    """Publish that this process runs but makes no progress, and why; None as soon as it makes progress again.
+    """Publish that this process runs but makes no progress, with the reason; with None, that it makes progress again.
 
-    The supervisor shows the reason in `retouch status`, whose exit code is then 1. Use it for what this process cannot change, for example "the base
+    The supervisor shows the reason in `retouch status`, whose exit code is then 1. Use it for causes outside of this process, for example "the base
     endpoint answers 401 invalid_api_key: check OPENAI_API_KEY". `reason` holds no secret and no user's text; it becomes one line of at most
     MAX_REASON_CHARS. There is one reason per process, so the last call counts.
 
@@ -63,7 +63,7 @@ def blocked_reason(ready_file: Path) -> str | None:
     """Why the process with this ready file is blocked; None if it is not."""
     try:
         return blocked_file(ready_file).read_text(encoding="utf-8") or None
-    except (OSError, UnicodeDecodeError):  # there is none
+    except (OSError, UnicodeDecodeError):  # no file: the process is not blocked
         return None
 
 

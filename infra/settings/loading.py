@@ -155,7 +155,7 @@ def load(**overrides: Any) -> Settings:
 
 
 def _check_variables_of_libraries(settings: Settings) -> None:
-    """Headers that MLflow and OpenTelemetry read from the environment themselves, and would refuse at every request, or leave out."""
+    """Checks headers that MLflow and OpenTelemetry read from the environment themselves: they would refuse a bad one at every request, or leave it out."""
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if token and settings.tracking_uri.startswith("http") and (problem := token_problem(token)):
         raise BadSetting(f"MLFLOW_TRACKING_TOKEN: {problem}")
@@ -179,7 +179,7 @@ def variable_of(key: str) -> str:
 
 
 def _shown(key: str, error: Any) -> Any:
-    """The value, or None if it may hold a secret: an unknown key may be a misspelled secret, a text instead of a section may be one.
+    """The value for an error, or None if it may hold a secret: the value of an unknown key, or a text in place of a section, may be one.
 
     A URL is shown without its user and its query. A text that still has an `@` is not shown.
     """

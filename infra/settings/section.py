@@ -19,7 +19,7 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """An empty value counts as not set, in every source: variables of a launcher are often set to nothing."""
+    """Base of all sections. An empty value counts as not set, in every source: launchers often set variables to an empty text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

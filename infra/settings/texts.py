@@ -1,7 +1,7 @@
-"""What texts of the settings must look like: URLs, hosts, addresses of brokers, secrets, names and paths.
+"""Rules for text settings: URLs, hosts, addresses of brokers, secrets, names and paths.
 
-Each function returns the text in the form that the processes use. It raises ValueError, with what is wrong and what would be right, for a text that cannot
-work. An error never holds a secret.
+Each function returns the text in the form that the processes use. For a text that cannot work it raises ValueError with what is wrong and what would be
+right. An error never holds a secret.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ class CommitOutcome(StrEnum):
 class RecordOutcome(StrEnum):
     PRODUCED = "produced"
     SET_ASIDE = "set_aside"
-    REPEAT = "repeat"  # its id was answered before, with the same content
-    CONFLICT = "conflict"  # set aside: its id is that of an earlier record with other content
+    REPEAT = "repeat"  # it has the identity and the content of an earlier record
+    CONFLICT = "conflict"  # set aside: it has the identity of an earlier record and other content
     EXPIRED = "expired"  # its deadline passed
     DEGRADED = "degraded"  # answered with the base answer
 
@@ -51,13 +51,13 @@ class ShadowOutcome(StrEnum):
 class StreamOutcome(StrEnum):
     DONE = "done"
     SET_ASIDE = "set_aside"
-    CONFLICT = "conflict"  # set aside: its id is that of an earlier record with other content
+    CONFLICT = "conflict"  # set aside: it has the identity of an earlier record and other content
 
 
 class QualityOutcome(StrEnum):
     COUNTED = "counted"
     REPEAT = "repeat"  # the answer was counted before
-    CONFLICT = "conflict"  # not counted: its id is that of an earlier record with other content
+    CONFLICT = "conflict"  # not in the figures: it has the identity of an earlier record and other content
     UNUSED = "unused"  # not about a version, or feedback that cannot be scored
     MALFORMED = "malformed"
 

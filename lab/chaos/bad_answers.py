@@ -1,4 +1,4 @@
-"""The bad answers of an endpoint, each made from a good one: strange but usable, useless for this prompt, worth another try, or a refusal of everything."""
+"""Kinds of bad answers of an endpoint, each made from a good one: strange but usable, useless for this prompt, worth another try, or a refusal."""
 
 from __future__ import annotations
 
@@ -127,14 +127,14 @@ KINDS = (
     BadAnswerKind("503-nan", _fixed(b"", 503, Retry_After="nan")),
     BadAnswerKind("429", _fixed(b"", 429, Retry_After="0.5")),
     BadAnswerKind("cut", _fixed(b'{"choices"', cut=True)),
-    # Seems to concern every prompt. A probe says that it does not, or the worker waits for a moment.
+    # Seems to concern every prompt. Either a probe shows that it does not, or the worker waits and tries again.
     BadAnswerKind("401", _error(401, "invalid_api_key")),
     BadAnswerKind("402", _error(402)),
     BadAnswerKind("403", _error(403)),
     BadAnswerKind("404-model", _error(404, "model_not_found")),
     BadAnswerKind("429-quota", _error(429, "insufficient_quota")),
     BadAnswerKind("redirect", _fixed(b"", 307, Location="http://elsewhere.example/")),
-    # Requests go without the parameter from then on.
+    # Later requests do not contain the parameter.
     BadAnswerKind("no-max-tokens", _error(400, "unsupported_parameter", param="max_tokens")),
     BadAnswerKind("no-temperature", _error(400, "unsupported_value", param="temperature")),
 )

@@ -8,7 +8,7 @@ Anomalies, named as in Jepsen:
 - aborted-read  a record that a reader at read_committed got although the log says that it was aborted, or never committed
 - unread        a committed draft or response that no reader at read_committed got
 - phantom       a draft or response to a query that was not sent
-- unexplained   a draft without an answer for which no bad answer of the endpoint accounts, or that does not say why
+- unexplained   a draft without an answer that no bad answer of the endpoint explains, or that names no cause
 - reasoning     a draft or response that shows a model's reasoning
 - out-of-order  a user's response before the response to an earlier query of the same user; always counted, an anomaly only with order per key
 
@@ -184,7 +184,7 @@ def _phantoms(records: _Records) -> list[Anomaly]:
     ]
 
 
-#: Causes that end a query by one answer. Others are what remains after several tries, or during faults.
+#: Causes that end a query with a single answer. The others remain after several tries, or occur during faults.
 ONE_ANSWER = {
     FailureCause.NO_TEXT,
     FailureCause.ONLY_REASONING,
@@ -196,7 +196,7 @@ ONE_ANSWER = {
 
 
 def _unexplained(records: _Records, explained: Mapping[FailureCause, int]) -> list[Anomaly]:
-    """For each cause the queries beyond the number of bad answers that end so, and all queries that failed without a known cause."""
+    """For each cause the queries that exceed the number of bad answers with this cause, and all queries that failed without a known cause."""
     by_cause: dict[str, list[SeenRecord]] = defaultdict(list)
     for drafts in records.of_query[DRAFTS.name].values():
         if drafts[0].status == DraftStatus.BASE_FAILED:

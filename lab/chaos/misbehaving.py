@@ -1,4 +1,4 @@
-"""An HTTP endpoint in front of the base model that gives a share of the calls a bad answer: each kind in turn, in shuffled rounds drawn from a seed."""
+"""An HTTP endpoint in front of the base model that gives a share of the calls a bad answer: each kind once per round, in an order drawn from a seed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from schemas.sameness import is_blank
 SHARE = 0.2
 CALL_S = 60.0
 CLOSE_WITHIN_S = 10.0
-#: Answers that the base model itself gave without being asked to misbehave, and their cause.
+#: Names for bad answers of the base model itself, and their cause.
 OWN = {"own-empty": FailureCause.NO_TEXT, "own-too-long": FailureCause.PROMPT_TOO_LONG}
 
 
 class MisbehavingEndpoint:
     """Forwards `port` to the port that `target()` returns. A context manager; misbehaves between `begin` and `end`. Any thread may call them.
 
-    `given` counts the bad answers by kind. An answer is counted before it is sent, so a caller never got more.
+    `given` counts the bad answers by kind. An answer is counted before it is sent, so no caller gets more than are counted.
     """
 
     def __init__(self, host: str, target: Callable[[], int], seed: int, share: float = SHARE) -> None:

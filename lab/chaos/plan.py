@@ -33,7 +33,7 @@ class FaultKind(StrEnum):
     RESTART = "restart"  # SIGTERM and restart
     SLOW_BASE = "slow-base"  # every byte to and from the base model arrives `delay_s` later
     FAILING_BASE = "failing-base"  # each request gets `status`, or a closed connection if it is 0
-    REFUSING_BASE = "refusing-base"  # each request gets `status`, which says that no prompt gets an answer
+    REFUSING_BASE = "refusing-base"  # each request gets `status`, which means that the endpoint refuses every prompt
     DELAY = "delay"  # every byte between the processes and the broker arrives `delay_s` later
     HOLD = "hold"  # nothing passes; sent bytes arrive after the fault, as after lost packets
     CUT = "cut"  # connections are reset and new ones refused

@@ -41,7 +41,7 @@ class SentRecord:
 class SeenRecord:
     """One record that a reader at read_committed got. `query_id` if the record belongs to a query; `status` for a draft or a response.
 
-    `failure`: why a draft has no answer. `shows_reasoning`: a user would see what only the model should.
+    `failure`: why a draft has no answer. `shows_reasoning`: the answer contains a model's reasoning.
     """
 
     topic: str

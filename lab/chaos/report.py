@@ -130,7 +130,7 @@ def _faults(run: ChaosRun) -> dict[str, Any]:
 
 
 def _endpoint(run: ChaosRun) -> dict[str, Any]:
-    """What the endpoint gave, and why drafts have no answer: `expired` counts apart, because a deadline ended them."""
+    """The endpoint's bad answers, and the causes of drafts without an answer: expired drafts are counted separately, because a deadline ended them."""
     drafts = {record.query_id: record for record in run.seen if record.topic == DRAFTS.name and record.status != DraftStatus.DRAFTED}
     failures = Counter(f"{record.failure}{', expired' if record.status == DraftStatus.EXPIRED else ''}" for record in drafts.values())
     return {

@@ -132,12 +132,12 @@ class Simulation:
             self._append(question, text)
 
     def _append(self, question: SimulatedQuestion, text: str) -> None:
-        """Under a `ce_id` that says nothing: different questions share one, and a repeat has another."""
+        """Appends a record whose `ce_id` does not identify it: different questions share a `ce_id`, and a repeat has another one."""
         expired = EPOCH - timedelta(seconds=1) if question.outcome is SimulatedOutcome.EXPIRED else None
         id = derive("question", self._scenario.seed, question.number)
         query = Query(query_id=id, tenant="t", user=question.user, domain="d", text=text, asked_at=EPOCH, deadline=expired)
         value = b"no json" if question.outcome is SimulatedOutcome.MALFORMED else query.to_bytes()
-        ce_id = id if question.outcome is SimulatedOutcome.MALFORMED else (question.number + self._sent) % 3  # a malformed message says no number
+        ce_id = id if question.outcome is SimulatedOutcome.MALFORMED else (question.number + self._sent) % 3  # the only way to identify a malformed message
         self._sent += 1
         entry = self._cluster.log.append(QUESTIONS.name, query.key, value, envelope_headers(query, id=ce_id, source="/lab"))
         self._note("log", f"question {question.number} at offset {entry.offset}")

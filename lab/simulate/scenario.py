@@ -101,6 +101,6 @@ def _question(rng: random.Random, number: int, user: str, spread_s: float) -> Si
     ]
     outcome = rng.choices(outcomes, (80, 8, 2, 3, 1, 2, 4))[0]
     at_s, call_s, repeats = rng.uniform(0, spread_s), rng.uniform(0.05, 0.5), rng.choices((0, 1, 2), (90, 8, 2))[0]
-    # The id of a record that is set aside becomes free: a later record with another text is then a question of its own.
+    # The identity of a record that is set aside is not kept, so a later record with another text is no conflict.
     conflicts = 0 if outcome in SET_ASIDE else random.Random(f"{spread_s}/{number}").choices((0, 1, 2), (90, 8, 2))[0]  # noqa: S311  # no secret
     return SimulatedQuestion(number, user, at_s, outcome, call_s, repeats, conflicts)

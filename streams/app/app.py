@@ -15,8 +15,8 @@ Faust's Kafka transport has seven changes:
   polled only while its processor's buffer has space for a whole poll. Faust's own flags readmit partitions one by one, each with its own poll,
   and a flag that was not cleared is never set again: with four partitions a buffer for five polls became full.
 - Poll input only between rebalances: after it restored the table, Faust polls input while it still seeks to the committed offsets, and then clears the
-  buffers. What it polled after a partition's seek was never handled, and the next commit passed over it: 269 drafts in one run, in which the broker was
-  away during the seek. A poll that a rebalance overtakes gives its records back for the same reason: Faust drops them.
+  buffers. Records that it polls after a partition's seek would never be handled, and the next commit would be after them. For the same reason the
+  records of a poll during which a rebalance begins are polled again: Faust drops them.
 - A batch that cannot be decoded becomes the transport's `failure`, and nothing more is polled: the service ends when the records before it are handled.
 """
 
@@ -93,7 +93,7 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
 
 
 class DecodedRecords(PartitionRecords):  # type: ignore[misc]
-    """Ends before a batch that cannot be decoded. If it raised, aiokafka would forget the records of other partitions that the same poll returns."""
+    """Yields records up to a batch that cannot be decoded. If it raised, aiokafka would drop the records of other partitions in the same poll."""
 
     def __init__(self, transport: Transport, decoding: BatchDecoding, *args: Any) -> None:
         self._transport, self._decoding = transport, decoding
@@ -106,7 +106,7 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
             self._transport.fail(error)
 
     def _instead(self, offset: int) -> Iterator[Any]:
-        """A deletion of no entry: Faust restores its table until it gets a record at the changelog's end."""
+        """A tombstone for a key without an entry: Faust restores its table until it gets a record at the changelog's end."""
         if self._tp.topic == JOIN_STATE_CHANGELOG:
             yield ConsumerRecord(JOIN_STATE_CHANGELOG, self._tp.partition, offset, 0, 0, b"passed over", None, None, 0, -1, ())
 
@@ -116,7 +116,7 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
 
 
 async def checked_send(send: Callable[..., Awaitable[Any]], transport: Transport, node_id: Any, request: Any, **options: Any) -> Any:
-    """The answer to `request`. A partition that the broker cannot read is a failure; aiokafka would only ask again, at once."""
+    """The answer to `request`. A partition that the broker cannot read is a failure; aiokafka would send the request again without a pause."""
     response = await send(node_id, request, **options)
     if isinstance(request, FetchRequest):
         wanted = {(topic, number): offset for topic, partitions in request.topics for number, offset, _ in partitions}

@@ -2,7 +2,7 @@
 
 Entries are bytes, so the state is a plain mapping and the changelog topic holds the same bytes: the arrival time, the partition whose changelog
 keeps the entry, and the records. A response stays after its first join, because a user may give feedback again. Of joined feedback only id and digest
-stay, to recognize other content under its id.
+stay, to recognize conflicts.
 
 Keys hold tenant, user and query id, so two users' queries with one id are two queries. Entries of earlier versions have keys of the query id alone. They
 stay under their keys until they expire.
@@ -32,7 +32,7 @@ JOINED = 100
 
 
 class _Kind(NamedTuple):
-    """Of entries. Keys of earlier versions have `earlier_prefix` and the query id alone; entries of kinds without `message` are newer."""
+    """A kind of entry. Keys of earlier versions have `earlier_prefix` and the query id alone; earlier versions have no entries of kinds without `message`."""
 
     prefix: bytes
     earlier_prefix: bytes = b""
@@ -82,7 +82,7 @@ class JoinState:
         self._drop(self._key(_FEEDBACK, query), pending.partition)
 
     def put_joined(self, query: MessageIdentity, record: ConsumedRecord, feedback: Feedback, since_ms: int) -> None:
-        """Remember joined feedback, the last JOINED of each query. Raises IdConflict if other content was joined under its id."""
+        """Remember joined feedback, the last JOINED of each query. Raises IdConflict if feedback with its id and other content was joined."""
         earlier = self._find(_JOINED, query) or PendingRecords(since_ms, record.partition, ())
         id, digest = feedback.feedback_id.bytes, feedback.content_digest()
         for joined in earlier.records:
@@ -121,7 +121,7 @@ class JoinState:
         return PendingRecords.from_bytes(entry) if entry else None
 
     def _key(self, kind: _Kind, query: MessageIdentity) -> bytes:
-        """The key of an entry of an earlier version if it is this user's, else the present one."""
+        """The key of this user's entry of an earlier version if there is one, else the present key."""
         earlier = kind.earlier_prefix + query.id.bytes
         entry = self._entries.get(earlier) if kind.message else None
         if entry and kind.message and PendingRecords.from_bytes(entry).records[0].read(kind.message)[0].key == query.key:

@@ -27,7 +27,7 @@ class HistoryProcessor:
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
-        """Index every new interaction; dead letters for records that cannot be read, and for other content under the id of an interaction in the index.
+        """Index every new interaction. Returns dead letters for unreadable records and for conflicts with an interaction in the index or in this batch.
 
         Of two interactions with one id the first stays: prompts and training data already name it. A retried batch is not embedded again.
         """
@@ -55,7 +55,7 @@ class HistoryProcessor:
     ) -> list[tuple[ConsumedRecord, Interaction]]:
         """The interactions to write. Leaves out repeats, and adds a dead letter for each conflict.
 
-        A record that the index has from this very offset is written again: it may be read again because its write was not confirmed.
+        A record that the index has from the same offset is written again: it may be read again because its write was not confirmed.
         """
         first = dict(await self._index.stored([point_id(interaction) for _, interaction in readable]))
         new: list[tuple[ConsumedRecord, Interaction]] = []

@@ -1,8 +1,8 @@
 """Joins responses and feedback to outcomes, whichever comes first. The user's own text goes back to `interactions`.
 
 Both topics have the user as key and equally many partitions, so both records of a join reach the same process. One stream reads both topics record
-by record, so two records cannot miss each other. Every id is derived: joining again after a restart repeats a record and adds none. A record with the
-id of an earlier one and other content becomes a dead letter: another query's response, or other words under one feedback id.
+by record, so two records cannot miss each other. Every id is derived: joining again after a restart repeats a record and adds none. A conflict
+becomes a dead letter: a response to another query under the same query id, or other feedback under the same feedback id.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class OutcomesProcessor:
         return []
 
     def _join(self, query: MessageIdentity, response: ConsumedRecord, record: ConsumedRecord, feedback: Feedback) -> list[ProducedRecord]:
-        """A repeat of joined feedback is joined again: after a crash nobody knows whether its outcome was written."""
+        """A repeat of joined feedback is joined again: after a crash it is unknown whether its outcome was written."""
         self._state.put_joined(query, record, feedback, round(self._now() * 1000))
         return join(response, record)
 

@@ -6,7 +6,7 @@ State and how long it is kept:
 
 - windows until LATE_S after their end, by the slowest topic that still has unread records; later records count in no window;
 - experiments until IDLE_S without a record, longer than feedback may take (`streams.join_window_s`); later records do not count;
-- the ids of the last REMEMBERED records of each topic: a repeat among them counts once, and other content under one of these ids does not count;
+- the identities of the last REMEMBERED records of each topic: a repeat among them counts once, and a conflict with one of them does not count;
 - `quality.waiting` shadow answers without a truth, and as many truths without a shadow answer; the oldest are dropped.
 
 Within these bounds the cells depend on the records alone.
@@ -83,7 +83,7 @@ class PartitionMetrics:
         self._first: dict[WindowOrExperiment, dict[str, int]] = {}  # the first offset of each topic that counts in it
         self._active: dict[UUID, float] = {}  # live experiments, with the time of their last record
         self._seen = {topic: SeenIds(REMEMBERED) for topic in TOPICS}
-        self._rewarded = SeenIds(REMEMBERED)  # answers
+        self._rewarded = SeenIds(REMEMBERED)  # answers with a reward
         self._shadow_join = ShadowJoin(settings.waiting)
 
     def is_new(self, topic: str, offset: int) -> bool:
@@ -186,7 +186,7 @@ class PartitionMetrics:
         return QualityOutcome.COUNTED
 
     def _earlier(self, message: QualityMessage, ref: RecordRef) -> QualityOutcome | None:
-        """What an earlier message with this id makes of this one. None without an earlier one."""
+        """REPEAT or CONFLICT if an earlier message has the identity of this one, else None."""
         is_same = self._seen[ref.topic].add(message.identity, message.content_digest())
         if is_same is None:
             return None

@@ -1,4 +1,4 @@
-"""The ids of the last messages, to count a repeat once and to notice other content under an id."""
+"""The identities of the last messages, to count a repeat once and to recognize conflicts."""
 
 from __future__ import annotations
 

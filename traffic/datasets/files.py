@@ -50,7 +50,7 @@ class BadData(BadSetting):
 
 
 class NotJson(ValueError):
-    """A text that is no JSON, or JSON whose value would depend on the reader. `at`: the character where that shows, from 0."""
+    """A text that is no JSON, or that JSON readers read differently. `at`: the position of the error, in characters from 0."""
 
     def __init__(self, cause: str, at: int | None = None) -> None:
         super().__init__(cause)
@@ -209,7 +209,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_json_at(text: str, at: int) -> tuple[Any, int]:
-    """The value that begins at `at`, and where it ends. Raises NotJson, also for what JSON does not define: NaN, a key twice in one object."""
+    """The value that begins at `at`, and the position of its end. Raises NotJson, also for what JSON does not define: NaN, a key twice in one object."""
     try:
         return _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:

@@ -4,7 +4,7 @@
 file, all before the question. *Time split*: rows with `user_id`, profile items with `date`. A user may have several questions with overlapping profiles.
 Such a file is held in memory, because a question's time depends on the user's other rows.
 
-An undated question's own text may be newer than any item of its profile. So its answer is dated after all the user's questions, and none of them sees it.
+The answer to a question without a date may be newer than any item of its profile. So it is dated after all the user's questions, and none of them sees it.
 
 Five of the seven tasks are supported. LaMP-1 asks which of two papers is cited, and LaMP-6 needs a corpus that is not public.
 """
@@ -97,7 +97,7 @@ FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Split(NamedTuple):
-    """What the first rows show of all: the task, whether rows name a user (the time split), and whether profile items have dates."""
+    """The properties of all rows, read from the first ones: the task, whether rows name a user (the time split), whether profile items have dates."""
 
     task: LampTask
     has_users: bool
@@ -256,8 +256,8 @@ class _User:
     def _moment(self, row: DataRow, profile: set[str], history: list[tuple[str, Entry]]) -> tuple[datetime, datetime | None]:
         """When a question is asked, and when its answer exists, if that is known.
 
-        Without a date the question is asked directly after its profile, which holds earlier items. Items that only the user's other profiles have, and
-        that are not older, may be this question's own text: the time is before them.
+        Without a date the question is asked directly after the newest item of its profile. Items that only the user's other profiles have, and that are as
+        new or newer, may be this question's own text, so it is asked before them.
         """
         if self.split.is_dated and "date" in row.fields:
             return row.moment("date")
@@ -268,7 +268,7 @@ class _User:
         return min(asked_at, next(others, asked_at)), None
 
     def _with_unknown_answers_last(self, moments: list[tuple[datetime, datetime | None]]) -> Iterator[dates.DateBounds]:
-        """Answers whose time is not known come after everything of the user: no question sees one that did not exist yet."""
+        """The times of the questions and answers. An answer without a known time is dated after everything of the user, so that no question sees it."""
         last = max([*(asked_at for asked_at, _ in moments), *(entry.moment.occurred_at for entry in self.items.values())])
         for row, (asked_at, answered_at) in zip(self.rows, moments, strict=True):
             yield dates.DateBounds(asked_at, answered_at or _after(row.place, last))

@@ -149,7 +149,7 @@ class FirstPlaces:
 
 @dataclass(frozen=True)
 class JsonLinesFiles:
-    """The files of a format of JSON Lines, all of which are read, in the order of their names. Rows with all `FIELDS` show the format."""
+    """The files of a format of JSON Lines, all of which are read, in the order of their names. A file whose first row has all `FIELDS` has the format."""
 
     LOOKS_FOR: ClassVar[str]
     FIELDS: ClassVar[tuple[str, ...]]
@@ -163,7 +163,7 @@ class JsonLinesFiles:
 
 
 def among(place: Place, truth: str, options: tuple[str, ...]) -> str:
-    """A truth in the spelling of the options. Raises BadData if it is none of them."""
+    """The option that is the same text as the truth. Raises BadData if there is none."""
     chosen = truth if truth in options else choose_option(truth, options)  # most are, and a site has 256 options
     if chosen is None:
         raise place.bad(f"the truth is none of the {len(options)} options")

@@ -1,11 +1,11 @@
 """Collection: reads a run's records by offset ranges and builds a snapshot. The same ranges always give the same snapshot and digest.
 
 A range is [start, end) of one partition. `end` is the last stable offset when the run starts, so open transactions are left out.
-Records are de-duplicated by their ids within tenant and user and sorted by them, so neither the order of reading nor repeats matter. Other content under
-one id is counted as `conflicting_id`; one of the contents is used, the same in every order of reading. `trainer.data.record_selection` chooses which
+Records are de-duplicated by their ids within tenant and user and sorted by them, so neither the order of reading nor repeats matter. Conflicts are
+counted as `conflicting_id`; of conflicting records one is used, the same in every order of reading. `trainer.data.record_selection` chooses which
 records are used. `erasures` is read in the same way: users who requested erasure neither train nor judge.
 Malformed records have their own dead-letter path and are only counted here.
-A summary of a record takes some hundred bytes. Messages are dropped as soon as they are summarized; their texts are in the spool.
+A summary of a record takes some 500 bytes. Messages are dropped as soon as they are summarized; their texts are in the spool.
 """
 
 from __future__ import annotations

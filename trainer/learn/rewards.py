@@ -3,7 +3,7 @@
 A completion that is cut off, does not parse, or answers outside the query's options has no reward: serving would discard it. Free text can score without
 personalization, so each known way has a `RewardGuard`. Labels and ratings come from a closed set and need none. The user's own answer is never guarded.
 Flattery is detected in English only. The score of a text is `style_f1`: the mean of unigram and longest-common-subsequence F1 over the words of any
-script, with case and punctuation, which ROUGE drops though they are much of a user's style. ROUGE is reported beside it as a check, for Latin words.
+script, with case and punctuation. ROUGE drops both, although they are much of a user's style. ROUGE is reported beside it as a check, for Latin words.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Answerer:
         self._clock = clock or SystemClock()
 
     async def __call__(self, incoming: Incoming[Query]) -> Sequence[Outgoing]:
-        """Raises RetryLater if the endpoint does not answer, its DependencyBlocked if it refuses every query."""
+        """Raises RetryLater if the endpoint does not answer, and DependencyBlocked if it refuses every prompt."""
         query = incoming.message
         prompt = base_prompt(query, self._settings.prompt_style, WELL_KNOWN_MARKS)
         started = self._clock.monotonic()

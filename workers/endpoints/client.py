@@ -1,7 +1,7 @@
 """Client of OpenAI-compatible endpoints: one chat completion per call. The types of its errors say what the caller should do.
 
 It sends each request once: the caller decides about retries. It repeats a call only to leave out a parameter that the endpoint refuses.
-An error that seems to concern every prompt is checked with a constant prompt, so that one user's prompt never stops the others, and so that the
+An error that seems to concern every prompt is checked by a probe, a call with a constant prompt. So one user's prompt never stops the others, and the
 endpoint's message, which may quote the prompt, can be shown. Error texts contain no user's text.
 It uses aiohttp: at 64 concurrent requests httpx, also below the openai client, took 7.5 ms of CPU per request, aiohttp 0.2 (2026-11-21).
 """
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 #: Asks for as little as possible, and holds no user's text.
 PROBE_PROMPT = "Say ok."
-#: Bound of the call at the start. Refusals come at once; an endpoint that is slower than this is taken for away.
+#: Bound of the call at the start. Refusals come at once; an endpoint that is slower than this counts as away.
 START_WITHIN_S = 3.0
 #: The breaker's longest pause, as a multiple of its first.
 LONGEST_PAUSE = 8
@@ -47,7 +47,7 @@ _REMEDIES = {
     FailureCause.WRONG_PARAMETER: "check {0}.parameters",
     FailureCause.PROMPT_REFUSED: "check {0}.model and {0}.parameters",
 }
-#: Not a setting's fault.
+#: Causes that no setting solves.
 _OUTSIDE = (FailureCause.NO_CREDIT, FailureCause.NOT_ALLOWED)
 
 
@@ -109,8 +109,8 @@ class ChatEndpoint:
         self._on_blocked = on_blocked
         self._session: aiohttp.ClientSession | None = None
         self._probing = asyncio.Lock()
-        self._probes = 0  # that have ended
-        self._blocked: EndpointBlocked | None = None  # by the last probe
+        self._probes = 0  # number of probes that have ended
+        self._blocked: EndpointBlocked | None = None  # by the result of the last probe
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -146,15 +146,15 @@ class ChatEndpoint:
             yield self
 
     async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None, key: Hashable | None = None) -> ChatAnswer:
-        """The answer to one user turn. With `schema`, the endpoint is asked for JSON that matches it, unless it refuses to be.
+        """The answer to one user turn. With `schema`, the request asks for JSON that matches it, unless the endpoint refuses `response_format`.
 
-        `key` names whose prompt it is: failures of one key in a row count as one in the breaker. Raises PromptRefused for this prompt alone,
-        EndpointBlocked if no prompt gets an answer, and RetryLater for everything else (`after_s` from Retry-After).
+        `key` identifies the user: failures of one key in a row count as one in the breaker. Raises PromptRefused if this prompt never gets an answer,
+        EndpointBlocked if no prompt gets one, and RetryLater for everything else (`after_s` from Retry-After).
         """
         with self._breaker.call(key) as call:
             reading = await self._ask_unblocked(prompt, max_tokens, schema)
             if isinstance(reading, Failure) and reading.is_away:
-                if reading.cause is FailureCause.UNREACHABLE:  # whatever the prompt
+                if reading.cause is FailureCause.UNREACHABLE:  # it does not depend on the prompt
                     call.key = None
                 raise _failed(reading)
         if isinstance(reading, ChatAnswer):
@@ -164,7 +164,8 @@ class ChatEndpoint:
         raise _failed(reading)
 
     async def _ask_unblocked(self, prompt: str, max_tokens: int, schema: dict[str, Any] | None) -> ChatAnswer | Failure:
-        """Raises EndpointBlocked if a probe says so: before this prompt is sent if the last one did, after it if the answer to it seems to."""
+        """Raises EndpointBlocked if a probe is refused. It probes before it sends the prompt if the endpoint was blocked, and after an answer that seems to
+        concern every prompt."""
         if self._blocked is not None:
             await self._raise_if_blocked(max_tokens, self._probes)
         probes = self._probes
@@ -197,7 +198,7 @@ class ChatEndpoint:
             if reason:
                 log.error("the endpoint refuses every prompt: calls to it pause", extra={"endpoint": self._section, "reason": reason})
             else:
-                log.warning("the endpoint refuses no longer every prompt", extra={"endpoint": self._section})
+                log.warning("the endpoint no longer refuses every prompt", extra={"endpoint": self._section})
             self._on_blocked(reason)
         self._blocked = EndpointBlocked(reason, failure.after_s, cause=failure.cause) if failure and reason else None
 
@@ -241,7 +242,7 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 
 def _concerns_all(probe: Failure) -> bool:
-    """Whether the failure of the constant prompt says that every prompt would fail: also an unknown refusal does, for the prompt is harmless."""
+    """Whether the failure of a probe means that every prompt fails. An unknown refusal does too, because the constant prompt is harmless."""
     return probe.meaning is Meaning.EVERY_PROMPT or probe.cause is FailureCause.PROMPT_REFUSED
 
 

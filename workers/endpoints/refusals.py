@@ -1,4 +1,4 @@
-"""Whether an endpoint's error concerns the moment, this prompt, or every prompt: by its codes, then by the status.
+"""Decides whether an endpoint's error is temporary, or concerns this prompt or every prompt: by its codes, then by the status.
 
 The codes are a closed list, in the spellings of OpenAI, Azure, vLLM, LiteLLM, OpenRouter, Groq, Anthropic, Google and a few others. Letter case,
 underscores, dots and hyphens do not matter. An unknown code decides nothing.
@@ -18,7 +18,7 @@ class Meaning(StrEnum):
 
     RETRY = "retry"  # the same request may succeed later
     PROMPT = "prompt"  # this prompt never gets an answer, others may
-    EVERY_PROMPT = "every_prompt"  # no prompt gets an answer until someone changes a setting, a key or a bill
+    EVERY_PROMPT = "every_prompt"  # no prompt gets an answer until someone changes a setting, a key or the account
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def meaning_of(status: int, error: EndpointError) -> tuple[Meaning, FailureCause
 
 
 def refused_parameter(error: EndpointError) -> str:
-    """The request's field that the endpoint refuses, "" for none: named in `param` beside a code that says so, or in OpenAI's words."""
+    """The field of the request that the endpoint refuses: from `param` if a code names a refused parameter, or from OpenAI's messages. "" for none."""
     codes = {_folded(code) for code in error.codes}
     if (match := _PARAMETER.match(error.message)) is not None:
         name = match[1] or match[2]

@@ -1,4 +1,4 @@
-"""What an HTTP answer of an OpenAI-compatible endpoint means: an answer, or why there is none. Pure, for any status, headers and bytes.
+"""Reads an HTTP response of an OpenAI-compatible endpoint: a ChatAnswer, or a Failure with its cause. Pure, for any status, headers and bytes.
 
 Only the text decides whether there is an answer. Usage, ids and other bookkeeping are read if they can be read.
 Reasoning (`<think>…</think>` at the start, `reasoning_content`, parts of type `thinking`) is kept apart from the answer.
@@ -22,9 +22,9 @@ from workers.endpoints.refusals import EndpointError, Meaning, meaning_of, refus
 
 #: The longest text of a message field. A longer answer is refused.
 MAX_ANSWER_CHARS = 32_768
-#: More bytes of a body are not read. An answer takes at most 12 bytes a character, the rest is for reasoning.
+#: Maximum bytes of a body. An answer takes at most 12 bytes a character, the rest is for reasoning.
 MAX_BODY_BYTES = 4 << 20
-#: A longer pause is cut to this.
+#: Maximum pause that is taken from Retry-After.
 MAX_RETRY_AFTER_S = 300.0
 MAX_MESSAGE_CHARS = 300
 
@@ -108,13 +108,13 @@ def _read_success(status: int, content: bytes) -> ChatAnswer | Failure:
 
 
 def _read_choice(status: int, choice: dict[str, Any], usage: Usage) -> ChatAnswer | Failure:
-    """The first choice decides: we ask for one."""
+    """Reads the first choice. Requests ask for one."""
     message = next((part for name in ("message", "delta") if isinstance(part := choice.get(name), dict)), {})
     content = message.get("content") if "content" in message else choice.get("text")
     text, thoughts, refusal = _parts(content)
     for name in ("reasoning_content", "reasoning"):
         thoughts += _parts(message.get(name))[0]
-    reasoning, text = _apart(clean_text(text))
+    reasoning, text = _split_reasoning(clean_text(text))
     reasoning = clean_text(thoughts) + reasoning
     finish = choice.get("finish_reason")
     if finish == "error":
@@ -159,7 +159,7 @@ def json_object(text: str, fields: Iterable[str]) -> dict[str, Any] | None:
     return None
 
 
-#: Braces of a text at which an object is looked for.
+#: Maximum number of braces of a text at which parsing is tried.
 _MAX_OBJECTS = 64
 
 
@@ -202,7 +202,7 @@ def _is_page(content: bytes) -> bool:
 
 
 def _parsed(content: bytes) -> Any:
-    """The body as JSON; None if it is none. A BOM and invalid bytes are no obstacle."""
+    """The body as JSON; None if it is no JSON. Ignores a BOM and replaces invalid bytes."""
     try:
         text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff")
         return json.loads(text, strict=False, parse_int=_int)
@@ -211,12 +211,12 @@ def _parsed(content: bytes) -> Any:
 
 
 def _int(digits: str) -> float:
-    """Python refuses to read integers of more than 4,300 digits."""
+    """A float for long integers: Python raises an error for more than 4,300 digits."""
     return int(digits) if len(digits) <= 20 else float(digits)
 
 
 def _joined_events(content: bytes) -> Any:
-    """A stream of server-sent events as one completion, although none was asked for. None if it is no stream, or ends early."""
+    """The completion in a stream of server-sent events, which some endpoints send unasked. None if it is no stream, or ends early."""
     if not content.lstrip().startswith((b"data:", b"event:", b"id:", b":")):
         return None
     texts: list[Any] = []
@@ -295,9 +295,9 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and isinstance(part.get("text"), str)
 
 
-def _apart(text: str) -> tuple[str, str]:
-    """Reasoning at the start, and the rest. Without its closing tag everything is reasoning; without its opening tag, which a chat template may have
-    written, all before the closing one is."""
+def _split_reasoning(text: str) -> tuple[str, str]:
+    """The reasoning at the start of a text, and the rest. Without a closing tag the whole text is reasoning. Without an opening tag, which a chat template
+    may have written, everything before the closing tag is."""
     thoughts, position = [], 0
     while (match := _OPENED.match(text, position)) and match.end() > position:
         thoughts.append(match[2])

@@ -13,7 +13,7 @@ REPLACED: Mapping[str, str | None] = {"max_tokens": "max_completion_tokens", "te
 
 
 class ChatRequest:
-    """Learns from refusals, each field once, so a call is repeated at most `len(REPLACED)` times."""
+    """Builds bodies, and stores which fields the endpoint refuses: each once, so a call is repeated at most `len(REPLACED)` times."""
 
     def __init__(self, model: str, parameters: Mapping[str, Any], section: str) -> None:
         self._model = model
@@ -33,7 +33,7 @@ class ChatRequest:
         return {"model": self._model, "messages": [{"role": "user", "content": prompt}], **given}
 
     def learn(self, sent: Mapping[str, Any], param: str) -> bool:
-        """The endpoint refused `param` of the body `sent`. Whether `body` now differs from it, so that the call should be repeated."""
+        """Stores that the endpoint refused `param` of the body `sent`. Returns whether `body` now returns another body, so that the call should be repeated."""
         if param not in REPLACED or param not in sent or param in self._parameters:
             return False
         if param not in self._refused:

@@ -39,8 +39,8 @@ class HandlingOutcome(StrEnum):
     DEGRADED = "degraded"  # no attempt succeeded: the degraded output goes out
     EXPIRED = "expired"  # its deadline passed: the degraded output goes out
     SET_ASIDE = "set_aside"  # it goes to the dead-letter topic
-    REPEAT = "repeat"  # its id was handled before, with the same content
-    CONFLICT = "conflict"  # its id was read before, with other content: it goes to the dead-letter topic
+    REPEAT = "repeat"  # its identity was read before, with the same content
+    CONFLICT = "conflict"  # its identity was read before, with other content: it goes to the dead-letter topic
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A record's outputs and its offset go into the same batch. A batch counts only for partitions that are still assigned under the same
 assignment. A record whose identity was read before in its partition (`schemas.messages.Fingerprint`) is a repeat if its content is the same too: it
-finishes without output. With other content it is refused, and goes to the dead letters. A record that cannot be parsed is neither.
+finishes without output. With other content it is a conflict: it is refused, and becomes a dead letter. A record that cannot be parsed is neither.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class AssignedPartitions:
         return record
 
     def _earlier(self, partition: PartitionState, offset: int, fingerprint: Fingerprint | None) -> RecentRecord | None:
-        """The first record of this identity, if it is remembered. Else this one becomes the first. Either is now the newest."""
+        """The first record of this identity, or None if this one is the first. The identity becomes the newest of those that are kept."""
         if fingerprint is None or not self._remember:
             return None
         earlier = partition.recent.pop(fingerprint.identity, None)

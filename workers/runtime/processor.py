@@ -44,7 +44,7 @@ class RecordProcessor(Generic[M]):
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
 
     def parse(self, record: InFlight) -> None:
-        """Parse a record: once, before it is admitted, because its message's id tells whether it is a repeat. Refuses a malformed one."""
+        """Parse a record before it is admitted: the fingerprint of its message decides whether it is a repeat. Refuses a malformed record."""
         try:
             record.parsed = record.consumed.read(self._spec.topic.message)
             record.fingerprint = record.parsed[0].fingerprint()

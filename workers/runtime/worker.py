@@ -52,7 +52,7 @@ AHEAD_PER_SLOT = 2
 POLLED_PER_SLOT = 8
 #: How long records are parsed before other tasks get a turn: 500 contexts take 70 ms.
 TURN_S = 0.01
-#: Above this many held bytes, further records are parsed again when their turn comes: a parsed message takes up to five times its bytes.
+#: Above this many held bytes, the parsed messages of further records are dropped, and parsed again by the attempt: they take up to five times their bytes.
 PARSED_HELD_BYTES = 16 << 20
 MAX_HELD = 20_000
 MAX_HELD_BYTES = 128 << 20
@@ -69,7 +69,7 @@ class WorkerCounts:
     expired: int = 0
     set_aside: int = 0
     repeats: int = 0
-    conflicts: int = 0  # set aside because their id is that of an earlier record with other content
+    conflicts: int = 0  # set aside as conflicts with an earlier record
     skipped: int = 0  # read again, although the commit's metadata marks them as finished
     retries: int = 0
     abandoned: int = 0
@@ -257,7 +257,7 @@ class Worker(Generic[M]):
             max_records = 0 if unreadable else self._max_records()
             try:
                 polled = await self._membership.poll(max_records, POLL_S, self._partitions.far_ahead)
-            except UnreadableBatch as error:  # without the answers that are begun, each restart would pay for them again
+            except UnreadableBatch as error:  # finish first what was read: otherwise each restart would handle, and pay for, the same records again
                 log.error("a batch cannot be decoded; finishing what was read before it", extra={"worker": self._name, "reason": str(error)})
                 unreadable = error
                 continue

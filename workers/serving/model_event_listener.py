@@ -64,7 +64,7 @@ class KafkaModelEventListener:
                 self._reader = self._connect()
             self._reader.follow(MODEL_EVENTS.name, from_end=True)  # each time: the topic may be created later
             records = self._reader.poll(timeout_s)
-        except UnreadableBatch as error:  # the registry says what it announced
+        except UnreadableBatch as error:  # the follower reads the same state from the registry
             log.error("a model event cannot be decoded; going on with the next one", extra={"reason": str(error)})
             if self._reader is not None:
                 self._reader.restart()

@@ -1,4 +1,4 @@
-"""The LLM teacher: any OpenAI-compatible endpoint writes the reasoning, as strict structured output where the endpoint knows it.
+"""The LLM teacher: any OpenAI-compatible endpoint writes the reasoning, as strict structured output where the endpoint supports it.
 
 As in the paper (RPO), its prompt has the query, the base answer, one example and the truth. It returns the reasoning and the rewrite that follows from it.
 The prompt states the rules of the checks, and the checks test them again.

@@ -1,4 +1,4 @@
-"""Reads back the fingerprints of the records that a group answered last, so that a worker recognizes repeats after a restart."""
+"""Reads back the fingerprints of the last records that a group handled, so that a worker recognizes repeats after a restart."""
 
 from __future__ import annotations
 

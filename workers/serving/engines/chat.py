@@ -1,4 +1,4 @@
-"""The interface of a tokenizer with a chat template. `infra.checkpoints.chat_tokenizer.ChatTokenizer` is the one of a checkpoint."""
+"""The interface of a tokenizer with a chat template. `infra.checkpoints.chat_tokenizer.ChatTokenizer` implements it for a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class Template(Protocol):
         """Token ids of one user turn with the generation prompt."""
 
     def holds_control_tokens(self, turn_ids: Sequence[int]) -> bool:
-        """Whether the content of an encoded turn reaches the model as control tokens."""
+        """Whether the content of an encoded turn contains control tokens."""
