@@ -71,7 +71,7 @@ def demo(
     run_command(lambda settings: command.run(settings, out, short, seed, as_json))
 
 
-@app.command(epilog=EXIT_CODES.replace("1 failed", "1 failed or not everything answered"))
+@app.command(epilog=EXIT_CODES.replace("1 failed", "1 failed, or an answer or an interaction is missing"))
 def replay(
     path: Annotated[Path, typer.Argument(help="A LaMP folder, a JSON Lines file, or a folder of one of the other formats.")],
     format: Annotated[DataFormat, typer.Option(help="Format of PATH.")] = DataFormat.AUTO,

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-#: The settings that are compared.
 COMPARED = (
     "cleanup.policy",
     "retention.ms",

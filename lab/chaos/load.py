@@ -31,7 +31,6 @@ from traffic.schedule import Pace
 from traffic.world import Persona, PersonaQuestion, World
 
 SOURCE = "/lab/chaos"
-#: The topics that the load writes.
 WRITTEN = (QUERIES, FEEDBACK, INTERACTIONS)
 #: Share of the questions that come from the busy user.
 BUSY_SHARE = 0.2

@@ -79,7 +79,7 @@ class DataRow:
         return self.place.bad(what)
 
     def text(self, name: str, *, filled: bool = False) -> str:
-        """A text field. Numbers become text. `filled`: a field that shows nothing is an error."""
+        """A text field. Numbers become text. `filled`: a blank field is an error."""
         value = self.fields.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             value = str(value)

@@ -31,7 +31,7 @@ Step = Interaction | Question
 
 
 def truth_of(feedback: Feedback) -> str | None:
-    """The user's own text in feedback. None for a score alone, and for a text that shows nothing."""
+    """The user's own text in feedback. None for a score alone, and for a blank text."""
     return None if feedback.truth is None or is_blank(feedback.truth) else feedback.truth
 
 

@@ -60,7 +60,7 @@ def test_what_is_sent_is_what_was_checked(tmp_path: Path) -> None:
         assert len(list(script.history())) == script.interactions == 6
 
 
-def test_rows_that_are_set_aside_are_counted(tmp_path: Path) -> None:
+def test_rows_that_are_skipped_are_counted(tmp_path: Path) -> None:
     post = {"Id": "1", "PostTypeId": "1", "CreationDate": "2014-01-21", "OwnerUserId": "7", "Title": "Why?", "Tags": "<hops>", "Body": "x"}
     posts = write_jsonl(tmp_path / "posts.jsonl", [post, post | {"Id": "2", "PostTypeId": "2"}])
     with ReplayScript.read(reading(StackExchangePosts, posts), "t", None) as script:

@@ -190,7 +190,7 @@ def _rows(path: Path) -> list[bytes]:
 
 
 def _check_all_accounted(dataset: Dataset, steps: list[Step], counts: ReadCounts) -> None:
-    """Read and set aside is what was given."""
+    """The rows read and skipped are those that were given."""
     asked, known, skipped = questions(steps), interactions(steps), counts.skipped.total()
     if isinstance(dataset, Lamp):
         rows = json.loads(b"\n".join(_rows(dataset.questions.path)))
