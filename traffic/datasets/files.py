@@ -244,24 +244,24 @@ class _ListReader:
         self._text, self._at, self._line, self._bytes, self._is_all = "", 0, 1, 0, False
 
     def items(self) -> Iterator[tuple[int, int, Any]]:
-        if self._next_mark() != "[":
+        if self._next_character() != "[":
             raise self._file.bad("expected a JSON list of objects", self._line)
         self._move(1)
         for number in itertools.count(1):
-            mark = self._next_mark()
-            if mark == "]" and number == 1:
+            character = self._next_character()
+            if character == "]" and number == 1:
                 break
             value, end = self._value(number)
             yield number, self._line, value
             self._move(end - self._at)
-            mark = self._next_mark()
-            if mark == "]":
+            character = self._next_character()
+            if character == "]":
                 break
-            if mark != ",":
-                raise self._file.bad(f"after row {number}: {'the file is cut short' if not mark else 'not JSON'}; expected a comma or ]", self._line)
+            if character != ",":
+                raise self._file.bad(f"after row {number}: {'the file is cut short' if not character else 'not JSON'}; expected a comma or ]", self._line)
             self._move(1)
         self._move(1)
-        if self._next_mark():
+        if self._next_character():
             raise self._file.bad("text after the end of the JSON list; expected one list", self._line)
 
     def _value(self, number: int) -> tuple[Any, int]:
@@ -277,7 +277,7 @@ class _ListReader:
                 if not self._read():
                     raise self._file.bad(f"row {number}: not JSON, or cut short: {error}", line) from None
 
-    def _next_mark(self) -> str:
+    def _next_character(self) -> str:
         """The next character that is not blank, which `at` then points to. Empty at the end of the file."""
         while True:
             rest = self._at

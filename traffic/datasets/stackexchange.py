@@ -70,4 +70,4 @@ def _first_tag(row: DataRow) -> str:
 def plain(markup: str) -> str:
     """Plain text of HTML: entities resolved, tags and comments removed, one line per block, blanks collapsed."""
     text = html.unescape(_TAG.sub(lambda tag: "\n" if tag["name"] and tag["name"].lower() in _BLOCKS else "", _COMMENT.sub("", markup)))
-    return "\n".join(folded for line in text.splitlines() if (folded := " ".join(line.split())))
+    return "\n".join(single for line in text.splitlines() if (single := " ".join(line.split())))

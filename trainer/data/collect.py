@@ -131,7 +131,7 @@ def untouched_share(version: RegisteredVersion | None) -> float:
         return 0.0
 
 
-class RecordKey(NamedTuple):
+class CollectedIdentity(NamedTuple):
     """A message's identity in little space."""
 
     kind: RowKind
@@ -143,12 +143,12 @@ class CollectedRecords:
     """De-duplicates records by their identity. `parent_ranges` were read by the parent's run: records in them are old."""
 
     def __init__(self, parent_ranges: Ranges, directory: Path | None) -> None:
-        self.summaries: dict[RecordKey, RecordSummary] = {}
+        self.summaries: dict[CollectedIdentity, RecordSummary] = {}
         self.erased: dict[str, float] = {}  # user -> time of the latest erasure request
         self.counts: Counter[str] = Counter(dict.fromkeys(TOPIC.values(), 0))
         self.spool = TextSpool(directory)
         self._parent_ranges = parent_ranges
-        self._conflicting: dict[RecordKey, set[bytes]] = {}  # the contents of ids that have more than one
+        self._conflicting: dict[CollectedIdentity, set[bytes]] = {}  # the contents of ids that have more than one
 
     def add(self, record: Any) -> None:
         self.counts[f"{record.topic}.read"] += 1
@@ -168,7 +168,7 @@ class CollectedRecords:
         """Keep the first in text order of the records with the same id: a repeat may differ in a measured millisecond. If one is old, all are."""
         text, kind = canonical(message), RowKind.OUTCOME if isinstance(message, Outcome) else RowKind.TRAJECTORY
         identity = message.identity
-        key = RecordKey(kind, sys.intern(identity.key.decode()), identity.id.bytes)
+        key = CollectedIdentity(kind, sys.intern(identity.key.decode()), identity.id.bytes)
         earlier = self.summaries.get(key)
         if earlier is None:
             self.counts[TOPIC[kind]] += 1
@@ -180,14 +180,14 @@ class CollectedRecords:
                 return
         self.summaries[key] = self._summary(message, key, text, is_old)
 
-    def _compare(self, key: RecordKey, earlier: RecordSummary, content: bytes) -> None:
+    def _compare(self, key: CollectedIdentity, earlier: RecordSummary, content: bytes) -> None:
         if content == earlier.content and key not in self._conflicting:
             return
         contents = self._conflicting.setdefault(key, {earlier.content})
         self.counts[f"{TOPIC[earlier.kind]}.conflicting_id"] += content not in contents
         contents.add(content)
 
-    def _summary(self, message: Outcome | Trajectory, key: RecordKey, text: bytes, is_old: bool) -> RecordSummary:
+    def _summary(self, message: Outcome | Trajectory, key: CollectedIdentity, text: bytes, is_old: bool) -> RecordSummary:
         outcome = message if isinstance(message, Outcome) else message.outcome
         usable = case_of(message) if isinstance(message, Outcome) else sft_example_of(message)
         context = outcome.response.context

@@ -33,7 +33,7 @@ class EndpointError:
     is_flagged: bool = False  # a moderation flagged the prompt
 
 
-def _folded(code: str) -> str:
+def _plain_code(code: str) -> str:
     return re.sub(r"[\W_]", "", code).lower()
 
 
@@ -55,7 +55,7 @@ _CODES = {
         access_terminated_error key_model_access_denied team_model_access_denied model_access_denied unsupported_country_region_territory""",
 }
 #: In this order: an error may have a code and a type.
-_CAUSES = {cause: {_folded(code) for code in codes.split()} for cause, codes in _CODES.items()}
+_CAUSES = {cause: {_plain_code(code) for code in codes.split()} for cause, codes in _CODES.items()}
 _OF_THE_PROMPT = {FailureCause.FILTERED, FailureCause.PROMPT_TOO_LONG}
 _STATUSES = {
     401: FailureCause.WRONG_KEY,
@@ -70,7 +70,7 @@ _PARAMETER = re.compile(
 
 
 def meaning_of(status: int, error: EndpointError) -> tuple[Meaning, FailureCause]:
-    codes = {_folded(code) for code in error.codes}
+    codes = {_plain_code(code) for code in error.codes}
     cause = FailureCause.FILTERED if error.is_flagged else next((cause for cause, known in _CAUSES.items() if codes & known), None)
     if cause is None and refused_parameter(error):
         cause = FailureCause.WRONG_PARAMETER
@@ -89,7 +89,7 @@ def meaning_of(status: int, error: EndpointError) -> tuple[Meaning, FailureCause
 
 def refused_parameter(error: EndpointError) -> str:
     """The field of the request that the endpoint refuses: from `param` if a code names a refused parameter, or from OpenAI's messages. "" for none."""
-    codes = {_folded(code) for code in error.codes}
+    codes = {_plain_code(code) for code in error.codes}
     if (match := _PARAMETER.match(error.message)) is not None:
         name = match[1] or match[2]
     elif codes & _CAUSES[FailureCause.WRONG_PARAMETER] or error.param.startswith("response_format"):

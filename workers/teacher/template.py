@@ -84,5 +84,5 @@ def _text(query: Query, draft: str, example: HistoryItem, truth: str) -> str | N
 
 def _clip(text: str) -> str:
     """In one line, cut between words."""
-    folded = " ".join(text.split())
-    return folded if len(folded) <= EXAMPLE_CHARS else folded[:EXAMPLE_CHARS].rsplit(" ", 1)[0]
+    line = " ".join(text.split())
+    return line if len(line) <= EXAMPLE_CHARS else line[:EXAMPLE_CHARS].rsplit(" ", 1)[0]
