@@ -2,49 +2,26 @@
 
 Agents use `noack().events()`, our own micro-batches, and retries inside; they call `ack` once everything is on the broker or in the index.
 The Faust table only restores the join state: our own producer call writes its changelog and is awaited before the acknowledgement.
-
-Faust's Kafka transport has seven changes:
-
-- Read committed: the workers write in transactions, and Faust reads aborted records unless its own exactly-once mode is on.
-- Idempotent producer: a retried send must not swap two records of one user.
-- Short fetches: aiokafka leaves a partition out of the next fetch while it returns that partition's records to us. A new record of that partition then
-  waits until the fetch ends. Faust allows 1.5 s, which was the tail of every context's latency.
-- Commit the highest acknowledged offset: our processors acknowledge each partition in order. Faust's own tracking of gaps never commits again if
-  two or more records that transactions hide follow the record at offset 0.
-- Poll only with free buffers: one loop feeds all processors and blocks on a full buffer, so one slow processor would stop the others. A partition is
-  polled only while its processor's buffer has space for a whole poll. Faust's own flags readmit partitions one by one, each with its own poll,
-  and a flag that was not cleared is never set again: with four partitions a buffer for five polls became full.
-- Poll input only between rebalances: after it restored the table, Faust polls input while it still seeks to the committed offsets, and then clears the
-  buffers. Records that it polls after a partition's seek would never be handled, and the next commit would be after them. For the same reason the
-  records of a poll during which a rebalance begins are polled again: Faust drops them.
-- A batch that cannot be decoded becomes the transport's `failure`, and nothing more is polled: the service ends when the records before it are handled.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import faust
-from aiokafka.consumer import fetcher
-from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.errors import CorruptRecordException, KafkaError, MessageSizeTooLargeError
-from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.structs import ConsumerRecord
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.exceptions import ProducerSendError
-from faust.transport.drivers import aiokafka as driver
 from yarl import URL
 
-from infra.errors import CannotContinue, RetryLater, UnreadableBatch
-from infra.kafka.batches import BatchDecoding
+from infra.errors import CannotContinue, RetryLater
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
@@ -52,147 +29,13 @@ from schemas.dead_letters import is_id_conflict, original_position
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import JOIN_STATE_CHANGELOG, JOIN_STATE_CHANGELOG_BYTES
 from streams.app.processor import GROUP, Processor
+from streams.app.transport import BUFFERED, POLLED, Transport
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 5.0
-FETCH_WAIT_MS = 50
-#: Maximum prefetched records of a processor, and maximum records of a poll.
-BUFFERED, POLLED = 1_024, 200
-#: Pause before a partition that was left out is polled again.
-REFILL_S = 0.05
-
-
-class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is not analysed
-    logger = driver.logger
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        # aiokafka's fetcher takes no class of records. A process has one consumer.
-        fetcher.PartitionRecords = functools.partial(DecodedRecords, transport, BatchDecoding(transport.kafka, consumer))
-        consumer._client.send = functools.partial(checked_send, consumer._client.send, transport)
-        return consumer
-
-    async def give_back(self, records: Mapping[Any, Sequence[Any]]) -> None:
-        """The next poll returns these records again, if their partitions are still assigned."""
-        if records:
-            await self.call_thread(self._seek_back, {tp: of_partition[0].offset for tp, of_partition in records.items()})
-
-    async def _seek_back(self, offsets: Mapping[Any, int]) -> None:
-        consumer = self._ensure_consumer()
-        subscription = consumer._subscription.subscription
-        assignment = subscription.assignment if subscription else None
-        for tp, offset in offsets.items():
-            state = assignment.state_value(tp) if assignment else None
-            if state is not None and state.has_valid_position and state.position > offset:
-                consumer.seek(tp, offset)
-
-
-class DecodedRecords(PartitionRecords):  # type: ignore[misc]
-    """Yields records up to a batch that cannot be decoded. If it raised, aiokafka would drop the records of other partitions in the same poll."""
-
-    def __init__(self, transport: Transport, decoding: BatchDecoding, *args: Any) -> None:
-        self._transport, self._decoding = transport, decoding
-        super().__init__(*args)
-
-    def _unpack_records(self) -> Iterator[Any]:
-        try:
-            yield from self._decoding.records(self, self._tp, self._records, self._unpack, self._instead)
-        except UnreadableBatch as error:
-            self._transport.fail(error)
-
-    def _instead(self, offset: int) -> Iterator[Any]:
-        """A tombstone for a key without an entry: Faust restores its table until it gets a record at the changelog's end."""
-        if self._tp.topic == JOIN_STATE_CHANGELOG:
-            yield ConsumerRecord(JOIN_STATE_CHANGELOG, self._tp.partition, offset, 0, 0, b"passed over", None, None, 0, -1, ())
-
-    def _unpack(self, batches: Any) -> Iterator[Any]:
-        self._records = batches
-        yield from super()._unpack_records()
-
-
-async def checked_send(send: Callable[..., Awaitable[Any]], transport: Transport, node_id: Any, request: Any, **options: Any) -> Any:
-    """The answer to `request`. A partition that the broker cannot read is a failure; aiokafka would send the request again without a pause."""
-    response = await send(node_id, request, **options)
-    if isinstance(request, FetchRequest):
-        wanted = {(topic, number): offset for topic, partitions in request.topics for number, offset, _ in partitions}
-        unreadable = [(topic, number) for topic, partitions in response.topics for number, code, *_ in partitions if code == CorruptRecordException.errno]
-        for topic, number in unreadable:
-            transport.fail(UnreadableBatch(topic, number, wanted[topic, number], "the broker cannot read it", is_damaged=True))
-        if unreadable:
-            await asyncio.sleep(REFILL_S)
-    return response
-
-
-class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
-    logger = driver.logger
-
-    def _new_consumer_thread(self) -> ReadCommittedThread:
-        return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
-        pollable = {tp for tp in active_partitions if self._is_wanted(tp) and self._has_space(tp.topic)}
-        if not pollable or self.transport.failure:  # aiokafka takes an empty set for all partitions
-            await asyncio.sleep(REFILL_S)
-            return {}
-        rebalances = self.app.rebalancing_count
-        records = await super()._getmany(pollable, timeout if len(pollable) == len(active_partitions) else REFILL_S)
-        if self.app.rebalancing_count == rebalances:
-            return records
-        await self._thread.give_back(records)
-        return {}
-
-    def _is_wanted(self, tp: Any) -> bool:
-        """During a rebalance only the changelog is read."""
-        return not self.app.rebalancing or self._is_changelog_tp(tp)
-
-    def _has_space(self, topic: str) -> bool:
-        """Only a poll adds to the buffers, so a buffer with space now has space for the whole poll."""
-        queues = (channel.queue for channel in self.app.topics if topic in channel.topics)
-        return all(queue.maxsize - queue.qsize() >= POLLED for queue in queues)
-
-    def on_buffer_full(self, tp: Any) -> None:
-        """No flags are needed, see the module."""
-
-    def _new_offset(self, tp: Any) -> int | None:
-        acked = self._acked[tp]
-        if not acked:
-            return None
-        highest: int = max(acked)
-        self._acked_index[tp].difference_update(acked)
-        acked.clear()
-        return highest + 1
-
-    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
-        """Gaps are not tracked, see the module."""
-
-
-class IdempotentProducer(driver.Producer):  # type: ignore[misc]
-    logger = driver.logger
-
-    def _settings_extra(self) -> Mapping[str, Any]:
-        return {"acks": "all", "enable_idempotence": True}
-
-
-class Transport(driver.Transport):  # type: ignore[misc]
-    """`failure` is set once a batch cannot be decoded. Then no more records are polled."""
-
-    Consumer = BufferedConsumer
-    Producer = IdempotentProducer
-
-    def __init__(self, urls: list[URL], app: faust.App, kafka: KafkaSettings) -> None:
-        super().__init__(urls, app)
-        self.kafka = kafka
-        self.failure: UnreadableBatch | None = None
-
-    def fail(self, error: UnreadableBatch) -> None:
-        if self.failure is None:
-            log.error("a batch cannot be decoded; finishing what was read before it", extra={"reason": str(error)})
-            self.failure = error
 
 
 def make_app(settings: Settings) -> faust.App:

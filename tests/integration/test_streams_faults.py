@@ -13,7 +13,7 @@ import pytest
 
 from infra.local.broker import Broker
 from schemas.contexts import RetrievalStatus
-from streams.app.app import BUFFERED, POLLED
+from streams.app.transport import BUFFERED, POLLED
 from tests.support.own_broker import own_broker
 from tests.support.streams_faults import STALL_S, USERS, StreamsGroup
 

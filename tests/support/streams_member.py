@@ -20,7 +20,7 @@ from infra.errors import RetryLater
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
-from streams.app.app import BufferedConsumer
+from streams.app.transport import BufferedConsumer
 from streams.index.tenant_filter import IndexPoint, Scope, Vector
 from streams.service import open_or_lazy, serve
 from tests.support.streams_fakes import MemoryIndex, WordEmbedder

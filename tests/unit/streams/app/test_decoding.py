@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from infra.errors import UnreadableBatch
 from infra.kafka.batches import CODECS
-from streams.app.app import DecodedRecords
+from streams.app.transport import DecodedRecords
 from tests.support.record_batches import PARTITION, damaged_at_random, decoding, java_batch, java_records, with_damage
 from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
 

@@ -10,7 +10,8 @@ from aiokafka.structs import TopicPartition
 
 from infra.settings import Settings
 from schemas.topics import DRAFTS, JOIN_STATE_CHANGELOG
-from streams.app.app import BufferedConsumer, make_app, state_table
+from streams.app.app import make_app, state_table
+from streams.app.transport import BufferedConsumer
 
 DRAFT, STATE = TopicPartition(DRAFTS.name, 0), TopicPartition(JOIN_STATE_CHANGELOG, 0)
 
