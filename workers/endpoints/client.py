@@ -101,6 +101,7 @@ class ChatEndpoint:
         self._model = model
         # Compressed bodies are decompressed by `read_reply`, within its bound.
         self._headers = {"Accept-Encoding": "gzip, deflate"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        self._api_key = api_key
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._section = section
@@ -205,8 +206,12 @@ class ChatEndpoint:
     def _reason(self, failure: Failure) -> str:
         """One line for the log, errors and status. `failure` answers the constant prompt, so its message holds no user's text."""
         remedy = _REMEDIES[failure.cause].format(self._section)
-        message = f" ({failure.message})" if failure.message else ""
+        message = f" ({self._without_key(failure.message)})" if failure.message else ""
         return f"{remedy}: {without_user(self._url)} refuses every prompt to the model {self._model!r}: {failure}{message}"
+
+    def _without_key(self, message: str) -> str:
+        """Some endpoints quote the key that they refuse."""
+        return message.replace(self._api_key, "***") if self._api_key else message
 
     async def _ask(self, prompt: str, max_tokens: int, schema: dict[str, Any] | None) -> ChatAnswer | Failure:
         """Repeats the call at once without a parameter that the endpoint refuses."""

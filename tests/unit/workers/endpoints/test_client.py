@@ -193,6 +193,12 @@ async def test_the_reason_has_code_message_and_setting_and_no_prompt(caplog: pyt
     assert "what is it" not in f"{caplog.text} {[vars(record) for record in caplog.records]} {reason}"
 
 
+async def test_a_key_that_the_endpoint_quotes_is_in_no_error() -> None:
+    with serving(scripted(refusal(401, "invalid_api_key", "no such key: sk-secret"))) as server, pytest.raises(DependencyBlocked) as refused:
+        await ask(server.url, api_key="sk-secret")
+    assert "no such key: ***" in str(refused.value) and "sk-secret" not in str(refused.value)
+
+
 async def test_a_refusal_of_one_prompt_alone_blocks_nothing() -> None:
     with serving(of_prompt(completion("ok"), refusal(403))) as server:
         async with endpoint_at(server.url, breaker=endpoint_breaker("base", failures=1)) as endpoint:
