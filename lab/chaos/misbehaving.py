@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import threading
@@ -128,8 +129,9 @@ async def _send(request: web.Request, answer: BadAnswer) -> web.StreamResponse:
     if not answer.cut:
         return web.Response(status=answer.status, headers=headers, body=answer.body)
     response = web.StreamResponse(status=answer.status, headers=headers | {"Content-Length": str(len(answer.body) + 100)})
-    await response.prepare(request)
-    await response.write(answer.body)
+    with contextlib.suppress(ConnectionError):  # the caller is gone
+        await response.prepare(request)
+        await response.write(answer.body)
     _break(request)
     return response
 
