@@ -16,6 +16,7 @@ from cli.dlq_output import detail, show_detail, show_list, show_redriven, summar
 from infra.errors import BadSetting, CannotContinue
 from infra.kafka.dead_letters import DeadLetterFilter, RecordId, StoredDeadLetter, last_redrive, plan_redrive, redrive_all
 from infra.process.command_output import show_error, show_json
+from schemas import times
 from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, dead_letter_topic
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ def parse_time(option: str, text: str | None) -> int | None:
     error = BadSetting(f"{option} {text!r}: must be ISO 8601 with a zone, such as 2026-11-20T12:00:00Z, or 10m, 2h, 3d ago")
     try:
         ago = _AGO.fullmatch(text)
-        at = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])}) if ago else datetime.fromisoformat(text)
-        if at.tzinfo is None:
-            raise error
+        at = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])}) if ago else times.parse_time(text)
         return int(at.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise error from None

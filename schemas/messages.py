@@ -42,7 +42,8 @@ def _parsed(value: Any, error: ValidationError) -> datetime:
 AwareDatetime = Annotated[pydantic.AwareDatetime, WrapValidator(_in_utc)]
 
 #: Users' and models' text. Limited, so that one record never exceeds the topic's message size.
-Text = Annotated[str, StringConstraints(max_length=32_768)]
+MAX_TEXT_CHARS = 32_768
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 #: A short text that is not empty.
 MAX_LABEL_CHARS = 256
 Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS)]

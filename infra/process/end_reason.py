@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infra.process.lifecycle import MAX_REASON_CHARS, USAGE
+from infra.process.lifecycle import USAGE, one_line
 
 #: Fields of a JSON log line that are not repeated in the reason; `text`, `reason` and the end of `error` are its beginning.
 _LEFT_OUT = frozenset({"at", "level", "logger", "text", "reason", "error", "part"})
@@ -21,7 +21,7 @@ def end_reason(exit_code: int, lines: Sequence[str]) -> str:
     if exit_code < 0:
         return f"killed by {_signal_name(-exit_code)}"
     reason = (_last_plain(lines) if exit_code == USAGE else None) or _last_error(lines) or _last_plain(lines) or _last_event(lines)
-    return " ".join((reason or f"ended with exit code {exit_code}, and logged nothing").split())[:MAX_REASON_CHARS]
+    return one_line(reason or f"ended with exit code {exit_code}, and logged nothing")
 
 
 def _signal_name(number: int) -> str:

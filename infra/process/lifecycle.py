@@ -32,6 +32,11 @@ def mark_ready(settings: Settings) -> None:
     log.info("ready")
 
 
+def one_line(reason: str) -> str:
+    """The reason as one line of at most MAX_REASON_CHARS, without halves of surrogate pairs."""
+    return " ".join(reason.split())[:MAX_REASON_CHARS].encode(errors="replace").decode()
+
+
 def report_blocked(settings: Settings, reason: str | None) -> None:
     """Publish that this process runs but makes no progress, with the reason; with None, that it makes progress again.
 
@@ -45,7 +50,7 @@ def report_blocked(settings: Settings, reason: str | None) -> None:
     if settings.ready_file is None:
         return
     path = blocked_file(settings.ready_file)
-    line = " ".join((reason or "").split())[:MAX_REASON_CHARS].encode(errors="replace").decode() or None
+    line = one_line(reason or "") or None
     if line == blocked_reason(settings.ready_file):
         return
     try:

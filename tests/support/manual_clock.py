@@ -28,10 +28,6 @@ class ManualClock:
         heapq.heappush(self._sleepers, (self._elapsed_s + seconds, next(self._order), event))
         await event.wait()
 
-    def next_wake_s(self) -> float | None:
-        """Seconds until the first sleeper wakes. None without a sleeper."""
-        return self._sleepers[0][0] - self._elapsed_s if self._sleepers else None
-
     async def advance(self, seconds: float) -> None:
         """Move the clock. Each sleeper wakes at its time and runs before the clock moves on."""
         end_s = self._elapsed_s + seconds

@@ -34,11 +34,6 @@ def wrong_checksum(batch: bytearray) -> None:
     batch[-1] ^= 0xFF
 
 
-def zeroed(batch: bytearray) -> None:
-    """A page that the disk lost. The broker itself cannot read it."""
-    batch[:] = bytes(len(batch))
-
-
 def damage(data: Path, topic: str, partition: int, offset: int, how: Callable[[bytearray], None]) -> None:
     """Changes the batch that holds `offset`, in its place. `data` is the broker's `log.dirs`."""
     for segment in sorted(partitions(data, topic)[partition].glob("*.log")):

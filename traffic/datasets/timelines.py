@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.interactions import Interaction
+from schemas.messages import MAX_TEXT_CHARS
 from schemas.queries import Query
 from traffic.datasets.dates import DateBounds
 from traffic.datasets.rows import FirstPlaces, Place, among
 from traffic.datasets.steps import Question, ReadCounts, Step
 
-#: Maximum length of a message's text. Longer contents are cut, in history and in questions.
-TEXT_LIMIT = 32_768
-
 
 @dataclass(frozen=True)
 class Entry:
-    """One content and the user's response, which becomes history or a question. `source_id` is unique per user."""
+    """One content and the user's response, which becomes history or a question. `source_id` is unique per user. Content beyond `MAX_TEXT_CHARS` is cut."""
 
     place: Place
     user: str
@@ -33,7 +31,7 @@ class Entry:
 
     @property
     def is_too_long(self) -> bool:
-        return len(self.content) > TEXT_LIMIT
+        return len(self.content) > MAX_TEXT_CHARS
 
     def interaction(self, tenant: str) -> Interaction:
         return self.place.message(
@@ -42,7 +40,7 @@ class Entry:
             tenant=tenant,
             user=self.user,
             domain=self.domain,
-            content=self.content[:TEXT_LIMIT],
+            content=self.content[:MAX_TEXT_CHARS],
             response=self.response,
             occurred_at=self.moment.occurred_at,
         )
@@ -54,7 +52,7 @@ class Entry:
             tenant=tenant,
             user=self.user,
             domain=self.domain,
-            text=self.content[:TEXT_LIMIT],
+            text=self.content[:MAX_TEXT_CHARS],
             options=self.options,
             asked_at=self.moment.asked_at,
         )

@@ -17,11 +17,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from schemas.drafts import FailureCause, Usage
+from schemas.messages import MAX_TEXT_CHARS
 from schemas.sameness import is_blank
 from workers.endpoints.refusals import EndpointError, Meaning, meaning_of, refused_parameter
 
-#: The longest text of a message field. A longer answer is refused.
-MAX_ANSWER_CHARS = 32_768
 #: Maximum bytes of a body. An answer takes at most 12 bytes a character, the rest is for reasoning.
 MAX_BODY_BYTES = 4 << 20
 #: Maximum pause that is taken from Retry-After.
@@ -121,7 +120,7 @@ def _read_choice(status: int, choice: dict[str, Any], usage: Usage) -> ChatAnswe
         return _read_error(500, choice)
     if finish == "content_filter":
         return Failure(Meaning.PROMPT, FailureCause.FILTERED, status, code="content_filter")
-    if len(text.strip()) > MAX_ANSWER_CHARS:
+    if len(text.strip()) > MAX_TEXT_CHARS:
         return Failure(Meaning.PROMPT, FailureCause.ANSWER_TOO_LONG, status)
     if is_blank(text):
         if refusal or message.get("refusal"):

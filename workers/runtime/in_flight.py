@@ -1,7 +1,7 @@
 """A record in a worker, from reading to commit.
 
 1. The membership reads it: `InFlight` with its bytes, a `ConsumedRecord`.
-2. The processor parses it once, before its partition's state admits it: `parsed` and `fingerprint`, or `refused`.
+2. The processor parses it once, before its partition's state admits it: `parsed` and `fingerprint`, or `unusable`.
 3. The handler gets the typed message as `Incoming` (`workers.runtime.handler`). The handler returns messages, `Outgoing`; the processor turns
    each into a `ProducedRecord`, its bytes (`schemas.records`).
 4. `Finished` holds these outputs and the outcome. It stays with the record's `InFlight` until a commit.
@@ -29,7 +29,7 @@ class InFlight:
     finished: Finished | None = None
     parsed: tuple[Message, Envelope] | None = None  # None once it is finished, or if too many records wait: an attempt parses it again
     fingerprint: Fingerprint | None = None  # identifies repeats; None for a record that is never one
-    refused: Malformed | IdConflict | None = None  # why it is set aside without being handled
+    unusable: Malformed | IdConflict | None = None  # why it is set aside without being handled
 
 
 class HandlingOutcome(StrEnum):

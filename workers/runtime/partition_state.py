@@ -2,7 +2,7 @@
 
 A record's outputs and its offset go into the same batch. A batch counts only for partitions that are still assigned under the same
 assignment. A record whose identity was read before in its partition (`schemas.messages.Fingerprint`) is a repeat if its content is the same too: it
-finishes without output. With other content it is a conflict: it is refused, and becomes a dead letter. A record that cannot be parsed is neither.
+finishes without output. With other content it is a conflict, and becomes a dead letter. A record that cannot be parsed is neither.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class AssignedPartitions:
         if earlier is None or record.fingerprint is None:
             return True
         if earlier.digest != record.fingerprint.digest:
-            record.refused = IdConflict(replace(consumed, offset=earlier.offset).source)
+            record.unusable = IdConflict(replace(consumed, offset=earlier.offset).source)
             return True
         record.finished = Finished((), HandlingOutcome.REPEAT)
         record.parsed = None

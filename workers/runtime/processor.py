@@ -49,7 +49,7 @@ class RecordProcessor(Generic[M]):
             record.parsed = record.consumed.read(self._spec.topic.message)
             record.fingerprint = record.parsed[0].fingerprint()
         except Malformed as error:
-            record.refused = error
+            record.unusable = error
 
     async def attempt(self, record: InFlight) -> Finished | TryAgain:
         """One attempt at a parsed record. Never fails because of the record. Raises CannotContinue if the handler does."""
@@ -59,8 +59,8 @@ class RecordProcessor(Generic[M]):
         return result
 
     async def _attempt(self, record: InFlight) -> Finished | TryAgain:
-        if record.refused is not None:
-            return self._set_aside(record, record.refused, record.failures)
+        if record.unusable is not None:
+            return self._set_aside(record, record.unusable, record.failures)
         try:
             message, envelope = record.parsed or record.consumed.read(self._spec.topic.message)
             # A topic does not carry its message's type.

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.drafts import Draft, FailureCause
+from schemas.messages import MAX_TEXT_CHARS
 from tests.support.worker_messages import make_query
 from workers.endpoints.refusals import Meaning
-from workers.endpoints.reply import MAX_ANSWER_CHARS, MAX_RETRY_AFTER_S, ChatAnswer, read_reply
+from workers.endpoints.reply import MAX_RETRY_AFTER_S, ChatAnswer, read_reply
 
 BODIES = 10_000
 #: Bodies of one example: the drawn one, and mutations of its bytes under other statuses and headers. Drawing costs more than reading.
@@ -85,7 +86,7 @@ def _read(status: int, headers: dict[str, str], body: bytes) -> None:
     seen["given"] += 1
     if isinstance(reading, ChatAnswer):
         seen["answer"] += 1
-        assert 0 < len(reading.text.strip()) <= MAX_ANSWER_CHARS
+        assert 0 < len(reading.text.strip()) <= MAX_TEXT_CHARS
         draft = Draft(query=make_query(), answer=reading.text.strip(), base_model="m", base_ms=1.0, usage=reading.usage)
         assert Draft.from_bytes(draft.to_bytes()) == draft
         reading.reasoning.encode()

@@ -227,10 +227,10 @@ def test_other_content_under_the_id_of_an_earlier_record_is_refused_and_names_it
     partitions = assigned()
     first, other = read_with_id(partitions, 3, "a"), read_with_id(partitions, 4, "a", b"other")
     assert first and other
-    assert first.refused is None and "other content: queries/0/3" in str(other.refused)
+    assert first.unusable is None and "other content: queries/0/3" in str(other.unusable)
     assert read_with_id(partitions, 5, "a") is None, "a repeat of the first"
     again = read_with_id(partitions, 6, "a", b"other")
-    assert again and "queries/0/3" in str(again.refused), "the first one counts"
+    assert again and "queries/0/3" in str(again.unusable), "the first one counts"
 
 
 def test_a_refused_record_does_not_make_its_id_new() -> None:
@@ -242,14 +242,14 @@ def test_a_refused_record_does_not_make_its_id_new() -> None:
     commit(partitions)
     assert read_with_id(partitions, 2, "a") is None
     redriven = read_with_id(partitions, 3, "a", b"other")
-    assert redriven and redriven.refused
+    assert redriven and redriven.unusable
 
 
 def test_content_of_the_resume_point_is_compared() -> None:
     partitions = AssignedPartitions(remember=10)
     partitions.assign(0, ResumePoint(Position(9), {8: make_fingerprint("a", b"later"), 3: make_fingerprint("a", b"first")}))
     other = read_with_id(partitions, 9, "a", b"later")
-    assert other and "queries/0/3" in str(other.refused), "of two that were read back, the first counts"
+    assert other and "queries/0/3" in str(other.unusable), "of two that were read back, the first counts"
     assert read_with_id(partitions, 10, "a", b"first") is None
 
 
@@ -259,7 +259,7 @@ def test_an_id_belongs_to_its_tenant_and_user() -> None:
     id = derive("query", "a")
     mine.fingerprint, other.fingerprint = Fingerprint(MessageIdentity(b"t/u", id), b"x"), Fingerprint(MessageIdentity(b"t2/u", id), b"y")
     assert partitions.admit(mine) and partitions.admit(other)
-    assert mine.refused is other.refused is None
+    assert mine.unusable is other.unusable is None
 
 
 def test_ids_count_within_one_partition_only() -> None:
