@@ -96,7 +96,7 @@ class StackRecord(BaseModel):
 
     def write(self, directory: Path) -> None:
         temporary = directory / "stack.json.new"
-        temporary.write_text(self.model_dump_json(indent=1) + "\n")
+        temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         temporary.replace(record_path(directory))
 
 

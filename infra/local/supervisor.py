@@ -16,7 +16,7 @@ from infra.errors import BadSetting, CannotContinue, RetouchError, type_and_line
 from infra.local.restart_pauses import RestartPauses
 from infra.local.service import StackService
 from infra.local.stack_record import ProcessRecord, ProcessState
-from infra.process.lifecycle import USAGE, one_line
+from infra.process.lifecycle import USAGE, reason_line
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ class Supervisor:
             self._handle_end(watched)
         else:
             child.kill()
-            self._set_down(watched, None, one_line(error), refused_setting)
+            self._set_down(watched, None, reason_line(error), refused_setting)
 
     def _set_down(self, watched: SupervisedService, exit_code: int | None, why: str, refused_setting: bool) -> None:
         if watched.kill_requested:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infra.process.lifecycle import USAGE, one_line
+from infra.process.lifecycle import USAGE, reason_line
 
 #: Fields of a JSON log line that are not repeated in the reason; `text`, `reason` and the end of `error` are its beginning.
 _LEFT_OUT = frozenset({"at", "level", "logger", "text", "reason", "error", "part"})
@@ -16,12 +16,12 @@ _LEFT_OUT = frozenset({"at", "level", "logger", "text", "reason", "error", "part
 def end_reason(exit_code: int, lines: Sequence[str]) -> str:
     """The last error in `lines`, which are the process's own log lines, oldest first; otherwise its last line, or the signal that killed it.
 
-    Of a traceback only the last line counts, because its frames do not help an operator. At most MAX_REASON_CHARS.
+    Of a traceback only its last line counts, because its frames do not help an operator. One line (see `reason_line`).
     """
     if exit_code < 0:
         return f"killed by {_signal_name(-exit_code)}"
     reason = (_last_plain(lines) if exit_code == USAGE else None) or _last_error(lines) or _last_plain(lines) or _last_event(lines)
-    return one_line(reason or f"ended with exit code {exit_code}, and logged nothing")
+    return reason_line(reason or f"ended with exit code {exit_code}, and logged nothing")
 
 
 def _signal_name(number: int) -> str:

@@ -32,11 +32,6 @@ def mark_ready(settings: Settings) -> None:
     log.info("ready")
 
 
-def one_line(reason: str) -> str:
-    """The reason as one line of at most MAX_REASON_CHARS, without halves of surrogate pairs."""
-    return " ".join(reason.split())[:MAX_REASON_CHARS].encode(errors="replace").decode()
-
-
 def report_blocked(settings: Settings, reason: str | None) -> None:
     """Publish that this process runs but makes no progress, with the reason; with None, that it makes progress again.
 
@@ -50,7 +45,7 @@ def report_blocked(settings: Settings, reason: str | None) -> None:
     if settings.ready_file is None:
         return
     path = blocked_file(settings.ready_file)
-    line = one_line(reason or "") or None
+    line = reason_line(reason or "") or None
     if line == blocked_reason(settings.ready_file):
         return
     try:
@@ -62,6 +57,11 @@ def report_blocked(settings: Settings, reason: str | None) -> None:
             temporary.replace(path)
     except OSError as error:
         log.warning("cannot store why this process is blocked", extra={"blocked": line, "reason": error.strerror})
+
+
+def reason_line(text: str) -> str:
+    """`text` as one line of at most MAX_REASON_CHARS that can be written as UTF-8: an undecodable file name in an error holds lone surrogates."""
+    return " ".join(text.split())[:MAX_REASON_CHARS].encode(errors="replace").decode()
 
 
 def blocked_reason(ready_file: Path) -> str | None:

@@ -52,6 +52,7 @@ JAVA = [
         (0, logged(logging.INFO, "stopped"), "stopped"),
         (-9, logged(logging.INFO, "ready"), "killed by SIGKILL"),
         (-200, [], "killed by signal 200"),
+        (1, logged(logging.ERROR, "process stops", reason="cannot read \udcff.txt"), "process stops: cannot read ?.txt"),
         (1, ["[" * 100_000], "[" * MAX_REASON_CHARS),
         (1, ['{"a":' * 100_000], '{"a":' * (MAX_REASON_CHARS // 5)),
         (1, ["x" * 10_000], "x" * MAX_REASON_CHARS),
