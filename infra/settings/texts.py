@@ -21,7 +21,7 @@ from infra.urls import sqlite_file, without_user
 _QUOTES = "\"'`“”‘’"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNSAFE = re.compile(r"[\s\x00-\x1f\x7f\"<>\\^`{|}“”‘’]")
-_HOST_NAME = re.compile(r"(?!-)[\w-]+(\.[\w-]+)*\.?")
+_HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?")
 _AUTHORITY = re.compile(r"[^:/]+|\[[^\]/]+\]|([^:/]+|\[[^\]/]+\]):\d+")
 _WEB_SCHEMES = ("http", "https", "ws", "wss", "tcp")  # the last three are written for http(s) by mistake
 _LOCAL = re.compile(r"localhost|\[.*\]|[\d.]+|[^.]*", re.IGNORECASE)
@@ -210,8 +210,8 @@ def _url_problem(url: str, secret_in: str | None) -> str | None:
         return "has no http:// or https:// at its beginning"
     if scheme[1].lower() not in ("http", "https"):
         return f"begins with {scheme[0]} instead of http:// or https://"
-    if unsafe := _UNSAFE.search(url):
-        return f"has {unicodedata.name(unsafe[0], 'a control character').lower()} inside"
+    if unsafe := next((c for c in url if _UNSAFE.match(c) or unicodedata.category(c) == "Cf"), ""):
+        return f"has {unicodedata.name(unsafe, 'a control character').lower()} inside"
     if "?" in url or "#" in url:
         return "must end with its path, without ? and #"
     authority = url[scheme.end() :].split("/")[0]

@@ -47,6 +47,8 @@ KEY = "sk-0123456789abcdef"
         ("http://:8001/v1", "no host"),
         ("http://", "no host"),
         ("http://a,b/v1", "invalid host name"),
+        (f"http://{'a' * 64}.example/v1", "invalid host name"),
+        ("http://api\u200b.example.org/v1", "zero width space inside"),
         ("http://127.0.0.1:8001/a b", "space inside"),
         ("http://127.0.0.1:8001/a\nb", "control character inside"),
         ("http://127.0.0.1:8001\\v1", "reverse solidus inside"),
