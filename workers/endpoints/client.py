@@ -46,6 +46,7 @@ _REMEDIES = {
     FailureCause.WRONG_URL: "check {0}.url",
     FailureCause.WRONG_PARAMETER: "check {0}.parameters",
     FailureCause.PROMPT_REFUSED: "check {0}.model and {0}.parameters",
+    FailureCause.PROMPT_TOO_LONG: "{0}.model has no room for the tokens of an answer: set max_tokens in {0}.parameters",
 }
 #: Causes that no setting solves.
 _OUTSIDE = (FailureCause.NO_CREDIT, FailureCause.NOT_ALLOWED)
@@ -111,6 +112,7 @@ class ChatEndpoint:
         self._session: aiohttp.ClientSession | None = None
         self._probing = asyncio.Lock()
         self._probes = 0  # number of probes that have ended
+        self._probe_tokens = 0  # of `checked`: one prompt with a large `max_tokens` says nothing about the others
         self._blocked: EndpointBlocked | None = None  # by the result of the last probe
 
     async def __aenter__(self) -> Self:
@@ -134,6 +136,7 @@ class ChatEndpoint:
 
         Raises BadSetting or CannotContinue, with the setting to check, if the endpoint refuses every prompt.
         """
+        self._probe_tokens = max_tokens
         async with self:
             try:
                 async with asyncio.timeout(START_WITHIN_S):
@@ -171,7 +174,7 @@ class ChatEndpoint:
             await self._raise_if_blocked(max_tokens, self._probes)
         probes = self._probes
         reading = await self._ask(prompt, max_tokens, schema)
-        if isinstance(reading, Failure) and reading.meaning is Meaning.EVERY_PROMPT:
+        if isinstance(reading, Failure) and _concerns_all(reading):
             await self._raise_if_blocked(max_tokens, probes)
         return reading
 
@@ -179,11 +182,11 @@ class ChatEndpoint:
         """Probes, unless another call has done so since `probes`. Raises EndpointBlocked."""
         async with self._probing:
             if self._probes == probes:
-                failure = await self._probe(max_tokens)
+                failure = await self._probe(self._probe_tokens or max_tokens)
                 self._probes += 1
-                self._set_blocked(failure if failure is not None and _concerns_all(failure) else None)
-                if failure is not None and failure.is_away:
+                if failure is not None and failure.is_away:  # whether it still refuses every prompt is not known
                     raise _failed(failure)
+                self._set_blocked(failure if failure is not None and _concerns_all(failure) else None)
             if self._blocked is not None:
                 raise EndpointBlocked(str(self._blocked), self._blocked.after_s, RetryReason.ENDPOINT, self._blocked.cause)
 
@@ -228,7 +231,7 @@ class ChatEndpoint:
         try:
             async with self._session.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
                 return read_reply(response.status, response.headers, await _read(response.content))
-        except aiohttp.ClientConnectorError:
+        except (aiohttp.ClientConnectorError, UnicodeError):  # UnicodeError: a host that is no name for DNS
             return Failure(Meaning.RETRY, FailureCause.UNREACHABLE)
         except TimeoutError:
             return Failure(Meaning.RETRY, FailureCause.TIMEOUT)
@@ -246,9 +249,12 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _concerns_all(probe: Failure) -> bool:
-    """Whether the failure of a probe means that every prompt fails. An unknown refusal does too, because the constant prompt is harmless."""
-    return probe.meaning is Meaning.EVERY_PROMPT or probe.cause is FailureCause.PROMPT_REFUSED
+def _concerns_all(failure: Failure) -> bool:
+    """Whether every prompt would fail, if the constant prompt fails like this. It is short and harmless, so an unknown refusal is not its own fault.
+
+    For another prompt it is a reason to try the constant one.
+    """
+    return failure.meaning is Meaning.EVERY_PROMPT or failure.cause in (FailureCause.PROMPT_REFUSED, FailureCause.PROMPT_TOO_LONG)
 
 
 def _failed(failure: Failure) -> EndpointFailed:

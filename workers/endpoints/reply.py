@@ -1,7 +1,7 @@
 """Reads an HTTP response of an OpenAI-compatible endpoint: a ChatAnswer, or a Failure with its cause. Pure, for any status, headers and bytes.
 
 Only the text decides whether there is an answer. Usage, ids and other bookkeeping are read if they can be read.
-Reasoning (`<think>…</think>` at the start, `reasoning_content`, parts of type `thinking`) is kept apart from the answer.
+Reasoning (`<think>…</think>` or `[THINK]…[/THINK]` at the start, `reasoning_content`, parts of type `thinking`) is kept apart from the answer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from workers.endpoints.refusals import EndpointError, Meaning, meaning_of, refus
 
 #: Maximum bytes of a body. An answer takes at most 12 bytes a character, the rest is for reasoning.
 MAX_BODY_BYTES = 4 << 20
+#: Maximum events of a stream. `MAX_BODY_BYTES` of a real stream hold fewer: an event takes 150 bytes and more.
+MAX_EVENTS = 1 << 15
 #: Maximum pause that is taken from Retry-After.
 MAX_RETRY_AFTER_S = 300.0
 MAX_MESSAGE_CHARS = 300
@@ -31,8 +33,9 @@ NO_USAGE = Usage()
 #: Usage beyond this is no count of tokens.
 _MAX_TOKENS = 1 << 48
 _CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, *range(128, 160)])
+_INVISIBLE = "\u200b-\u200f\u2060\ufeff"
 _REASONING = r"(?:think|thinking|reasoning|thought)"
-_OPENED = re.compile(rf"\s*<({_REASONING})>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_OPENED = re.compile(rf"[\s{_INVISIBLE}]*(?:<({_REASONING})>|\[(THINK)\])(.*?)(?:</\1>|\[/\2\]|\Z)", re.DOTALL | re.IGNORECASE)
 _CLOSED = re.compile(rf"</{_REASONING}>", re.IGNORECASE)
 _HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
 _WORD = re.compile(r"[\w.:/\[\]-]{1,64}", re.ASCII)
@@ -100,7 +103,9 @@ def _read_success(status: int, content: bytes) -> ChatAnswer | Failure:
     if data is None:
         data = _joined_events(content)
     if isinstance(data, dict) and isinstance(choices := data.get("choices"), list) and choices and isinstance(choices[0], dict):
-        return _read_choice(status, choices[0], _usage(data.get("usage")))
+        reading = _read_choice(status, choices[0], _usage(data.get("usage")))
+        if isinstance(reading, ChatAnswer) or not isinstance(data.get("error"), dict):
+            return reading
     if (error := _error_of(data)) is not None:  # an error although the status says success
         return _read_error(error.status or 500, data)
     return Failure(Meaning.RETRY, FailureCause.UNREADABLE, status)
@@ -221,13 +226,14 @@ def _joined_events(content: bytes) -> Any:
     texts: list[Any] = []
     reasoning: list[Any] = []
     finish, usage, is_done = None, None, False
-    for line in content.splitlines():
-        if not line.startswith(b"data:"):
-            continue
-        if line[5:].strip() == b"[DONE]":
+    events = [line[5:].strip() for line in content.splitlines() if line.startswith(b"data:")]
+    if len(events) > MAX_EVENTS:
+        return None
+    for data in events:
+        if data == b"[DONE]":
             is_done = True
             break
-        event = _parsed(line[5:])
+        event = _parsed(data)
         if not isinstance(event, dict):
             continue
         if event.get("error"):
@@ -260,7 +266,7 @@ def _parts(content: Any) -> tuple[str, str, str]:
         if isinstance(part, str):
             found["text"].append(part)
         elif isinstance(part, dict):
-            kind = part.get("type", "text")
+            kind = part.get("type") or "text"
             into, names = _PART_TYPES.get(kind if isinstance(kind, str) else "", ("", ()))
             if into:
                 found[into] += [text for name in names for text in _texts(part.get(name))][:1]
@@ -299,7 +305,7 @@ def _split_reasoning(text: str) -> tuple[str, str]:
     may have written, everything before the closing tag is."""
     thoughts, position = [], 0
     while (match := _OPENED.match(text, position)) and match.end() > position:
-        thoughts.append(match[2])
+        thoughts.append(match[3])
         position = match.end()
     rest = text[position:]
     if not thoughts and (closing := _CLOSED.search(rest)) and f"<{closing.group()[2:]}".lower() not in rest[: closing.start()].lower():

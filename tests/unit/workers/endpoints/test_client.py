@@ -67,7 +67,7 @@ async def test_temporary_statuses_raise_retry_later_with_the_servers_pause(statu
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_client_error_refuses_this_prompt_alone(status: int) -> None:
-    with serving(scripted(failure(status))) as server, pytest.raises(PromptRefused):
+    with serving(of_prompt(completion("ok"), failure(status))) as server, pytest.raises(PromptRefused):
         await ask(server.url)
 
 
@@ -91,6 +91,11 @@ def closed_port() -> int:
 async def test_a_refused_connection_raises_retry_later() -> None:
     with pytest.raises(RetryLater, match="unreachable"):
         await ask(f"http://127.0.0.1:{closed_port()}/v1")
+
+
+async def test_a_host_that_is_no_name_for_dns_raises_retry_later() -> None:
+    with pytest.raises(RetryLater, match="unreachable"):
+        await ask(f"http://{'a' * 64}.example/v1")
 
 
 async def test_a_timeout_raises_retry_later() -> None:
@@ -173,6 +178,36 @@ async def test_a_status_that_concerns_every_prompt_blocks_the_endpoint(status: i
     with serving(scripted(failure(status))) as server, pytest.raises(DependencyBlocked, match=f"status {status}"):
         await ask(server.url)
     assert prompts(server) == ["what is it", PROBE_PROMPT]
+
+
+@pytest.mark.parametrize("refused", [refusal(400, "something_new"), refusal(400, message="This model's maximum context length is 4096 tokens.")])
+async def test_a_refusal_of_the_constant_prompt_too_blocks_the_endpoint(refused: ScriptedAnswer) -> None:
+    with serving(scripted(refused)) as server, pytest.raises(DependencyBlocked, match=r"base\.parameters"):
+        await ask(server.url)
+
+
+async def test_a_prompt_with_too_many_tokens_of_its_own_blocks_nothing() -> None:
+    with serving(lambda body: refusal(400, message="max_tokens is too large") if body["max_tokens"] > 9 else completion("ok")) as server:
+        async with endpoint_at(server.url).checked(9) as endpoint:
+            with pytest.raises(PromptRefused):
+                await endpoint.complete("what is it", max_tokens=9_000)
+            assert (await endpoint.complete("what is it", max_tokens=9)).text == "ok"
+
+
+async def test_an_endpoint_that_goes_away_while_it_is_blocked_stays_blocked() -> None:
+    reasons: list[str | None] = []
+    answers = {"is": refusal(401, "invalid_api_key")}
+    now = [100.0]
+    with serving(lambda body: answers["is"]) as server:
+        breaker = endpoint_breaker("base", now=lambda: now[0])
+        async with endpoint_at(server.url, breaker=breaker, on_blocked=reasons.append) as endpoint:
+            for answer in (refusal(401, "invalid_api_key"), failure(503), failure(503)):
+                answers["is"] = answer
+                with pytest.raises(RetryLater):
+                    await endpoint.complete("what is it", max_tokens=9)
+                now[0] += 30.0
+    assert [bool(reason) for reason in reasons] == [True]
+    assert prompts(server) == ["what is it", *[PROBE_PROMPT] * 3]
 
 
 async def test_the_text_of_an_error_has_no_user_or_password() -> None:
@@ -335,6 +370,7 @@ async def start(url: str, **options: Any) -> None:
         (failure(404), BadSetting, "check base.url"),
         (refusal(400, "unknown_parameter", param="top_k"), BadSetting, "check base.parameters"),
         (refusal(400, "something_new"), BadSetting, "check base.model and base.parameters"),
+        (refusal(400, "context_length_exceeded"), BadSetting, "set max_tokens in base.parameters"),
         (refusal(429, "insufficient_quota"), CannotContinue, "no credit"),
         (failure(403), CannotContinue, "may not use base.model"),
     ],

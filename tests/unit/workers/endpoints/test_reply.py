@@ -14,7 +14,7 @@ import pytest
 from schemas.drafts import Draft, FailureCause, Usage
 from tests.support.worker_messages import make_query
 from workers.endpoints.refusals import Meaning
-from workers.endpoints.reply import MAX_BODY_BYTES, MAX_RETRY_AFTER_S, ChatAnswer, Failure, clean_text, json_object, read_reply
+from workers.endpoints.reply import MAX_BODY_BYTES, MAX_EVENTS, MAX_RETRY_AFTER_S, ChatAnswer, Failure, clean_text, json_object, read_reply
 
 EVERY, PROMPT, RETRY = Meaning.EVERY_PROMPT, Meaning.PROMPT, Meaning.RETRY
 
@@ -98,6 +98,7 @@ def test_a_text_can_be_written_and_shown(content: Any, text: str) -> None:
         ([{"type": "text", "text": "Com"}, {"type": "text", "text": "edy"}], "Comedy", ""),
         ([{"type": "output_text", "text": "Com", "annotations": []}, "edy"], "Comedy", ""),
         ([{"text": "Comedy"}], "Comedy", ""),
+        ([{"type": None, "text": "Comedy"}], "Comedy", ""),
         ({"type": "text", "text": "Comedy"}, "Comedy", ""),
         ([{"type": "text", "text": {"value": "Comedy"}}], "Comedy", ""),
         ([{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "Comedy"}, None, 3, {"type": ["text"], "text": "no"}], "Comedy", ""),
@@ -108,6 +109,8 @@ def test_a_text_can_be_written_and_shown(content: Any, text: str) -> None:
         ("<think></think><think>dark</think>Comedy", "Comedy", "dark"),
         ("<THINKING>dark</THINKING>Comedy", "Comedy", "dark"),
         ("dark, so</think>Comedy", "Comedy", "dark, so"),
+        ("\u200b\u2060<think>dark</think>Comedy", "Comedy", "dark"),
+        ("[THINK]dark[/THINK]Comedy", "Comedy", "dark"),
         ("a < b </i> c", "a < b </i> c", ""),
         ("The tag <think>…</think> is XML", "The tag <think>…</think> is XML", ""),
     ],
@@ -212,6 +215,8 @@ def test_a_stream_that_nobody_asked_for_is_joined() -> None:
         (b"\n<!DOCTYPE html><html>Bad gateway</html>", FailureCause.WEB_PAGE),
         ({"error": {"message": "overloaded"}}, FailureCause.SERVER_ERROR),
         ({"error": "overloaded"}, FailureCause.SERVER_ERROR),
+        (completion("") | {"error": {"message": "overloaded", "code": 503}}, FailureCause.SERVER_ERROR),
+        (stream(*[{}] * (MAX_EVENTS + 1)), FailureCause.UNREADABLE),
         ({"error": {"message": "slow down", "code": 429}}, FailureCause.RATE_LIMITED),
         (completion("Com", finish_reason="error"), FailureCause.SERVER_ERROR),
     ],
