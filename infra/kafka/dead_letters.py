@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from schemas.dead_letters import LEFT_OUT
 from schemas.dead_letters import dead_letter as written_dead_letter
 from schemas.records import ConsumedRecord
 from schemas.topics import dead_letter_topic
@@ -104,7 +105,11 @@ def parse_dead_letter(id: RecordId, set_aside_ms: int, key: bytes | None, value:
     except ValueError as error:
         return StoredDeadLetter(id, set_aside_ms, key, value, all_headers, problem=str(error))
     problem = None
-    if any(content is None for _, content in all_headers):
+    before_added = dict(all_headers[: -len(ADDED_HEADERS)][-1:])
+    if left_out := before_added.get(LEFT_OUT):
+        place = f"{origin.topic}/{origin.partition}/{origin.offset}"
+        problem = f"it has no room for the record's {left_out.decode(errors='replace')}; the record itself is at {place}"
+    elif any(content is None for _, content in all_headers):
         problem = "one of its headers is null, which the client cannot write"
     elif key is None and value is None:
         problem = "it has neither key nor value, which the client cannot write"

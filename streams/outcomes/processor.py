@@ -20,12 +20,14 @@ from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
 from schemas.sameness import is_blank
-from schemas.topics import FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES
+from schemas.topics import FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG_BYTES, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES
 from streams.app.join_state import JoinState, PendingRecords
 from streams.app.processor import GROUP, output
 
 #: Maximum bytes of feedback that waits for one response, because it is one record of the changelog.
 PENDING_BYTES = MAX_MESSAGE_BYTES
+#: The same for a response. A record of a compressed batch may be larger than its topic's limit.
+RESPONSE_BYTES = JOIN_STATE_CHANGELOG_BYTES - 4096
 
 
 class OutcomesProcessor:
@@ -60,7 +62,10 @@ class OutcomesProcessor:
         earlier = self._state.response(query)
         if earlier and earlier.records[0].read(Response)[0].content_digest() != response.content_digest():
             raise IdConflict(earlier.records[0].source)
-        self._state.put_response(query, self._pending(record))
+        waiting = self._pending(record)
+        if len(waiting.to_bytes()) > RESPONSE_BYTES:
+            raise PoisonMessage("it is too large to wait for feedback")
+        self._state.put_response(query, waiting)
         pending = self._state.feedback(query)
         if pending is None:
             return []

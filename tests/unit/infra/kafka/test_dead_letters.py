@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import pytest
+from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from infra.kafka.dead_letters import (
     ADDED_HEADERS,
@@ -21,8 +22,10 @@ from infra.kafka.dead_letters import (
     plan_redrive,
     redrive_all,
 )
-from schemas.dead_letters import dead_letter
+from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
+from schemas.dead_letters import RECORD_LIMIT, dead_letter
 from schemas.records import ConsumedRecord
+from schemas.topics import MAX_MESSAGE_BYTES
 
 ORIGIN = RecordOrigin("queries", 3, 41, 1_795_000_000_123, "retouch-base")
 
@@ -54,6 +57,25 @@ def test_only_the_last_added_headers_are_removed() -> None:
     for original in (before, (("a", b"1"), *before, ("a", b"2")), before[3:], before * 2):
         read = letter(headers=original)
         assert (read.original_headers, read.origin) == (original, ORIGIN)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "headers", "left_out"),
+    [
+        (b"k", b"x" * (RECORD_LIMIT - 1), (), ""),
+        (b"k", b"x" * 3_000_000, (("ce_id", b"1"),), "value of 3000000 bytes"),
+        (b"k", b"v", (("a", b"x" * 3_000_000),), "headers of 3000011 bytes"),
+        (b"x" * 3_000_000, None, (), "key of 3000000 bytes"),
+        (b"k" * 900_000, b"v" * 900_000, (("a", b"x" * 900_000),), "headers of 900011 bytes, key of 900000 bytes"),
+    ],
+    ids=["fits", "value", "headers", "key", "all"],
+)
+def test_the_dead_letter_of_a_record_that_only_fits_compressed_fits_its_topic(key: bytes, value: bytes | None, headers: Headers, left_out: str) -> None:
+    written = dead_letter(ConsumedRecord("queries", 3, 41, 5, key, value, headers), "g", ValueError("é" * 5000))
+    assert DefaultRecordBatchBuilder.estimate_size_in_bytes(written.key, written.value, written.headers) < MAX_MESSAGE_BYTES + DEAD_LETTER_HEADER_BYTES
+    read = parse_dead_letter(RecordId("queries-dlt", 0, 0), 1, written.key, written.value, written.headers)
+    assert read.problem == (f"it has no room for the record's {left_out}; the record itself is at queries/3/41" if left_out else None)
+    assert bool(plan_redrive([read], {}, again=False).redrives) is not bool(left_out)
 
 
 def with_added_headers(**changed: bytes | None) -> Headers:

@@ -102,6 +102,12 @@ async def test_a_score_without_text_makes_an_outcome_and_no_interaction(truth: s
     assert topics(await join.handle(response_record(question), feedback_record(feedback(question, truth, score=1.0)))) == ["outcomes"]
 
 
+async def test_a_response_too_large_for_the_changelog_is_set_aside() -> None:
+    record = response_record(query())
+    [letter] = await Join().handle(replace(record, value=b" " * 3_000_000 + (record.value or b"")))
+    assert (letter.topic, letter.value) == ("responses-dlt", b"")
+
+
 async def test_repeats_get_the_same_ids() -> None:
     join, question = Join(), query()
     user_feedback = feedback_record(feedback(question), offset=5)
