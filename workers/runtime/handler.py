@@ -46,7 +46,7 @@ class Backoff:
 
         Jitter adds up to a quarter, so that records which failed together are not retried together.
         """
-        exponential = self.first_s * 2.0 ** (failures - 1)
+        exponential = self.first_s * 2.0 ** min(failures - 1, 64)  # a float ends at 2 ** 1024
         return min(self.longest_s, max(after_s, exponential)) * (1 + rng.random() / 4)
 
 

@@ -18,3 +18,7 @@ def test_a_pause_grows_respects_after_s_and_is_bounded(failures: int, after_s: f
     pauses = [backoff.pause_s(failures, after_s, random.Random(seed)) for seed in range(50)]
     assert least_s <= min(pauses) <= max(pauses) <= most_s
     assert len(set(pauses)) > 1
+
+
+def test_a_pause_is_bounded_after_any_number_of_failures() -> None:
+    assert Backoff(attempts=5000, first_s=0.2, longest_s=30.0).pause_s(4999, 0.0, random.Random(1)) <= 37.5
