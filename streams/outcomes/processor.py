@@ -26,6 +26,8 @@ from streams.app.processor import GROUP, output
 
 #: Maximum bytes of feedback that waits for one response, because it is one record of the changelog.
 PENDING_BYTES = MAX_MESSAGE_BYTES
+#: Maximum number of such feedback. Each one is compared with those before it, and writes all of them to the changelog.
+PENDING_FEEDBACK = 100
 #: The same for a response. A record of a compressed batch may be larger than its topic's limit.
 RESPONSE_BYTES = JOIN_STATE_CHANGELOG_BYTES - 4096
 
@@ -80,7 +82,7 @@ class OutcomesProcessor:
             return self._join(query, response.records[0], record, feedback)
         earlier = self._state.feedback(query)
         pending = self._pending(record) if earlier is None else PendingRecords(earlier.since_ms, earlier.partition, with_record(earlier.records, record))
-        if len(pending.to_bytes()) > PENDING_BYTES:
+        if len(pending.records) > PENDING_FEEDBACK or len(pending.to_bytes()) > PENDING_BYTES:
             raise PoisonMessage("too much feedback waits for the response to its query")
         self._state.put_feedback(query, pending)
         return []

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -15,7 +16,7 @@ from schemas.topics import FEEDBACK, JOIN_STATE_CHANGELOG, RESPONSES
 from streams.app.join_state import JoinState, PendingRecords
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import Scope
-from streams.outcomes.processor import OutcomesProcessor
+from streams.outcomes.processor import PENDING_FEEDBACK, OutcomesProcessor
 from tests.support.streams_fakes import TRACE, MemoryIndex, WordEmbedder, consumed_record, feedback, query, response
 
 
@@ -106,6 +107,14 @@ async def test_a_response_too_large_for_the_changelog_is_set_aside() -> None:
     record = response_record(query())
     [letter] = await Join().handle(replace(record, value=b" " * 3_000_000 + (record.value or b"")))
     assert (letter.topic, letter.value) == ("responses-dlt", b"")
+
+
+async def test_feedback_that_waits_for_one_response_is_limited_in_number() -> None:
+    join, question = Join(), query()
+    records = [feedback_record(feedback(question).model_copy(update={"feedback_id": UUID(int=n)}), offset=n) for n in range(PENDING_FEEDBACK + 2)]
+    assert topics(await join.handle(*records)) == ["feedback-dlt"] * 2
+    joined = await join.handle(response_record(question))
+    assert topics(joined).count("outcomes") == PENDING_FEEDBACK
 
 
 async def test_repeats_get_the_same_ids() -> None:
