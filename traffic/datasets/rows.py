@@ -81,7 +81,7 @@ class DataRow:
     def text(self, name: str, *, filled: bool = False) -> str:
         """A text field. Numbers become text. `filled`: a blank field is an error."""
         value = self.fields.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value)):
             value = str(value)
         if not isinstance(value, str):
             raise self.bad(f"field {name!r} is {'missing' if value is None else type(value).__name__}; expected text")

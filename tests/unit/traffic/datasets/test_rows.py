@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from schemas.ids import Identifier
+from tests.support.small_datasets import write_jsonl
 from traffic.datasets import files
 from traffic.datasets.files import BadData, DataFile
 from traffic.datasets.rows import json_array, json_lines, user_id
@@ -89,3 +90,8 @@ def test_unfit_ids_stay_apart() -> None:
 @given(st.text(min_size=1).filter(str.strip))
 def test_every_id_becomes_an_identifier_and_always_the_same_one(raw: str) -> None:
     assert TypeAdapter(Identifier).validate_python(user_id(raw)) == user_id(raw)
+
+
+def test_a_number_of_any_size_is_a_text_or_refused(tmp_path: Path) -> None:
+    rows = [{"number": 10**4000}, {"number": 1e308}, {"number": -5}]
+    assert [len(row.text("number")) for row in json_lines(DataFile(write_jsonl(tmp_path / "numbers.jsonl", rows)))] == [4001, 6, 2]
