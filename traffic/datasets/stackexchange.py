@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from schemas.sameness import is_blank
 from traffic.datasets.authored_texts import AuthoredTexts
 from traffic.datasets.rows import DataRow
 from traffic.datasets.steps import ReadCounts
@@ -23,6 +24,9 @@ MAX_OPTIONS = 256
 
 #: `<hops><ipa>` in older dumps, `|hops|ipa|` in newer ones.
 _FIRST_TAG = re.compile(r"<([^<>|]+)>|\|([^<>|]+)\|")
+
+# `html.unescape` raises ValueError for a reference of more than 4,300 digits. No character has more than seven.
+_LEADING_ZEROS, _NO_CHARACTER = re.compile(r"&#0+(?=[0-9])"), re.compile(r"&#[0-9]{8,};?")
 
 _BLOCKS = frozenset({"p", "br", "li", "ul", "ol", "pre", "blockquote", "div", "hr", "h1", "h2", "h3", "h4", "tr"})
 # `html.parser` takes quadratic time for tags that do not end: 10 s for 24,000 characters (Python 3.11.7). These take linear time, because no part of a tag
@@ -48,7 +52,7 @@ class StackExchangePosts(AuthoredTexts):
                 counts.skipped["post without a user"] += 1
                 continue
             user, post, at = row.user("OwnerUserId"), row.text("Id", filled=True), row.moment("CreationDate")
-            title, body = html.unescape(row.text("Title", filled=True)), plain(row.text("Body"))
+            title, body = row.read("Title", _title, "a title that shows something"), plain(row.text("Body"))
             yield Entry(row.place, user, "post_title", f"stackexchange/{post}/title", body, title, at)
             tags.append(Entry(row.place, user, "post_tag", f"stackexchange/{post}/tag", f"{title}\n{body}", _first_tag(row), at))
         frequent = Counter(entry.response for entry in tags).most_common(MAX_OPTIONS)
@@ -61,13 +65,26 @@ class StackExchangePosts(AuthoredTexts):
 
 
 def _first_tag(row: DataRow) -> str:
-    found = _FIRST_TAG.match(html.unescape(row.text("Tags")))
-    if not found:
+    found = _FIRST_TAG.match(_unescaped(row.text("Tags")))
+    tag = (found[1] or found[2]) if found else ""
+    if is_blank(tag):
         raise row.bad("field 'Tags' has no tag; expected <tag><tag> or |tag|tag|")
-    return found[1] or found[2]
+    return tag
+
+
+def _title(markup: str) -> str:
+    """Raises ValueError for a title that shows nothing."""
+    title = _unescaped(markup)
+    if is_blank(title):
+        raise ValueError
+    return title
 
 
 def plain(markup: str) -> str:
     """Plain text of HTML: entities resolved, tags and comments removed, one line per block, blanks collapsed."""
-    text = html.unescape(_TAG.sub(lambda tag: "\n" if tag["name"] and tag["name"].lower() in _BLOCKS else "", _COMMENT.sub("", markup)))
+    text = _unescaped(_TAG.sub(lambda tag: "\n" if tag["name"] and tag["name"].lower() in _BLOCKS else "", _COMMENT.sub("", markup)))
     return "\n".join(single for line in text.splitlines() if (single := " ".join(line.split())))
+
+
+def _unescaped(markup: str) -> str:
+    return html.unescape(_NO_CHARACTER.sub("\ufffd", _LEADING_ZEROS.sub("&#", markup)))

@@ -158,7 +158,12 @@ def test_posts_that_cannot_be_asked_about_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"Tags": "hops"}, r":1: field 'Tags' has no tag"), ({"Title": " "}, r":1: field 'Title' is empty")],
+    [
+        ({"Tags": "hops"}, r":1: field 'Tags' has no tag"),
+        ({"Tags": "<&#8203;>"}, r":1: field 'Tags' has no tag"),
+        ({"Title": " "}, r":1: field 'Title' is not a title that shows something"),
+        ({"Title": "&nbsp;&#8203;"}, r":1: field 'Title' is not a title that shows something"),
+    ],
 )
 def test_a_bad_post_is_named(tmp_path: Path, fields: dict[str, str], message: str) -> None:
     with pytest.raises(BadData, match=message):
@@ -181,6 +186,8 @@ def test_a_text_longer_than_a_message_is_cut_and_counted(tmp_path: Path) -> None
         ("<!-- language: <b>c</b> -->code<!-- to the end", "code"),
         ("a < b > c &amp;lt; <3 <", "a < b > c &lt; <3 <"),
         ("<![foo[x]]>y<?z?>", "y"),
+        ("&#0000065;&#" + "0" * 5000 + "66;&#67", "ABC"),
+        ("a&#" + "9" * 5000 + ";b&#12345678", "a\ufffdb\ufffd"),
     ],
 )
 def test_html_becomes_its_text(html: str, text: str) -> None:
