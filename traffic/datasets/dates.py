@@ -1,13 +1,15 @@
 """Dates of real data: often a day, sometimes a year, rarely an instant.
 
 One rule for all: an action on an imprecise date happens at its noon (of a year: at its last day's noon), a question at its beginning. So a question never
-sees an item of its own day (or year), and never its own text.
+sees an item of its own day (or year), and never its own text. If exact times and imprecise dates are mixed, a question after a noon with such an action is
+asked at that noon: the action may really be later.
 """
 
 from __future__ import annotations
 
 import re
 from calendar import monthrange
+from collections.abc import Container
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -24,6 +26,10 @@ class DateBounds(NamedTuple):
     asked_at: datetime
     occurred_at: datetime
 
+    @property
+    def is_exact(self) -> bool:
+        return self.asked_at == self.occurred_at
+
 
 def instant(at: datetime) -> DateBounds:
     return DateBounds(at, at)
@@ -31,6 +37,12 @@ def instant(at: datetime) -> DateBounds:
 
 def day(at: datetime) -> DateBounds:
     return DateBounds(at, at + NOON)
+
+
+def before_noon_actions(at: datetime, noons: Container[datetime]) -> datetime:
+    """`at`, or the noon of its day if that is earlier and one of `noons`, the times of actions on imprecise dates. A query at that noon does not see them."""
+    noon = at.replace(hour=12, minute=0, second=0, microsecond=0)
+    return min(at, noon) if noon in noons else at
 
 
 def parse(text: str) -> DateBounds:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -23,7 +23,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from schemas.tasks import MOVIE_TAGS, STARS
 from traffic.datasets import dates
-from traffic.datasets.files import BadData, DataFile, GivenFiles, NotJson, parse_json, shown
+from traffic.datasets.files import GZIP_ENDING, BadData, DataFile, GivenFiles, NotJson, parse_json, shown
 from traffic.datasets.rows import DataRow, FirstPlaces, Place, among, json_array
 from traffic.datasets.steps import Question, ReadCounts, Step
 from traffic.datasets.timelines import Entry
@@ -188,10 +188,14 @@ class Lamp:
 
 def _outputs_of(questions: DataFile) -> DataFile | None:
     """The outputs file beside a questions file, also if it cannot be read."""
-    name = questions.path.name[: len(questions.plain_name) - len(QUESTIONS)]
-    found = [path for ending in ("", ".gz") if (path := questions.path.with_name(f"{name}{OUTPUTS}{ending}")).exists() or path.is_symlink()]
+    written = questions.path.name
+    name = written[: -len(QUESTIONS) - (len(GZIP_ENDING) if written.lower().endswith(GZIP_ENDING) else 0)]
+    found = [path for ending in ("", GZIP_ENDING) if (path := questions.path.with_name(f"{name}{OUTPUTS}{ending}")).exists() or path.is_symlink()]
+    if not found:  # in another letter case
+        beside = GivenFiles.at(questions.path.parent).files
+        found = [file.path for file in beside if file.plain_name == f"{name}{OUTPUTS}".lower()]
     if len(found) > 1:
-        raise BadData(f"{shown(found[0])}: two files of outputs, with and without .gz; expected one")
+        raise BadData(f"{shown(found[0])}: two files of outputs: {' and '.join(shown(path.name) for path in found)}; expected one")
     return DataFile(found[0]) if found else None
 
 
@@ -217,7 +221,10 @@ class _User:
         profiles = [self._read(row) for row in self.rows]
         history = sorted(self.items.items(), key=lambda pair: pair[1].moment.occurred_at)
         yield from (entry.interaction(self.tenant) for _, entry in history)
-        moments = [self._moment(row, profile, history) for row, profile in zip(self.rows, profiles, strict=True)]
+        noons = {entry.moment.occurred_at for entry in self.items.values() if not entry.moment.is_exact}
+        moments = [self._moment(row, profile, history, noons) for row, profile in zip(self.rows, profiles, strict=True)]
+        noons |= {answered_at for asked_at, answered_at in moments if answered_at and asked_at != answered_at}
+        moments = [(dates.before_noon_actions(asked_at, noons), answered_at) for asked_at, answered_at in moments]
         asked = [self._question(row, moment) for row, moment in zip(self.rows, self._with_unknown_answers_last(moments), strict=True)]
         yield from sorted(asked, key=lambda question: question.query.asked_at)
 
@@ -253,16 +260,18 @@ class _User:
         self.counts.shortened += entry.is_too_long
         return Question(entry.query(self.tenant)) if truth is None else entry.question(self.tenant)
 
-    def _moment(self, row: DataRow, profile: set[str], history: list[tuple[str, Entry]]) -> tuple[datetime, datetime | None]:
+    def _moment(self, row: DataRow, profile: set[str], history: list[tuple[str, Entry]], noons: Container[datetime]) -> tuple[datetime, datetime | None]:
         """When a question is asked, and when its answer exists, if that is known.
 
         Without a date the question is asked directly after the newest item of its profile. Items that only the user's other profiles have, and that are as
-        new or newer, may be this question's own text, so it is asked before them.
+        new or newer, may be this question's own text, so it is asked before them. After an empty profile it is asked
+        before all of them.
         """
         if self.split.is_dated and "date" in row.fields:
             return row.moment("date")
         latest = max((self.items[item].moment.occurred_at for item in profile), default=FIRST_DAY)
-        later = range(bisect_left(history, latest, key=lambda pair: pair[1].moment.occurred_at), len(history))
+        since = dates.before_noon_actions(latest, noons)
+        later = range(bisect_left(history, since, key=lambda pair: pair[1].moment.occurred_at) if profile else 0, len(history))
         others = (history[index][1].moment.occurred_at for index in later if history[index][0] not in profile)
         asked_at = _after(row.place, latest)
         return min(asked_at, next(others, asked_at)), None

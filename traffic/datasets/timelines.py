@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.messages import MAX_TEXT_CHARS
 from schemas.queries import Query
-from traffic.datasets.dates import DateBounds
+from traffic.datasets.dates import DateBounds, before_noon_actions
 from traffic.datasets.rows import FirstPlaces, Place, among
 from traffic.datasets.steps import Question, ReadCounts, Step
 
@@ -80,10 +81,13 @@ def latest_as_questions(entries: Iterable[Entry], last: int, tenant: str, counts
     twice.
     """
     timelines: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    noons: dict[str, set[datetime]] = defaultdict(set)  # of actions on imprecise dates, by user
     known = FirstPlaces("this row's id, for the same user,")
     for entry in entries:
         known.take((entry.user, entry.source_id), entry.place)
         timelines[entry.user, entry.domain].append(entry)
+        if not entry.moment.is_exact:
+            noons[entry.user].add(entry.moment.occurred_at)
         counts.shortened += entry.is_too_long
     history: list[Entry] = []
     asked: list[Entry] = []
@@ -91,8 +95,13 @@ def latest_as_questions(entries: Iterable[Entry], last: int, tenant: str, counts
         timeline.sort(key=lambda entry: (entry.moment.occurred_at, entry.source_id))
         cut = max(1, len(timeline) - last)
         history += timeline[:cut]
-        asked += timeline[cut:]
+        asked += (_asked_before(noons.get(entry.user, set()), entry) for entry in timeline[cut:])
     history.sort(key=lambda entry: (entry.moment.occurred_at, entry.user, entry.source_id))
     asked.sort(key=lambda entry: (entry.moment.asked_at, entry.user, entry.source_id))
     yield from (entry.interaction(tenant) for entry in history)
     yield from (entry.question(tenant) for entry in asked)
+
+
+def _asked_before(noons: Container[datetime], entry: Entry) -> Entry:
+    asked_at, occurred_at = entry.moment
+    return replace(entry, moment=DateBounds(before_noon_actions(asked_at, noons), occurred_at))

@@ -232,6 +232,31 @@ def test_a_question_never_sees_an_answer_that_may_be_newer(tmp_path: Path, asked
         assert question.truth not in visible(dataset, question)
 
 
+def test_a_question_with_an_empty_profile_sees_nothing_of_another_question(tmp_path: Path) -> None:
+    """An item of 1998 may be its own text: nothing says that it is older."""
+    rows = [_paper_row("1", "ann", []), _paper_row("2", "ann", [("10", "1998"), ("11", "2005")])]
+    dataset = _lamp(write_lamp(tmp_path, rows, "LaMP_5", {"1": "own 1", "2": "own 2"}))
+    first = next(question for question in questions(dataset.steps("t")) if question.truth == "own 1")
+    assert visible(dataset, first) == []
+
+
+@pytest.mark.parametrize("date", ["2009-05-01T13:00:00Z", None])
+def test_a_day_of_another_question_is_not_before_a_time_of_that_day(tmp_path: Path, date: str | None) -> None:
+    rows = [_paper_row("1", "ann", [("10", "2008"), ("11", "2009-05-01T12:30:00Z")], date), _paper_row("2", "ann", [("12", "2009-05-01"), ("13", "2012")])]
+    dataset = _lamp(write_lamp(tmp_path, rows, "LaMP_5", {"1": "own 1", "2": "own 2"}))
+    first = next(question for question in questions(dataset.steps("t")) if question.truth == "own 1")
+    assert visible(dataset, first) == ["title 10"]
+
+
+def test_the_outputs_are_found_in_any_letter_case(tmp_path: Path) -> None:
+    for number, (asked, answered) in enumerate([("DEV_QUESTIONS.JSON", "DEV_OUTPUTS.JSON"), ("\u0130_questions.json", "\u0130_outputs.json")]):
+        folder = write_lamp(tmp_path / str(number), [_paper_row("1", "ann", [("10", "2001")])], "LaMP_5", {"1": "own"})
+        (folder / "dev_questions.json").rename(folder / asked)
+        (folder / "dev_outputs.json").rename(folder / answered)
+        for path in (folder, folder / asked):
+            assert [question.truth for question in questions(open_dataset(path).steps("t"))] == ["own"]
+
+
 def _refused(folder: Path, rows: list[dict[str, Any]], golds: dict[str, str] | list[tuple[str, str]]) -> str:
     write_lamp(folder, rows, "LaMP_5", dict(golds))
     if isinstance(golds, list):

@@ -52,6 +52,19 @@ def test_the_latest_entries_are_asked_and_one_always_stays_history() -> None:
     assert [(question.query.user, question.truth) for question in questions(steps)] == [("a", "own 1"), ("c", "own 5"), ("a", "own 2")]
 
 
+@given(st.lists(st.tuples(st.sampled_from(["2019", "2019-12", "2019-12-31", "2019-12-31T05:00", "2019-12-31T12:00", "2019-12-31T13:00"])), max_size=12))
+def test_no_question_sees_an_action_of_an_imprecise_date_that_may_be_later(texts: list[tuple[str]]) -> None:
+    entries = [Entry(PLACE, "a", "scholarly_title", str(n), "text", f"own {n}", dates.parse(text)) for n, (text,) in enumerate(texts)]
+    steps = list(latest_as_questions(entries, 3, "t", ReadCounts()))
+    when = {entry.response: entry.moment for entry in entries}
+    written = [(step.response, step.occurred_at) for step in interactions(steps)]
+    written += [(asked.truth or "", given.occurred_at) for asked in questions(steps) for given in asked.feedback]
+    for question in questions(steps):
+        assert question.feedback[0].occurred_at >= question.query.asked_at
+        seen = [response for response, at in written if at < question.query.asked_at]
+        assert all(when[response].is_exact for response in seen)
+
+
 def test_the_same_row_twice_is_refused() -> None:
     with pytest.raises(BadData, match=r"made_up.jsonl:1: this row's id, for the same user, occurs twice.* The first is at made_up.jsonl:1"):
         list(latest_as_questions(_entries([("a", 0)], precise=False) * 2, 1, "t", ReadCounts()))
