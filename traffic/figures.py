@@ -7,7 +7,7 @@ where it applies to the truth; `rouge_pairs` is the number of these answers, if 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -48,7 +48,11 @@ class ScoredAnswer:
 
 
 def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
-    """Official metrics per domain: `{domain: {task, metric, users, questions, base: {...}, final: {...}}}`."""
+    """Official metrics per domain: `{domain: {task, metric, users, questions, base: {...}, final: {...}}}`.
+
+    A domain with several tasks is split into `domain/task`, because each task has its own metrics.
+    """
+    judged = list(judged)
     return {
         domain: {
             "task": answers[0].task.value,
@@ -58,17 +62,17 @@ def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
             "base": official(answers, "base"),
             "final": official(answers, "final"),
         }
-        for domain, answers in _grouped(judged, lambda answer: answer.domain).items()
+        for domain, answers in _grouped(judged, _domain_name(judged)).items()
     }
 
 
 def by_user(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, dict[str, object]]]:
     """Per user and domain, without macro-F1, which means nothing for a few labels."""
-    found: dict[str, dict[str, dict[str, object]]] = {}
+    judged = list(judged)
+    found, name = dict[str, dict[str, dict[str, object]]](), _domain_name(judged)
     for user, answers in _grouped(judged, lambda answer: answer.user).items():
         found[user] = {
-            domain: {"questions": len(own), "base": _metrics(own, "base"), "final": _metrics(own, "final")}
-            for domain, own in _grouped(answers, lambda answer: answer.domain).items()
+            domain: {"questions": len(own), "base": _metrics(own, "base"), "final": _metrics(own, "final")} for domain, own in _grouped(answers, name).items()
         }
     return found
 
@@ -96,6 +100,11 @@ def _f1(given_and_gold: Iterable[tuple[bool, bool]]) -> float:
 
 def _metrics(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
     return dict(metrics(judged[0].task, [answer.pair(side) for answer in judged]))
+
+
+def _domain_name(judged: Iterable[ScoredAnswer]) -> Callable[[ScoredAnswer], str]:
+    tasks = Counter(domain for domain, _ in {(answer.domain, answer.task) for answer in judged})
+    return lambda answer: answer.domain if tasks[answer.domain] == 1 else f"{answer.domain}/{answer.task}"
 
 
 def _grouped(judged: Iterable[ScoredAnswer], name: Callable[[ScoredAnswer], str]) -> Mapping[str, list[ScoredAnswer]]:

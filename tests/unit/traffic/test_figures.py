@@ -45,6 +45,16 @@ def test_base_and_final_answers_are_measured_side_by_side() -> None:
     assert set(by_user([*labels, *ratings, *texts])["ann"]) == {"tag", "stars", "note"}
 
 
+def test_a_domain_with_several_tasks_is_split() -> None:
+    judged = [_judged("ann", 0, "5", "4", "5", STARS), _judged("ann", 1, "so good", "so", "so good"), _judged("ann", 2, "a", "a", "b", ("a", "b"))]
+    assert {name: figures["metric"] for name, figures in by_domain(judged).items()} == {
+        "note/label": "accuracy",
+        "note/rating": "rating_score",
+        "note/text": "style_f1",
+    }
+    assert set(by_user(judged)["ann"]) == {"note/label", "note/rating", "note/text"}
+
+
 def test_a_question_without_truth_is_not_judged() -> None:
     asked = question("ann", 0)
     assert ScoredAnswer.of(asked, response_to(asked.query)) is None
