@@ -188,7 +188,7 @@ class ReplayScript:
     @property
     def expected_in_log(self) -> int:
         """Expected number of interactions in the topic at the end: the history, and the users' texts that come back as feedback."""
-        return self.interactions + sum(any(map(truth_of, question.feedback)) for question in self.questions)
+        return self.interactions + sum(truth_of(feedback) is not None for question in self.questions for feedback in question.feedback)
 
 
 def _write(history: IO[bytes], interaction: Interaction) -> None:

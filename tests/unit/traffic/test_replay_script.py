@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -24,6 +26,13 @@ def test_every_paper_is_either_history_or_feedback(tmp_path: Path) -> None:
     with ReplayScript.read(_papers(tmp_path), "t", None) as script:
         assert (script.interactions, len(script.questions), script.expected_in_log) == (6, 9, 15)
         assert list(script.history()) == list(script.history()) == interactions(_papers(tmp_path).steps("t"))
+
+
+def test_each_feedback_with_a_text_is_expected_in_the_log(tmp_path: Path) -> None:
+    with ReplayScript.read(_papers(tmp_path), "t", None) as script:
+        (first, *others), interactions = script.questions, script.interactions
+        twice = replace(first, feedback=(*first.feedback, first.feedback[0].model_copy(update={"feedback_id": UUID(int=1)})))
+        assert replace(script, questions=(twice, *others)).expected_in_log == interactions + 10
 
 
 def test_a_wave_holds_one_question_of_each_user_and_the_earlier_first(tmp_path: Path) -> None:
