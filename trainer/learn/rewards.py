@@ -104,10 +104,10 @@ def guard_of(answer: str, case: QueryCase) -> RewardGuard | None:
 
 def flatters(answer: str, case: QueryCase) -> bool:
     """Whether the answer praises its reader or talks about itself, in words that neither the user nor the query uses."""
-    phrases = [match.group().casefold() for match in _META.finditer(answer)]
+    phrases = [match.group() for match in _META.finditer(folded(answer))]
     if not phrases:
         return False
-    own = " ".join((case.query.text, case.truth, *(item.response for item in case.items))).casefold()
+    own = folded(" ".join((case.query.text, case.truth, *(item.response for item in case.items))))
     return any(phrase not in own for phrase in phrases)
 
 

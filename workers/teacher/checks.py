@@ -72,7 +72,7 @@ def first_flaw(rewrite: Rewrite, outcome: Outcome, length: ReasoningLength) -> R
         return RejectionReason.TOO_LONG
     if WELL_KNOWN_MARKS.found_in(rewrite.reasoning):
         return RejectionReason.TAGGED
-    if _GIVEN.search(rewrite.reasoning):
+    if _GIVEN.search(normalized(rewrite.reasoning)):
         return RejectionReason.TRUTH_GIVEN
     return RejectionReason.TRUTH_QUOTED if _quotes_the_truth(rewrite.reasoning, outcome) else None
 

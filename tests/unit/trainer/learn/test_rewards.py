@@ -58,6 +58,7 @@ def test_an_item_about_the_same_text_may_be_repeated() -> None:
     [
         "Here is your new headline: harbour bakery wins!!",
         "harbour bakery wins!! just as you like it",
+        "harbour bakery wins!! just as\u00a0you li\u200bke it",
         "Great question! harbour bakery wins",
         "harbour bakery wins, written especially for you",
         "harbour bakery wins!! in your usual style",

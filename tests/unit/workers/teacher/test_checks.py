@@ -39,6 +39,11 @@ def test_a_trace_may_quote_the_models_prompt(outcome: Outcome) -> None:
     assert first_flaw(Rewrite(f"They wrote {LONG}", LONG), outcome, LENGTH) is None
 
 
+@pytest.mark.parametrize("words", ["the truth", "the\u00a0truth", "ground  truth", "the cor\u00adrect answer"])
+def test_a_trace_that_mentions_a_given_truth_is_found_in_any_spacing(words: str) -> None:
+    assert first_flaw(Rewrite(f"They write like {words}", LONG), ASKED, LENGTH) is RejectionReason.TRUTH_GIVEN
+
+
 def test_a_trace_may_name_a_short_text_or_an_option() -> None:
     short, tag = make_outcome(options=(), truth="ships again"), make_outcome(options=(LONG, "b"), truth=LONG)
     assert first_flaw(Rewrite("They say ships again", "ships again"), short, LENGTH) is None
