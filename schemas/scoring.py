@@ -22,7 +22,7 @@ from functools import cache
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
-from schemas.sameness import is_blank, normalized
+from schemas.sameness import is_blank, normalized, visible
 from schemas.tasks import STARS, Task, option_of
 from schemas.words import tokens_of, words_of
 
@@ -112,7 +112,8 @@ def style_f1(answer: str, truth: str) -> float:
 
 
 def rouge(answer: str, truth: str) -> tuple[float, float]:
-    """ROUGE-1 and sentence-level ROUGE-L, F-measure, without stemming: LaMP-5's and LaMP-7's metrics, exactly as rouge_score 0.1.2 computes them.
+    """ROUGE-1 and sentence-level ROUGE-L, F-measure, without stemming: LaMP-5's and LaMP-7's metrics, exactly as rouge_score 0.1.2 computes them
+    for the texts as their readers see them: so `café` composed and decomposed are the same.
 
     The library's own table for ROUGE-L takes a minute and 2 GB for the longest texts.
     """
@@ -178,4 +179,4 @@ def _f_measure(shared: int, predicted: Sequence[str], gold: Sequence[str]) -> fl
 def _rouge_tokenizer() -> Tokenize:
     from rouge_score.tokenize import tokenize  # not `rouge_score.tokenizers`, which imports nltk for seconds
 
-    return lambda text: list(tokenize(text, stemmer=None))
+    return lambda text: list(tokenize(visible(text), stemmer=None))

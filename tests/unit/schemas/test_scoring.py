@@ -170,6 +170,10 @@ def test_rouge_applies_to_truths_with_words_that_it_sees(truth: str, applies: bo
     assert rouge_applies(truth) is applies
 
 
+def test_rouge_is_that_of_the_texts_as_they_are_seen() -> None:
+    assert rouge("de\u0301ja\u0300 vu au cafe\u0301", "déjà vu au café") == (1.0, 1.0) == rouge("co\u00adope\u200brate", "cooperate")
+
+
 def test_rouge_is_reported_over_the_pairs_that_it_applies_to() -> None:
     latin, hebrew = Pair("so good", "so good"), Pair(HEBREW, HEBREW)
     assert metrics(Task.TEXT, [latin, hebrew]) == {"style_f1": 1.0, "rouge_1": 1.0, "rouge_l": 1.0, "rouge_pairs": 1}
