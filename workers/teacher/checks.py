@@ -12,7 +12,7 @@ import sys
 from typing import NamedTuple, Self
 
 from infra.settings.models import TeacherSettings
-from schemas import control_marks, eligibility, sameness
+from schemas import control_marks, eligibility, sameness, words
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out
@@ -22,8 +22,8 @@ from schemas.sameness import folded, normalized
 from schemas.tasks import Task, choose_option
 from workers.teacher.reasoning_teacher import RejectionReason, best_example, truth_of
 
-#: A truth up to this length, about three words, may occur in a trace by chance.
-CHANCE_CHARS = 24
+#: A truth up to this length, about three words, may occur in a trace by chance. In scripts without blanks three words have about eight characters.
+CHANCE_CHARS, CHANCE_UNITS = 24, 8
 
 _GIVEN = re.compile(
     r"""
@@ -79,7 +79,7 @@ def first_flaw(rewrite: Rewrite, outcome: Outcome, length: ReasoningLength) -> R
 
 def checks_digest(length: ReasoningLength) -> str:
     """sha256 over the source of the checks and the limits: trajectories with the same digest passed the same checks."""
-    source = "\n".join(map(inspect.getsource, (eligibility, control_marks, sameness, sys.modules[__name__])))
+    source = "\n".join(map(inspect.getsource, (eligibility, control_marks, sameness, words, sys.modules[__name__])))
     return hashlib.sha256(f"{tuple(length)}\n{source}".encode()).hexdigest()
 
 
@@ -92,7 +92,11 @@ def _gives_the_truth(answer: str, outcome: Outcome) -> bool:
 def _quotes_the_truth(reasoning: str, outcome: Outcome) -> bool:
     """Whether the trace contains a whole longer truth that is not in the model's prompt."""
     draft, truth = outcome.response.context.draft, folded(truth_of(outcome))
-    if draft.query.task is not Task.TEXT or len(truth) <= CHANCE_CHARS or truth not in folded(reasoning):
+    if draft.query.task is not Task.TEXT or _may_be_chance(truth) or truth not in folded(reasoning):
         return False
     example = best_example(outcome)
     return not any(truth in folded(text) for text in (draft.query.text, draft.answer, example.content, example.response))
+
+
+def _may_be_chance(truth: str) -> bool:
+    return len(truth) <= CHANCE_CHARS and len(words.words_of(truth)) <= CHANCE_UNITS

@@ -44,6 +44,12 @@ def test_a_trace_that_mentions_a_given_truth_is_found_in_any_spacing(words: str)
     assert first_flaw(Rewrite(f"They write like {words}", LONG), ASKED, LENGTH) is RejectionReason.TRUTH_GIVEN
 
 
+@pytest.mark.parametrize(("truth", "flaw"), [("故宫一日游", None), ("今天去了北京的故宫博物院", RejectionReason.TRUTH_QUOTED)])
+def test_a_longer_truth_of_a_script_without_blanks_may_not_be_quoted(truth: str, flaw: RejectionReason | None) -> None:
+    outcome = make_outcome(options=(), text="写一个标题", draft="北京", content="旧文", shown="我的狗", truth=truth)
+    assert first_flaw(Rewrite(f"他喜欢这样写：{truth}，所以照写", truth), outcome, LENGTH) is flaw
+
+
 def test_a_trace_may_name_a_short_text_or_an_option() -> None:
     short, tag = make_outcome(options=(), truth="ships again"), make_outcome(options=(LONG, "b"), truth=LONG)
     assert first_flaw(Rewrite("They say ships again", "ships again"), short, LENGTH) is None
