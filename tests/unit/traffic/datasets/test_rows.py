@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -93,5 +94,5 @@ def test_every_id_becomes_an_identifier_and_always_the_same_one(raw: str) -> Non
 
 
 def test_a_number_of_any_size_is_a_text_or_refused(tmp_path: Path) -> None:
-    rows = [{"number": 10**4000}, {"number": 1e308}, {"number": -5}]
+    rows: list[dict[str, Any]] = [{"number": 10**4000}, {"number": 1e308}, {"number": -5}]
     assert [len(row.text("number")) for row in json_lines(DataFile(write_jsonl(tmp_path / "numbers.jsonl", rows)))] == [4001, 6, 2]
