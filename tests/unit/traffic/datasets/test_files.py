@@ -23,6 +23,10 @@ PAPERS = [paper("Ann", number, f"2007-01-0{number}") for number in (1, 2, 3)]
 TEXT = "".join(json.dumps(row) + "\n" for row in PAPERS).encode()
 
 
+def _gzip(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)  # the same bytes in each process: they are part of a test's name
+
+
 def _refusal(path: Path) -> str:
     with pytest.raises(BadData) as caught:
         list(open_dataset(path).steps("t"))
@@ -38,8 +42,8 @@ def _refusal(path: Path) -> str:
         ("papers.jsonl", TEXT.rstrip()),
         ("papers.jsonl", b"\n \n" + TEXT + b"\r\n"),
         ("papers.txt", TEXT),
-        ("papers.JSONL.GZ", gzip.compress(TEXT)),
-        ("papers.jsonl.gz", gzip.compress(b"\xef\xbb\xbf" + TEXT[:50]) + gzip.compress(TEXT[50:])),
+        ("papers.JSONL.GZ", _gzip(TEXT)),
+        ("papers.jsonl.gz", _gzip(b"\xef\xbb\xbf" + TEXT[:50]) + _gzip(TEXT[50:])),
         ("papers.jsonl", TEXT.replace(b"Abstract", "\u2028\u0085A\U0001f600".encode())),
     ],
     ids=["BOM", "CRLF", "no last line end", "blank lines", "another ending", "gzip", "gzip of two members", "Unicode line separators"],
@@ -53,19 +57,19 @@ def test_the_same_text_in_another_form_is_read(tmp_path: Path, name: str, conten
 def test_csv_and_lamp_files_may_be_compressed_and_have_a_byte_order_mark(tmp_path: Path) -> None:
     films = {"movies": "movieId,title,genres\n1,Up,Drama\n", "ratings": "userId,movieId,rating,timestamp\n7,1,4,1\n", "tags": "userId,movieId,tag,timestamp\n"}
     for name, text in films.items():
-        (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()))
+        (tmp_path / f"{name}.csv.gz").write_bytes(_gzip(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()))
     assert [step.content for step in interactions(open_dataset(tmp_path).steps("t"))] == ["Up. Drama"]
     row = {"id": "1", "input": "Generate a title. paper: A", "profile": [{"id": "2", "title": "T", "abstract": "B"}]}
     folder = write_lamp(tmp_path / "lamp", [row], "LaMP_5", {"1": "x"})
     for path in list(folder.iterdir()):
-        path.with_name(path.name + ".gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + path.read_bytes()))
+        path.with_name(path.name + ".gz").write_bytes(_gzip(b"\xef\xbb\xbf" + path.read_bytes()))
         path.unlink()
     assert [question.truth for question in questions(open_dataset(folder).steps("t"))] == ["x"]
 
 
 def _zip(content: bytes) -> bytes:
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
-        archive.writestr("papers.jsonl", content)
+        archive.writestr(zipfile.ZipInfo("papers.jsonl"), content)
     return packed.getvalue()
 
 
@@ -83,19 +87,19 @@ def _tar(content: bytes) -> bytes:
         ("papers.jsonl", TEXT.decode().encode("utf-16"), "the content is UTF-16; expected UTF-8 text"),
         ("papers.jsonl", TEXT.decode().encode("utf-16-le"), "begins with NUL bytes, as UTF-16 does"),
         ("papers.jsonl", TEXT.decode().encode("utf-32"), "the content is UTF-32"),
-        ("papers.jsonl", gzip.compress(TEXT), "the content is gzip-compressed; rename it to papers.jsonl.gz"),
+        ("papers.jsonl", _gzip(TEXT), "the content is gzip-compressed; rename it to papers.jsonl.gz"),
         ("papers.jsonl.gz", TEXT, "the name ends in .gz, but the content is not gzip-compressed"),
-        ("papers.jsonl.gz", gzip.compress(gzip.compress(TEXT)), "compressed twice"),
-        ("papers.jsonl.gz", gzip.compress(TEXT)[:-12], "cannot be read: Compressed file ended"),
-        ("papers.jsonl.gz", gzip.compress(TEXT)[:-8] + b"\0" * 8, "cannot be read: CRC check failed"),
-        ("papers.jsonl.gz", gzip.compress(TEXT)[:30] + b"\xff" * 40, "cannot be read: "),
-        ("papers.jsonl.gz", gzip.compress(_tar(TEXT)), "the content is a tar archive"),
+        ("papers.jsonl.gz", _gzip(_gzip(TEXT)), "compressed twice"),
+        ("papers.jsonl.gz", _gzip(TEXT)[:-12], "cannot be read: Compressed file ended"),
+        ("papers.jsonl.gz", _gzip(TEXT)[:-8] + b"\0" * 8, "cannot be read: CRC check failed"),
+        ("papers.jsonl.gz", _gzip(TEXT)[:30] + b"\xff" * 40, "cannot be read: "),
+        ("papers.jsonl.gz", _gzip(_tar(TEXT)), "the content is a tar archive"),
         ("papers.jsonl", _tar(TEXT), "the content is a tar archive; unpack it"),
         ("papers.jsonl", _zip(TEXT), "the content is a zip archive"),
         ("papers.jsonl.xz", lzma.compress(TEXT), "the content is xz-compressed"),
         ("papers.jsonl.bz2", bz2.compress(TEXT), "the content is bzip2-compressed"),
         ("papers.jsonl", b"", "empty; expected rows"),
-        ("papers.jsonl.gz", gzip.compress(b" \n"), "empty; expected rows"),
+        ("papers.jsonl.gz", _gzip(b" \n"), "empty; expected rows"),
         ("papers.jsonl", TEXT.replace(b"\n", b"\r"), ":1: not JSON: Extra data: character 109; expected one object a line; a line ends with a line feed"),
         ("papers.jsonl", TEXT + b"[" * 100_000, ":4: not JSON: nested too deeply"),
         ("papers.jsonl", b'{"a":' * 100_000, ":1: not JSON: nested too deeply"),
