@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_500_seeds_lose_nothing_and_answer_nothing_twice() -> None:

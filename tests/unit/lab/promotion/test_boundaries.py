@@ -24,6 +24,7 @@ def test_few_kills_are_spread_over_all_boundaries_and_many_add_second_kills() ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_promoter_ends_like_one_without_kills(tmp_path: Path) -> None:
     report = run_boundaries(load(), tmp_path, 12, (GOOD, ROLLBACK))
     assert report["anomalies"] == [] and report["kills"] == {"promoter": 12}
