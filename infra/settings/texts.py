@@ -141,7 +141,7 @@ def broker_password(secret: SecretStr) -> SecretStr:
 
 def name(text: str, without: str = "") -> str:
     """One line without control characters and without the characters of `without`."""
-    if not text.strip() or text != text.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+    if not text.strip() or text != text.strip() or _is_not_one_line(text):
         raise ValueError("must be a name of one line, without blanks around it")
     if found := [c for c in without if c in text]:
         raise ValueError(f"must not hold {' '.join(found)}")
@@ -158,7 +158,7 @@ def record_place(text: str) -> str:
 
 def absolute_path(path: Path) -> Path:
     """Any path that programs can open and print in one line."""
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in str(path)):
+    if _is_not_one_line(str(path)):
         raise ValueError("has a control character, or is not UTF-8: rename that folder or choose another")
     return path
 
@@ -256,9 +256,14 @@ def _is_server(address: str) -> bool:
     return True
 
 
+def _is_not_one_line(text: str) -> bool:
+    """Whether it holds a control character, or half of a surrogate pair, which stands for a byte that is not UTF-8."""
+    return any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+
+
 def _sasl_problem(text: str) -> str | None:
     if not text:
         return "is empty"
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+    if _is_not_one_line(text):
         return "has a line end, another control character or an undecodable byte inside: write it in one line of UTF-8"
     return None
