@@ -67,7 +67,9 @@ def dead_letters(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterato
     topic = f"d{uuid.uuid4().hex[:10]}"
     names = [topic, dead_letter_topic(topic)]
     client = admin(settings)
-    client.create_topics({name: {"num_partitions": 2, "replication_factor": 1} for name in names})
+    # The records have old timestamps: with the broker's retention of seven days its cleaner deletes them while a test runs.
+    configs = {"retention.ms": "-1"}
+    client.create_topics({name: {"num_partitions": 2, "replication_factor": 1, "configs": configs} for name in names})
     client.wait_for_topics(names)
     yield DeadLetterTopic(settings, topic)
     client.delete_topics(names)

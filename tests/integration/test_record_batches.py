@@ -139,7 +139,7 @@ def round_of(codec: str, number: int, client: StreamsClient, sent: Sent) -> None
     for topic, of_topic in messages.items():
         client.send(topic, *of_topic)
         sent.messages[topic] += of_topic
-    original = ConsumedRecord(QUERIES.name, 0, number, 1_790_000_000_000 + number, b"k", b"not JSON", (("n", codec.encode()),))
+    original = ConsumedRecord(QUERIES.name, 0, number, int(time.time() * 1000), b"k", b"not JSON", (("n", codec.encode()),))
     written = dead_letter(original, "retouch-base", ValueError("bad shape"))
     client._producer.send(written.topic, key=written.key, value=written.value, headers=written.headers, partition=0).get(timeout=WAIT_S)
 
