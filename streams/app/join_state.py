@@ -1,11 +1,11 @@
-"""The state of the outcome join: a response that waits for feedback, feedback that waits for its response, and which feedback was joined.
+"""The state of the outcome join: a response that waits for feedback, feedback that waits for its response, and the fingerprints of feedback.
 
 Entries are bytes, so the state is a plain mapping and the changelog topic holds the same bytes: the arrival time, the partition whose changelog
-keeps the entry, and the records. A response stays after its first join, because a user may give feedback again. Of joined feedback only id and digest
-stay, to recognize conflicts.
+keeps the entry, and the records. A response stays after its first join, because a user may give feedback again. The fingerprint of accepted feedback
+stays too, whatever query it belongs to, to recognize conflicts.
 
-Keys hold tenant, user and query id, so two users' queries with one id are two queries. Entries of earlier versions have keys of the query id alone. They
-stay under their keys until they expire.
+Keys hold tenant, user and the id of query or feedback, so two users' queries with one id are two queries. Entries of earlier versions have keys of the
+query id alone. They stay under their keys until they expire.
 """
 
 from __future__ import annotations
@@ -27,10 +27,6 @@ from schemas.topics import JOIN_STATE_CHANGELOG
 _ENTRY = struct.Struct(">qi")  # arrived, milliseconds since 1970; partition
 
 
-#: Joined feedback remembered for each query.
-JOINED = 100
-
-
 class _Kind(NamedTuple):
     """A kind of entry. Keys of earlier versions have `earlier_prefix` and the query id alone; earlier versions have no entries of kinds without `message`."""
 
@@ -39,7 +35,7 @@ class _Kind(NamedTuple):
     message: type[Response] | type[Feedback] | None = None
 
 
-_RESPONSE, _FEEDBACK, _JOINED = _Kind(b"R", b"r", Response), _Kind(b"F", b"f", Feedback), _Kind(b"J")
+_RESPONSE, _FEEDBACK, _FINGERPRINT = _Kind(b"R", b"r", Response), _Kind(b"F", b"f", Feedback), _Kind(b"J")
 
 
 @dataclass(frozen=True)
@@ -81,17 +77,14 @@ class JoinState:
     def drop_feedback(self, query: MessageIdentity, pending: PendingRecords) -> None:
         self._drop(self._key(_FEEDBACK, query), pending.partition)
 
-    def put_joined(self, query: MessageIdentity, record: ConsumedRecord, feedback: Feedback, since_ms: int) -> None:
-        """Remember joined feedback, the last JOINED of each query. Raises IdConflict if feedback with its id and other content was joined."""
-        earlier = self._find(_JOINED, query) or PendingRecords(since_ms, record.partition, ())
-        id, digest = feedback.feedback_id.bytes, feedback.content_digest()
-        for joined in earlier.records:
-            if joined.key == id:
-                if joined.value != digest:
-                    raise IdConflict(joined.source)
-                return
-        stub = dataclasses.replace(record, key=id, value=digest, headers=())
-        self._put(self._key(_JOINED, query), dataclasses.replace(earlier, records=(*earlier.records, stub)[-JOINED:]))
+    def remember(self, record: ConsumedRecord, feedback: Feedback, since_ms: int) -> None:
+        """Remember the fingerprint of feedback. Raises IdConflict if earlier feedback has its identity and other content."""
+        digest, earlier = feedback.content_digest(), self._find(_FINGERPRINT, feedback.identity)
+        if earlier is None:
+            stub = dataclasses.replace(record, key=None, value=digest, headers=())
+            self._put(self._key(_FINGERPRINT, feedback.identity), PendingRecords(since_ms, record.partition, (stub,)))
+        elif earlier.records[0].value != digest:
+            raise IdConflict(earlier.records[0].source)
 
     def expire(self, before_ms: int, assigned: set[int]) -> Iterator[PendingRecords]:
         """Drop records older than `before_ms`. Yields the dropped feedback of `assigned`, the partitions of this process.
@@ -116,17 +109,17 @@ class JoinState:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _find(self, kind: _Kind, query: MessageIdentity) -> PendingRecords | None:
-        entry = self._entries.get(self._key(kind, query))
+    def _find(self, kind: _Kind, identity: MessageIdentity) -> PendingRecords | None:
+        entry = self._entries.get(self._key(kind, identity))
         return PendingRecords.from_bytes(entry) if entry else None
 
-    def _key(self, kind: _Kind, query: MessageIdentity) -> bytes:
+    def _key(self, kind: _Kind, identity: MessageIdentity) -> bytes:
         """The key of this user's entry of an earlier version if there is one, else the present key."""
-        earlier = kind.earlier_prefix + query.id.bytes
+        earlier = kind.earlier_prefix + identity.id.bytes
         entry = self._entries.get(earlier) if kind.message else None
-        if entry and kind.message and PendingRecords.from_bytes(entry).records[0].read(kind.message)[0].key == query.key:
+        if entry and kind.message and PendingRecords.from_bytes(entry).records[0].read(kind.message)[0].key == identity.key:
             return earlier
-        return kind.prefix + query.id.bytes + query.key
+        return kind.prefix + identity.id.bytes + identity.key
 
     def _put(self, key: bytes, pending: PendingRecords) -> None:
         entry = self._entries[key] = pending.to_bytes()

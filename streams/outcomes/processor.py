@@ -2,13 +2,15 @@
 
 Both topics have the user as key and equally many partitions, so both records of a join reach the same process. One stream reads both topics record
 by record, so two records cannot miss each other. Every id is derived: joining again after a restart repeats a record and adds none. A conflict
-becomes a dead letter: a response to another query under the same query id, or other feedback under the same feedback id.
+becomes a dead letter: a response to another query under the same query id, or other feedback under the same feedback id, such as feedback to
+another query.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from infra.errors import PoisonMessage
 from schemas.dead_letters import dead_letter
@@ -51,10 +53,7 @@ class OutcomesProcessor:
         """The outcomes and interactions of each record in turn, dead letters for records that cannot be joined, and then the state's changelog."""
         produced: list[ProducedRecord] = []
         for record in records:
-            try:
-                produced += self._on_response(record) if record.topic == RESPONSES.name else self._on_feedback(record)
-            except (Malformed, IdConflict, PoisonMessage) as error:
-                produced.append(dead_letter(record, GROUP, error))
+            produced += or_dead_letter(record, partial(self._on_response if record.topic == RESPONSES.name else self._on_feedback, record))
         produced += self._expire()
         return produced + self._state.take_changes()
 
@@ -72,25 +71,31 @@ class OutcomesProcessor:
         if pending is None:
             return []
         self._state.drop_feedback(query, pending)
-        return [produced for feedback in pending.records for produced in self._join(query, record, feedback, feedback.read(Feedback)[0])]
+        return [produced for feedback in pending.records for produced in or_dead_letter(feedback, partial(self._join, record, feedback))]
 
     def _on_feedback(self, record: ConsumedRecord) -> list[ProducedRecord]:
         feedback, _ = record.read(Feedback)
         query = MessageIdentity(feedback.key, feedback.query_id)
         response = self._state.response(query)
         if response is not None:
-            return self._join(query, response.records[0], record, feedback)
+            return self._join(response.records[0], record)
         earlier = self._state.feedback(query)
         pending = self._pending(record) if earlier is None else PendingRecords(earlier.since_ms, earlier.partition, with_record(earlier.records, record))
         if len(pending.records) > PENDING_FEEDBACK or len(pending.to_bytes()) > PENDING_BYTES:
             raise PoisonMessage("too much feedback waits for the response to its query")
+        self._remember(record, feedback)
         self._state.put_feedback(query, pending)
         return []
 
-    def _join(self, query: MessageIdentity, response: ConsumedRecord, record: ConsumedRecord, feedback: Feedback) -> list[ProducedRecord]:
+    def _join(self, response: ConsumedRecord, feedback: ConsumedRecord) -> list[ProducedRecord]:
         """A repeat of joined feedback is joined again: after a crash it is unknown whether its outcome was written."""
-        self._state.put_joined(query, record, feedback, round(self._now() * 1000))
-        return join(response, record)
+        produced = join(response, feedback)
+        self._remember(feedback, feedback.read(Feedback)[0])
+        return produced
+
+    def _remember(self, record: ConsumedRecord, feedback: Feedback) -> None:
+        """Raises IdConflict. Feedback that becomes a dead letter is not remembered: its producer may send it again, corrected."""
+        self._state.remember(record, feedback, round(self._now() * 1000))
 
     def _expire(self) -> list[ProducedRecord]:
         """Dead letters for feedback whose response did not come. Reads the whole state, so it runs once a minute at most."""
@@ -106,23 +111,24 @@ class OutcomesProcessor:
         return PendingRecords(round(self._now() * 1000), record.partition, (record,))
 
 
-def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> list[ProducedRecord]:
-    """The outcome and, if the user wrote something, the interaction. A dead letter if the feedback is not by the query's user.
-
-    Both records are readable. The output continues the query's trace.
-    """
-    response, envelope = response_record.read(Response)
-    feedback, _ = feedback_record.read(Feedback)
-    if (feedback.tenant, feedback.user) != user_of(response):
-        return [dead_letter(feedback_record, GROUP, PoisonMessage("its tenant or user is not that of its query"))]
-    outcome = Outcome.joined(response, feedback)
+def or_dead_letter(record: ConsumedRecord, handle: Callable[[], list[ProducedRecord]]) -> list[ProducedRecord]:
+    """What `handle` makes of `record`, or its dead letter."""
     try:
-        produced = [output(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
-        interaction = interaction_from_feedback(response, feedback)
-        if interaction is not None:
-            produced.append(output(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
-    except PoisonMessage as error:
-        return [dead_letter(feedback_record, GROUP, error)]
+        return handle()
+    except (Malformed, IdConflict, PoisonMessage) as error:
+        return [dead_letter(record, GROUP, error)]
+
+
+def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> list[ProducedRecord]:
+    """The outcome and, if the user wrote something, the interaction. Both records are readable and of one user. The output continues the query's trace.
+
+    Raises PoisonMessage if a message is larger than its topic's limit.
+    """
+    (response, envelope), (feedback, _) = response_record.read(Response), feedback_record.read(Feedback)
+    outcome, interaction = Outcome.joined(response, feedback), interaction_from_feedback(response, feedback)
+    produced = [output(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
+    if interaction is not None:
+        produced.append(output(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
     return produced
 
 
@@ -144,12 +150,6 @@ def interaction_from_feedback(response: Response, feedback: Feedback) -> Interac
         occurred_at=max(feedback.occurred_at, query.asked_at),
         origin=Origin.FEEDBACK,
     )
-
-
-def user_of(response: Response) -> tuple[str, str]:
-    """Tenant and user of the query."""
-    query = response.context.draft.query
-    return query.tenant, query.user
 
 
 def with_record(pending: Sequence[ConsumedRecord], record: ConsumedRecord) -> tuple[ConsumedRecord, ...]:

@@ -197,12 +197,45 @@ async def test_other_words_under_the_id_of_earlier_feedback_are_dead_lettered(re
     assert is_id_conflict(letter.headers)
 
 
+@pytest.mark.parametrize("waiting", [False, True], ids=["joined", "waiting"])
+async def test_one_feedback_id_for_two_queries_is_a_conflict(waiting: bool) -> None:
+    join, asked, asked_again = Join(), query(), query()
+    said = feedback(asked)
+    under_its_id = said.model_copy(update={"query_id": asked_again.query_id})
+    records = [feedback_record(said, offset=4), feedback_record(under_its_id, offset=5)]
+    responses = [response_record(asked), response_record(asked_again, offset=1)]
+    produced = await join.handle(*(records + responses if waiting else responses + records))
+    assert sorted(topics(produced)) == ["feedback-dlt", "interactions", "outcomes"]
+    [letter] = [record for record in produced if record.topic == "feedback-dlt"]
+    assert is_id_conflict(letter.headers) and b"feedback/1/4" in dict(letter.headers)["kafka_dlt-exception-message"]
+
+
+async def test_two_users_feedback_with_one_id_is_no_conflict() -> None:
+    join, asked, theirs = Join(), query(), query(user="bob")
+    said = feedback(asked)
+    same_id = feedback(theirs).model_copy(update={"feedback_id": said.feedback_id})
+    records = [response_record(asked), response_record(theirs, offset=1), feedback_record(said), feedback_record(same_id, offset=1)]
+    assert sorted(topics(await join.handle(*records))) == ["interactions"] * 2 + ["outcomes"] * 2
+
+
 async def test_joined_feedback_is_remembered_in_little_space() -> None:
     join, question = Join(), query()
     many = [feedback_record(feedback(question, "x" * 30_000), offset=n) for n in range(300)]
     produced = await join.handle(response_record(question), *many)
     assert topics(produced).count("outcomes") == 300
-    assert sum(map(len, join.entries.values())) < 30_000
+    assert sum(map(len, join.entries.values())) < 300 * 200
+
+
+async def test_a_conflict_in_waiting_feedback_of_an_earlier_version() -> None:
+    """That version remembered feedback only after the join."""
+    join, asked, asked_again = Join(), query(), query()
+    said = feedback(asked)
+    for offset, question in enumerate((asked, asked_again)):
+        record = feedback_record(said.model_copy(update={"query_id": question.query_id}), offset=offset)
+        join.entries[b"f" + question.query_id.bytes] = PendingRecords(round(join.now * 1000), 1, (record,)).to_bytes()
+    assert topics(await join.handle(response_record(asked))) == ["outcomes", "interactions"]
+    [letter] = await join.handle(response_record(asked_again, offset=1))
+    assert letter.topic == "feedback-dlt" and is_id_conflict(letter.headers)
 
 
 async def test_entries_of_an_earlier_version_are_joined() -> None:
@@ -249,7 +282,7 @@ async def test_old_entries_of_unassigned_partitions_are_dropped_silently() -> No
 async def test_a_changelog_record_goes_to_the_partition_of_its_source() -> None:
     join, question = Join(), query()
     await join.handle(feedback_record(feedback(question), partition=0), response_record(question, partition=1))
-    assert [(record.partition, record.value is None) for record in join.changelog] == [(0, False), (1, False), (0, True), (0, False)]
+    assert [(record.partition, record.value is None) for record in join.changelog] == [(0, False), (0, False), (1, False), (0, True)]
 
 
 async def test_too_much_pending_feedback_is_dead_lettered() -> None:
