@@ -1,9 +1,9 @@
 """Collection: reads a run's records by offset ranges and builds a snapshot. The same ranges always give the same snapshot and digest.
 
 A range is [start, end) of one partition. `end` is the last stable offset when the run starts, so open transactions are left out.
-Records are de-duplicated by their ids within tenant and user and sorted by them, so neither the order of reading nor repeats matter. Conflicts are
-counted as `conflicting_id`; of conflicting records one is used, the same in every order of reading. `trainer.data.record_selection` chooses which
-records are used. `erasures` is read in the same way: users who requested erasure neither train nor judge.
+Records are de-duplicated by their ids within tenant and user and sorted by them, so neither the order of reading the partitions nor repeats matter. The
+first record of an id in the topic is used, as in every other reader. Later ones with other content are conflicts, counted as `conflicting_id`.
+`trainer.data.record_selection` chooses which records are used. `erasures` is read in the same way: users who requested erasure neither train nor judge.
 Malformed records have their own dead-letter path and are only counted here.
 A summary of a record takes some 500 bytes. Messages are dropped as soon as they are summarized; their texts are in the spool.
 """
@@ -33,7 +33,7 @@ from schemas.outcomes import Outcome
 from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES, Topic
 from schemas.trajectories import Trajectory
 from trainer.data.query_cases import SftExample, case_of, sft_example_key, sft_example_of
-from trainer.data.record_selection import TOPIC, RecordSummary, RowKind, select_records
+from trainer.data.record_selection import TOPIC, Position, RecordSummary, RowKind, select_records
 from trainer.data.snapshot import Ranges, Snapshot, SnapshotRow, canonical, ranges_json
 from trainer.data.text_spool import TextSpool
 from trainer.folders import snapshots_dir
@@ -91,7 +91,7 @@ def assemble(
     parent_ranges: Ranges | None = None,
     directory: Path | None = None,
 ) -> Snapshot:
-    """De-duplicate, sort and select the records: in any order they give the same snapshot. `directory` is for the spool."""
+    """De-duplicate, sort and select the records: in any order of their partitions they give the same snapshot. `directory` is for the spool."""
     collected = CollectedRecords(parent_ranges or {}, directory)
     for record in records:
         collected.add(record)
@@ -148,7 +148,6 @@ class CollectedRecords:
         self.counts: Counter[str] = Counter(dict.fromkeys(TOPIC.values(), 0))
         self.spool = TextSpool(directory)
         self._parent_ranges = parent_ranges
-        self._conflicting: dict[CollectedIdentity, set[bytes]] = {}  # the contents of ids that have more than one
 
     def add(self, record: Any) -> None:
         self.counts[f"{record.topic}.read"] += 1
@@ -162,32 +161,23 @@ class CollectedRecords:
             self.counts[f"{record.topic}.malformed"] += 1
         else:
             start, end = self._parent_ranges.get(record.topic, {}).get(record.partition, (0, 0))
-            self._add_message(message, is_old=start <= record.offset < end)
+            self._add_message(message, (record.partition, record.offset), is_old=start <= record.offset < end)
 
-    def _add_message(self, message: Outcome | Trajectory, is_old: bool) -> None:
-        """Keep the first in text order of the records with the same id: a repeat may differ in a measured millisecond. If one is old, all are."""
-        text, kind = canonical(message), RowKind.OUTCOME if isinstance(message, Outcome) else RowKind.TRAJECTORY
-        identity = message.identity
-        key = CollectedIdentity(kind, sys.intern(identity.key.decode()), identity.id.bytes)
+    def _add_message(self, message: Outcome | Trajectory, position: Position, is_old: bool) -> None:
+        """Keep the first of the records with one identity. If one of them is old, all are. A key is in one partition, so its records come in order."""
+        kind = RowKind.OUTCOME if isinstance(message, Outcome) else RowKind.TRAJECTORY
+        key = CollectedIdentity(kind, sys.intern(message.key.decode()), message.identity.id.bytes)
         earlier = self.summaries.get(key)
         if earlier is None:
             self.counts[TOPIC[kind]] += 1
-        else:
-            is_old = is_old or earlier.is_old
-            self._compare(key, earlier, message.content_digest())
-            if self.spool.get(earlier.span) <= text:
-                self.summaries[key] = earlier._replace(is_old=is_old)
-                return
-        self.summaries[key] = self._summary(message, key, text, is_old)
-
-    def _compare(self, key: CollectedIdentity, earlier: RecordSummary, content: bytes) -> None:
-        if content == earlier.content and key not in self._conflicting:
+            self.summaries[key] = self._summary(message, key, position, is_old)
             return
-        contents = self._conflicting.setdefault(key, {earlier.content})
-        self.counts[f"{TOPIC[earlier.kind]}.conflicting_id"] += content not in contents
-        contents.add(content)
+        if message.content_digest() != earlier.content:
+            self.counts[f"{TOPIC[kind]}.conflicting_id"] += 1
+        is_old = is_old or earlier.is_old
+        self.summaries[key] = earlier._replace(is_old=is_old) if earlier.position <= position else self._summary(message, key, position, is_old)
 
-    def _summary(self, message: Outcome | Trajectory, key: CollectedIdentity, text: bytes, is_old: bool) -> RecordSummary:
+    def _summary(self, message: Outcome | Trajectory, key: CollectedIdentity, position: Position, is_old: bool) -> RecordSummary:
         outcome = message if isinstance(message, Outcome) else message.outcome
         usable = case_of(message) if isinstance(message, Outcome) else sft_example_of(message)
         context = outcome.response.context
@@ -203,7 +193,8 @@ class CollectedRecords:
             has_history=bool(context.items),
             is_old=is_old,
             ineligible=usable if isinstance(usable, Ineligible) else None,
-            span=self.spool.put(text),
+            span=self.spool.put(canonical(message)),
+            position=position,
             content=message.content_digest(),
         )
 

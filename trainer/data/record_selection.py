@@ -40,6 +40,10 @@ class RowKind(StrEnum):
 TOPIC = {RowKind.OUTCOME: OUTCOMES.name, RowKind.TRAJECTORY: TRAJECTORIES.name}
 
 
+#: Partition and offset of a record.
+Position = tuple[int, int]
+
+
 class RecordSummary(NamedTuple):
     """The part of a record that is kept in memory, some 500 bytes. Times are Unix seconds."""
 
@@ -54,6 +58,7 @@ class RecordSummary(NamedTuple):
     is_old: bool  # inside the parent's ranges
     ineligible: Ineligible | None
     span: TextSpan  # its text in the spool
+    position: Position = (0, 0)
     content: bytes = b""  # digest of what came from outside
 
 
