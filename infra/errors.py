@@ -23,9 +23,13 @@ class RetryLater(RetouchError):
         self.cause = cause or reason
 
 
-class DependencyBlocked(RetryLater):
-    """A dependency refuses every record until someone changes something, such as a key or an account. A try that ends like this does not count:
-    the record waits until the dependency works again, or until its own deadline."""
+class DependencyUnavailable(RetryLater):
+    """A dependency works for no record now, so the record is not at fault. A try that ends like this does not count: the record waits until the
+    dependency works again, or until its own deadline."""
+
+
+class DependencyBlocked(DependencyUnavailable):
+    """A dependency refuses every record until someone changes something, such as a key or an account."""
 
 
 class PoisonMessage(RetouchError):

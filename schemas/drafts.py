@@ -21,7 +21,7 @@ class Usage(Record):
 class FailureCause(StrEnum):
     """Why a call of an endpoint gave no answer. A closed set, for metrics, logs and `Draft.failure`."""
 
-    # The endpoint is away.
+    # The endpoint does not answer this prompt now.
     UNREACHABLE = "unreachable"  # no connection
     TIMEOUT = "timeout"
     DISCONNECTED = "disconnected"  # the connection broke during the answer

@@ -8,24 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from infra.errors import DependencyBlocked, RetryLater
+from infra.errors import DependencyBlocked, DependencyUnavailable, RetryLater
 from infra.telemetry.metrics import BREAKER_STATE, RetryReason
-
-
-@dataclass
-class BreakerCall:
-    """One call of a dependency. Failures of one `key` in a row count as one; each failure without a key counts."""
-
-    key: Hashable | None = None
 
 
 class CircuitBreaker:
     """Opens for `open_s` after `failures` failures in a row, or at once if the dependency refuses everything (DependencyBlocked).
 
-    Each failed trial doubles the pause, up to `longest_s`; a success closes it. With a key per user, one user whose calls always fail
-    does not open it for the others.
+    Each failed trial doubles the pause, up to `longest_s`; a success closes it. Failures of one key in a row count as one, each failure without a key counts:
+    with a key per user, one user whose calls always fail does not open it for the others.
 
     `call` is for callers that retry, `pause_left_s`, `failed` and `succeeded` are for callers that work without the dependency.
     `now` is a monotonic clock in seconds. With `endpoint`, its state is a metric.
@@ -38,7 +30,7 @@ class CircuitBreaker:
         self._endpoint = endpoint
         self._now = now
         self._failures: list[Hashable | None] = []  # keys of the failures in a row
-        self._is_blocked, self._why, self._cause = False, "", ""  # of the last failure
+        self._why, self._cause = "", ""  # of the last failure
         self._open_until: float | None = None
         self._has_trial = False
 
@@ -72,21 +64,19 @@ class CircuitBreaker:
         self._open_s = self._first_open_s
 
     @contextmanager
-    def call(self, key: Hashable | None = None) -> Iterator[BreakerCall]:
-        """Wraps one call. While the breaker is open it raises RetryLater without a call, or DependencyBlocked if a DependencyBlocked opened it;
-        `after_s` is the time to wait.
+    def call(self, key: Hashable | None = None) -> Iterator[None]:
+        """Wraps one call. While the breaker is open it raises DependencyUnavailable without a call; `after_s` is the time to wait.
 
-        RetryLater or TimeoutError from inside is a failure. Any other error is an answer of the dependency, so a success.
+        RetryLater or TimeoutError from inside is a failure. DependencyUnavailable is one that does not depend on `key`.
+        Any other error is an answer of the dependency, so a success.
         """
         is_trial = self._begin_trial()
-        call = BreakerCall(key)
         try:
-            yield call
+            yield
         except (RetryLater, TimeoutError) as error:
             if is_trial or not self.is_open:  # a call that began before the breaker opened does not lengthen the pause
-                self._is_blocked = isinstance(error, DependencyBlocked)
                 self._why, self._cause = str(error), getattr(error, "cause", "")
-                self.failed(call.key, opens=self._is_blocked)
+                self.failed(None if isinstance(error, DependencyUnavailable) else key, opens=isinstance(error, DependencyBlocked))
             raise
         except Exception:
             self.succeeded()
@@ -107,9 +97,8 @@ class CircuitBreaker:
         self._show(0.5)
         return True
 
-    def _rejection(self, after_s: float) -> RetryLater:
-        kind, what = (DependencyBlocked, "the endpoint refuses everything") if self._is_blocked else (RetryLater, "the endpoint failed too often")
-        return kind(f"{what}, calls to it pause: {self._why}", after_s, RetryReason.BREAKER, self._cause)
+    def _rejection(self, after_s: float) -> DependencyUnavailable:
+        return DependencyUnavailable(f"the endpoint does not work, calls to it pause: {self._why}", after_s, RetryReason.BREAKER, self._cause)
 
     def _show(self, state: float) -> None:
         if self._endpoint:

@@ -50,10 +50,10 @@ class BaseModelSettings(Section):
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     max_new_tokens: Positive = 64  # of one answer
     timeout_s: Seconds = 30.0  # of one call
-    attempts: Positive = 6  # tries for one query, with growing pauses; if all fail, the draft has the status `base_failed`
+    attempts: Positive = 6  # failures at one query while the endpoint answers others; then the draft has the status `base_failed`
     concurrency: Positive = 64  # calls at the same time
-    breaker_failures: Positive = 5  # users in a row whose calls fail that open the circuit breaker: the endpoint gets no calls
-    breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one call tests the endpoint
+    breaker_failures: Positive = 5  # failures in a row that open the circuit breaker; a user's own failures count once. No query is sent while it is open
+    breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one small call tests the endpoint
     checkpoint: AnyPath = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import BadSetting, DependencyBlocked, RetryLater
+from infra.errors import BadSetting, DependencyBlocked, DependencyUnavailable
 from infra.settings import Settings, load
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.outcomes import Outcome
@@ -181,7 +181,7 @@ async def test_a_long_truth_raises_the_token_limit() -> None:
     assert server.requests[0]["max_tokens"] > 5000
 
 
-@pytest.mark.parametrize(("status", "error"), [(429, RetryLater), (500, RetryLater), (401, DependencyBlocked)])
+@pytest.mark.parametrize(("status", "error"), [(429, DependencyUnavailable), (500, DependencyUnavailable), (401, DependencyBlocked)])
 async def test_a_failing_llm_endpoint_rejects_no_outcome(status: int, error: type[Exception]) -> None:
     with serving(scripted(failure(status))) as server:
         async with endpoint(server) as opened:

@@ -34,6 +34,7 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
+from workers.endpoints.client import PROBE_PROMPT
 from workers.runtime.handler import DEFAULT_BACKOFF, Backoff, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.worker import Worker, WorkerCounts
 
@@ -430,8 +431,11 @@ def test_a_base_worker_finishes_on_sigterm_and_exits_with_zero(settings: Setting
     assert all(times == 1 for times in drafted.values()), "a record in flight at the stop was answered twice"
 
 
-def test_a_failing_endpoint_gives_base_failed_drafts(settings: Settings, tmp_path: Path) -> None:
-    with serving(scripted(failure(500))) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
+def test_queries_that_alone_fail_get_base_failed_drafts(settings: Settings, tmp_path: Path) -> None:
+    def respond(body: dict[str, Any]) -> ScriptedAnswer:
+        return completion("ok") if body["messages"][0]["content"] == PROBE_PROMPT else failure(500)
+
+    with serving(respond) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
         queries = ask(settings, QUERIES, 5)
         drafts = [Draft.from_bytes(record.value) for record in drafts_of(settings, queries)]
     assert {(draft.status, draft.answer, draft.failure) for draft in drafts} == {(DraftStatus.BASE_FAILED, "", "server_error")}
@@ -447,7 +451,8 @@ def test_a_base_worker_does_not_start_with_a_key_that_is_refused(settings: Setti
     assert len(endpoint.requests) == 1
 
 
-def test_queries_wait_while_the_endpoint_refuses_every_prompt(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "reason"), [(402, "no credit"), (503, "is away: server_error, status 503")])
+def test_queries_wait_while_the_endpoint_works_for_no_prompt(settings: Settings, tmp_path: Path, status: int, reason: str) -> None:
     answers = {"is": completion("ok")}
 
     def wait_until(condition: Callable[[], bool]) -> None:
@@ -460,9 +465,9 @@ def test_queries_wait_while_the_endpoint_refuses_every_prompt(settings: Settings
         serving(lambda body: answers["is"]) as endpoint,
         process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__BREAKER_OPEN_S="0.2"),
     ):
-        answers["is"] = failure(402)
+        answers["is"] = failure(status)
         queries = ask(settings, QUERIES, 8)
-        wait_until(lambda: any("no credit" in path.read_text() for path in tmp_path.glob("ready-*.blocked")))
+        wait_until(lambda: any(reason in path.read_text() for path in tmp_path.glob("ready-*.blocked")))
         before = len(endpoint.requests)
         wait_until(lambda: len(endpoint.requests) > before + 3)  # probes: more than a query has tries
         answers["is"] = completion("ok")

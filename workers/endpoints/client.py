@@ -1,8 +1,8 @@
 """Client of OpenAI-compatible endpoints: one chat completion per call. The types of its errors say what the caller should do.
 
 It sends each request once: the caller decides about retries. It repeats a call only to leave out a parameter that the endpoint refuses.
-An error that seems to concern every prompt is checked by a probe, a call with a constant prompt. So one user's prompt never stops the others, and the
-endpoint's message, which may quote the prompt, can be shown. Error texts contain no user's text.
+A failure that may concern every prompt is checked by a probe, a call with a constant prompt. So one user's prompt never stops the others, an endpoint that
+works for nobody costs no query its tries, and the endpoint's message, which may quote the prompt, can be shown. Error texts contain no user's text.
 It uses aiohttp: at 64 concurrent requests httpx, also below the openai client, took 7.5 ms of CPU per request, aiohttp 0.2 (2026-11-21).
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 
 import aiohttp
 
-from infra.errors import BadSetting, CannotContinue, DependencyBlocked, RetouchError, RetryLater
+from infra.errors import BadSetting, CannotContinue, DependencyBlocked, DependencyUnavailable, RetouchError, RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
 from infra.telemetry.metrics import RetryReason
 from infra.telemetry.tracing import current_traceparent
@@ -61,7 +61,11 @@ class PromptRefused(RetouchError):
 
 
 class EndpointFailed(RetryLater):
-    """The endpoint is away, or its answer cannot be used; another try may succeed."""
+    """The endpoint failed at this prompt, and it works for another one. Another try may succeed."""
+
+
+class EndpointAway(DependencyUnavailable):
+    """The endpoint works for no prompt, or cannot be reached."""
 
 
 class EndpointBlocked(DependencyBlocked):
@@ -82,7 +86,7 @@ class ChatEndpoint:
     """`POST {url}/chat/completions`. Use as an async context manager, on one event loop; calls may overlap.
 
     `section` names the settings' section in errors and metrics. `parameters` are merged into each request; null removes a field.
-    `on_blocked` gets the reason when the endpoint begins to refuse every prompt, and None when it answers again.
+    `on_blocked` gets the reason when the endpoint refuses every prompt or stays away, and None when it answers again.
     """
 
     def __init__(
@@ -112,8 +116,9 @@ class ChatEndpoint:
         self._session: aiohttp.ClientSession | None = None
         self._probing = asyncio.Lock()
         self._probes = 0  # number of probes that have ended
+        self._last_probe: Failure | None = None  # why it failed
         self._probe_tokens = 0  # of `checked`: one prompt with a large `max_tokens` says nothing about the others
-        self._blocked: EndpointBlocked | None = None  # by the result of the last probe
+        self._blocked: str | None = None  # the reason that `on_blocked` got last
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -143,7 +148,7 @@ class ChatEndpoint:
                     failure = await self._probe(max_tokens)
             except TimeoutError:
                 failure = Failure(Meaning.RETRY, FailureCause.TIMEOUT)
-            if failure is not None and _concerns_all(failure):
+            if failure is not None and failure.may_concern_all and failure.meaning is not Meaning.RETRY:
                 raise (CannotContinue if failure.cause in _OUTSIDE else BadSetting)(self._reason(failure))
             if failure is not None:
                 log.warning("the endpoint does not answer yet", extra={"endpoint": self._section, "failure": str(failure)})
@@ -153,58 +158,63 @@ class ChatEndpoint:
         """The answer to one user turn. With `schema`, the request asks for JSON that matches it, unless the endpoint refuses `response_format`.
 
         `key` identifies the user: failures of one key in a row count as one in the breaker. Raises PromptRefused if this prompt never gets an answer,
-        EndpointBlocked if no prompt gets one, and RetryLater for everything else (`after_s` from Retry-After).
+        DependencyUnavailable if no prompt gets one now, and EndpointFailed for everything else (`after_s` from Retry-After).
         """
-        with self._breaker.call(key) as call:
-            reading = await self._ask_unblocked(prompt, max_tokens, schema)
-            if isinstance(reading, Failure) and reading.is_away:
-                if reading.cause is FailureCause.UNREACHABLE:  # it does not depend on the prompt
-                    call.key = None
-                raise _failed(reading)
+        if self._breaker.is_open:
+            with self._breaker.call():  # raises during the pause; after it one call at a time tests the endpoint, with no user's prompt
+                await self._test(max_tokens, self._probes, is_trial=True)
+        with self._breaker.call(key):
+            probes = self._probes
+            reading = await self._ask(prompt, max_tokens, schema)
+            if isinstance(reading, Failure) and reading.cause is FailureCause.UNREACHABLE:
+                raise _away(reading)
+            if isinstance(reading, Failure) and reading.may_concern_all:
+                await self._test(max_tokens, probes)
+                if reading.meaning is Meaning.RETRY:
+                    raise _failed(reading)
         if isinstance(reading, ChatAnswer):
+            self._set_blocked(None)
             return reading
         if reading.meaning is Meaning.PROMPT:
             raise PromptRefused(f"the endpoint gives no answer to this prompt: {reading}", reading.cause)
         raise _failed(reading)
 
-    async def _ask_unblocked(self, prompt: str, max_tokens: int, schema: dict[str, Any] | None) -> ChatAnswer | Failure:
-        """Raises EndpointBlocked if a probe is refused. It probes before it sends the prompt if the endpoint was blocked, and after an answer that seems to
-        concern every prompt."""
-        if self._blocked is not None:
-            await self._raise_if_blocked(max_tokens, self._probes)
-        probes = self._probes
-        reading = await self._ask(prompt, max_tokens, schema)
-        if isinstance(reading, Failure) and _concerns_all(reading):
-            await self._raise_if_blocked(max_tokens, probes)
-        return reading
+    async def _test(self, max_tokens: int, probes: int, *, is_trial: bool = False) -> None:
+        """Probes, unless another call has done so since `probes`. Raises EndpointBlocked or EndpointAway if the constant prompt gets no answer either.
 
-    async def _raise_if_blocked(self, max_tokens: int, probes: int) -> None:
-        """Probes, unless another call has done so since `probes`. Raises EndpointBlocked."""
+        An endpoint that is away is reported at a trial of the breaker: before that it may be a moment.
+        """
         async with self._probing:
             if self._probes == probes:
-                failure = await self._probe(self._probe_tokens or max_tokens)
+                self._last_probe = await self._probe(self._probe_tokens or max_tokens)
                 self._probes += 1
-                if failure is not None and failure.is_away:  # whether it still refuses every prompt is not known
-                    raise _failed(failure)
-                self._set_blocked(failure if failure is not None and _concerns_all(failure) else None)
-            if self._blocked is not None:
-                raise EndpointBlocked(str(self._blocked), self._blocked.after_s, RetryReason.ENDPOINT, self._blocked.cause)
+            failure = self._last_probe
+        if failure is None or not failure.may_concern_all:
+            self._set_blocked(None)
+        elif failure.meaning is not Meaning.RETRY:
+            reason = self._reason(failure)
+            self._set_blocked(reason)
+            raise EndpointBlocked(reason, failure.after_s, RetryReason.ENDPOINT, failure.cause)
+        else:
+            if is_trial and self._blocked is None:  # whether a blocked endpoint still refuses every prompt is not known
+                self._set_blocked(f"{without_user(self._url)} is away: {failure}")
+            raise _away(failure)
 
     async def _probe(self, max_tokens: int) -> Failure | None:
         """Why the constant prompt gets no answer; None if it gets one."""
         reading = await self._ask(PROBE_PROMPT, max_tokens, None)
         return reading if isinstance(reading, Failure) else None
 
-    def _set_blocked(self, failure: Failure | None) -> None:
+    def _set_blocked(self, reason: str | None) -> None:
         """Logs and reports a change."""
-        reason = self._reason(failure) if failure else None
-        if reason != (str(self._blocked) if self._blocked else None):
-            if reason:
-                log.error("the endpoint refuses every prompt: calls to it pause", extra={"endpoint": self._section, "reason": reason})
-            else:
-                log.warning("the endpoint no longer refuses every prompt", extra={"endpoint": self._section})
-            self._on_blocked(reason)
-        self._blocked = EndpointBlocked(reason, failure.after_s, cause=failure.cause) if failure and reason else None
+        if reason == self._blocked:
+            return
+        if reason:
+            log.error("the endpoint works for no prompt: calls to it pause", extra={"endpoint": self._section, "reason": reason})
+        else:
+            log.warning("the endpoint works again", extra={"endpoint": self._section})
+        self._blocked = reason
+        self._on_blocked(reason)
 
     def _reason(self, failure: Failure) -> str:
         """One line for the log, errors and status. `failure` answers the constant prompt, so its message holds no user's text."""
@@ -249,12 +259,8 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _concerns_all(failure: Failure) -> bool:
-    """Whether every prompt would fail, if the constant prompt fails like this. It is short and harmless, so an unknown refusal is not its own fault.
-
-    For another prompt it is a reason to try the constant one.
-    """
-    return failure.meaning is Meaning.EVERY_PROMPT or failure.cause in (FailureCause.PROMPT_REFUSED, FailureCause.PROMPT_TOO_LONG)
+def _away(failure: Failure) -> EndpointAway:
+    return EndpointAway(f"the endpoint is away: {failure}", failure.after_s, RetryReason.ENDPOINT, failure.cause)
 
 
 def _failed(failure: Failure) -> EndpointFailed:

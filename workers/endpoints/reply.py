@@ -63,24 +63,14 @@ class Failure:
     message: str = field(default="", repr=False)
 
     @property
-    def is_away(self) -> bool:
-        """The endpoint itself does not work, as opposed to an answer that cannot be used."""
-        return self.cause in _AWAY
+    def may_concern_all(self) -> bool:
+        """Whether the cause may lie outside of the prompt. The constant prompt is short and harmless, so for it an unknown refusal is one of every prompt."""
+        return self.meaning is not Meaning.PROMPT or self.cause in (FailureCause.PROMPT_REFUSED, FailureCause.PROMPT_TOO_LONG)
 
     def __str__(self) -> str:
         """Without the endpoint's message."""
         parts = [self.cause, f"status {self.status}" if self.status else "", self.code, f"parameter {self.param}" if self.param else ""]
         return ", ".join(part for part in parts if part)
-
-
-_AWAY = {
-    FailureCause.UNREACHABLE,
-    FailureCause.TIMEOUT,
-    FailureCause.DISCONNECTED,
-    FailureCause.RATE_LIMITED,
-    FailureCause.SERVER_ERROR,
-    FailureCause.WEB_PAGE,
-}
 
 
 def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> ChatAnswer | Failure:

@@ -3,7 +3,7 @@
 A handler is an async function of one record. It returns the messages to produce, in order. The error that it raises decides what else happens:
 
 - `RetryLater`: the record is retried after a growing pause, up to a limit; then it is degraded or set aside. The pause takes no slot.
-  `DependencyBlocked` does not count against the limit;
+  `DependencyUnavailable` does not count against the limit;
 - `PoisonMessage`: the record goes to the dead-letter topic at once;
 - `CannotContinue`: the process stops and leaves the offset uncommitted;
 - anything else is a bug: the record goes to the dead-letter topic. If most records of a window end like this, or run out of attempts, the

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from infra.errors import CannotContinue, DependencyBlocked, PoisonMessage, RetryLater, type_and_line
+from infra.errors import CannotContinue, DependencyUnavailable, PoisonMessage, RetryLater, type_and_line
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
 from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
 from schemas.dead_letters import dead_letter
@@ -108,7 +108,7 @@ class RecordProcessor(Generic[M]):
 
     def _after_failure(self, record: InFlight, incoming: Incoming[M], deadline: datetime | None, error: RetryLater) -> Finished | TryAgain:
         """Retry, degrade or set aside."""
-        counts = not isinstance(error, DependencyBlocked)
+        counts = not isinstance(error, DependencyUnavailable)
         failures = record.failures + counts
         pause_s = self._spec.backoff.pause_s(max(1, failures), error.after_s, self._rng)
         too_late = pause_s >= self._left_s(deadline)

@@ -15,10 +15,10 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
 from tests.support.manual_clock import ManualClock
-from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
+from tests.support.openai_server import Respond, ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.worker_messages import NOON, make_incoming, make_query, make_record
 from workers.base.answerer import Answerer
-from workers.endpoints.client import ChatClient, ChatEndpoint, PromptRefused
+from workers.endpoints.client import PROBE_PROMPT, ChatClient, ChatEndpoint, PromptRefused
 from workers.endpoints.reply import ChatAnswer
 from workers.runtime.handler import Backoff, DegradeReason, HandlerSpec, Outgoing
 from workers.runtime.in_flight import Finished, TryAgain
@@ -122,14 +122,18 @@ async def test_errors_of_the_endpoint_go_to_the_runtime(error: Exception) -> Non
     assert raised.value is error
 
 
-async def over_http(query: Query, *answers: ScriptedAnswer, tries: int) -> tuple[list[Finished | TryAgain], int]:
+async def over_http(query: Query, respond: Respond, tries: int) -> list[Finished | TryAgain]:
     """Endpoint, breaker and the runtime's retries together."""
     base = BaseModelSettings(attempts=2, timeout_s=30.0)
-    with serving(scripted(*answers)) as server:
+    with serving(respond) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=2) as endpoint:
             answerer = Answerer(endpoint, base)
             processor = RecordProcessor(HandlerSpec("base", QUERIES, answerer, degrade=answerer.degraded, backoff=Backoff(attempts=base.attempts)))
-            return [await processor.attempt(make_record(query, failures=failures)) for failures in range(tries)], len(server.requests)
+            outcomes: list[Finished | TryAgain] = []
+            for _ in range(tries):
+                failures = sum(isinstance(outcome, TryAgain) and outcome.counts for outcome in outcomes)
+                outcomes.append(await processor.attempt(make_record(query, failures=failures)))
+            return outcomes
 
 
 def answer_of(outcome: Finished | TryAgain) -> Draft:
@@ -137,9 +141,19 @@ def answer_of(outcome: Finished | TryAgain) -> Draft:
     return Draft.from_bytes(outcome.outputs[0].value or b"")
 
 
-async def test_over_http_a_failing_endpoint_is_retried_until_the_attempts_run_out() -> None:
-    (first, second), calls = await over_http(make_query(), failure(503), completion("ok"), tries=2)
-    assert isinstance(first, TryAgain)
-    assert (answer_of(second).answer, calls) == ("ok", 2)
-    (_, given_up), calls = await over_http(make_query(), failure(503), tries=2)
-    assert (answer_of(given_up).status, answer_of(given_up).failure, calls) == (DraftStatus.BASE_FAILED, "server_error", 2)
+def but_not_the_probe(*answers: ScriptedAnswer) -> Respond:
+    respond = scripted(*answers)
+    return lambda body: completion("ok") if body["messages"][0]["content"] == PROBE_PROMPT else respond(body)
+
+
+async def test_over_http_a_failing_prompt_is_retried_until_the_attempts_run_out() -> None:
+    first, second = await over_http(make_query(), but_not_the_probe(failure(503), completion("good")), tries=2)
+    assert isinstance(first, TryAgain) and first.counts
+    assert answer_of(second).answer == "good"
+    _, given_up = await over_http(make_query(), but_not_the_probe(failure(503)), tries=2)
+    assert (answer_of(given_up).status, answer_of(given_up).failure) == (DraftStatus.BASE_FAILED, "server_error")
+
+
+async def test_over_http_an_endpoint_that_is_away_costs_no_query_its_attempts() -> None:
+    outcomes = await over_http(make_query(), scripted(failure(503)), tries=8)
+    assert [(outcome.cause, outcome.counts) for outcome in outcomes if isinstance(outcome, TryAgain)] == [("server_error", False)] * 8

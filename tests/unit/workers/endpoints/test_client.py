@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from infra.errors import BadSetting, CannotContinue, DependencyBlocked, RetouchError, RetryLater
+from infra.errors import BadSetting, CannotContinue, DependencyBlocked, DependencyUnavailable, RetouchError, RetryLater
 from infra.telemetry.tracing import span
 from schemas.drafts import FailureCause
 from schemas.envelope import new_traceparent
 from tests.support.openai_server import OpenAiServer, Respond, ScriptedAnswer, completion, failure, scripted, serving
-from workers.endpoints.client import PROBE_PROMPT, ChatEndpoint, PromptRefused, endpoint_breaker
+from workers.endpoints.client import PROBE_PROMPT, ChatEndpoint, EndpointFailed, PromptRefused, endpoint_breaker
 from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer
 
 
@@ -254,7 +254,7 @@ async def test_a_blocked_endpoint_gets_one_probe_per_pause_until_it_works() -> N
 
             async def all_are_blocked() -> bool:
                 calls = [endpoint.complete(f"prompt {number}", max_tokens=9, key=number) for number in range(8)]
-                return all(isinstance(each, DependencyBlocked) for each in await asyncio.gather(*calls, return_exceptions=True))
+                return all(isinstance(each, DependencyUnavailable) for each in await asyncio.gather(*calls, return_exceptions=True))
 
             assert await all_are_blocked()
             assert prompts(server).count(PROBE_PROMPT) == 1
@@ -298,19 +298,72 @@ async def outcomes(endpoint: ChatEndpoint, keys: list[str]) -> list[str]:
         (failure(500), ["ada"] * 9, ["called"] * 9),
         (failure(500), ["ada", "bob", "cy", "di"], ["called"] * 3 + ["paused"]),
         (ScriptedAnswer(b"<html>"), ["ada", "bob", "cy", "di"], ["called"] * 3 + ["paused"]),
-        (ScriptedAnswer(b"{}"), ["ada", "bob", "cy", "di"], ["called"] * 4),
+        (ScriptedAnswer(b"{}"), ["ada", "bob", "cy", "di"], ["called"] * 3 + ["paused"]),
     ],
     ids=["one user", "several users", "a gateway's page", "unreadable"],
 )
 async def test_only_failures_of_several_users_in_a_row_open_the_breaker(answer: ScriptedAnswer, keys: list[str], expected: list[str]) -> None:
-    with serving(scripted(answer)) as server:
+    with serving(of_prompt(completion("ok"), answer)) as server:
         async with endpoint_at(server.url, breaker=endpoint_breaker("base", failures=3)) as endpoint:
             assert await outcomes(endpoint, keys) == expected
 
 
-async def test_refused_connections_open_the_breaker_whoever_asks() -> None:
-    async with endpoint_at(f"http://127.0.0.1:{closed_port()}/v1", breaker=endpoint_breaker("base", failures=3)) as endpoint:
-        assert await outcomes(endpoint, ["ada"] * 4) == ["called"] * 3 + ["paused"]
+async def test_one_user_opens_the_breaker_of_an_endpoint_that_works_for_nobody() -> None:
+    with serving(scripted(failure(500))) as server:
+        for url in (server.url, f"http://127.0.0.1:{closed_port()}/v1"):
+            async with endpoint_at(url, breaker=endpoint_breaker("base", failures=3)) as endpoint:
+                assert await outcomes(endpoint, ["ada"] * 4) == ["called"] * 3 + ["paused"]
+
+
+AWAY = [failure(429), failure(500), failure(502), failure(503), failure(504), ScriptedAnswer(b"<html>"), ScriptedAnswer(b"{}")]
+
+
+@pytest.mark.parametrize("answer", AWAY)
+async def test_a_failure_is_the_prompts_own_only_if_another_prompt_gets_an_answer(answer: ScriptedAnswer) -> None:
+    with serving(of_prompt(completion("ok"), answer)) as server, pytest.raises(EndpointFailed):
+        await ask(server.url)
+    with serving(scripted(answer)) as server, pytest.raises(DependencyUnavailable) as caught:
+        await ask(server.url)
+    assert not isinstance(caught.value, DependencyBlocked)
+
+
+async def test_a_pause_and_a_refused_connection_are_not_the_prompts_fault() -> None:
+    async with endpoint_at(f"http://127.0.0.1:{closed_port()}/v1", breaker=endpoint_breaker("base", failures=1)) as endpoint:
+        for text in ("unreachable", "calls to it pause: the endpoint is away: unreachable"):
+            with pytest.raises(DependencyUnavailable, match=text):
+                await endpoint.complete("a", max_tokens=9)
+
+
+async def test_a_prompt_that_always_fails_does_not_keep_the_breaker_open() -> None:
+    now = [100.0]
+    with serving(scripted(failure(500))) as server:
+        async with endpoint_at(server.url, breaker=endpoint_breaker("base", failures=1, now=lambda: now[0])) as endpoint:
+            with pytest.raises(DependencyUnavailable):
+                await endpoint.complete("a", max_tokens=9, key="ada")
+            server.respond = lambda body: failure(500) if body["messages"][0]["content"] == "bad" else completion("ok")
+            server.requests.clear()
+            now[0] += 3.0
+            asked = [endpoint.complete(prompt, max_tokens=9, key=prompt) for prompt in ("bad", "good")]
+            bad, good = await asyncio.gather(*asked, return_exceptions=True)
+            assert isinstance(bad, EndpointFailed)
+            assert isinstance(good, ChatAnswer | DependencyUnavailable), "it came during the trial, or after it"
+    assert prompts(server)[:2] == [PROBE_PROMPT, "bad"]
+
+
+async def test_an_endpoint_that_stays_away_is_reported_until_it_answers() -> None:
+    now = [100.0]
+    reasons: list[str | None] = []
+    with serving(scripted(failure(503))) as server:
+        breaker = endpoint_breaker("base", failures=1, now=lambda: now[0])
+        async with endpoint_at(server.url, breaker=breaker, on_blocked=reasons.append) as endpoint:
+            for _ in range(3):
+                with pytest.raises(DependencyUnavailable):
+                    await endpoint.complete("a", max_tokens=9)
+                now[0] += 30.0
+            assert reasons == [f"{server.url}/chat/completions is away: server_error, status 503, server_error"]
+            server.respond = scripted(completion("back"))
+            assert (await endpoint.complete("a", max_tokens=9)).text == "back"
+    assert reasons[1:] == [None]
 
 
 # Parameters

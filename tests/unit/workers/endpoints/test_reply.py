@@ -224,7 +224,6 @@ def test_a_stream_that_nobody_asked_for_is_joined() -> None:
 def test_other_bodies_with_status_200_are_worth_another_try(body: Any, cause: FailureCause) -> None:
     reading = failure(body)
     assert (reading.meaning, reading.cause) == (RETRY, cause)
-    assert reading.is_away == (cause is not FailureCause.UNREADABLE)
 
 
 @pytest.mark.parametrize("status", [100, 204, 408, 409, 425, 429, 500, 502, 503, 529, 599, 999])

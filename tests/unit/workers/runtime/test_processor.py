@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import CannotContinue, DependencyBlocked, PoisonMessage, RetryLater
+from infra.errors import CannotContinue, DependencyBlocked, DependencyUnavailable, PoisonMessage, RetryLater
 from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.queries import Query
@@ -132,8 +132,9 @@ async def test_the_pause_after_retry_later_grows_with_the_failures(failures: int
     assert least_s <= result.pause_s <= least_s * 1.25
 
 
-async def test_a_try_that_a_blocked_dependency_ends_does_not_count() -> None:
-    blocked = processor(ErrorsThenDraft(DependencyBlocked("401", after_s=3.0, cause="wrong_key")), deadline=deadline, degrade=Degrade())
+@pytest.mark.parametrize("error", [DependencyUnavailable, DependencyBlocked])
+async def test_a_try_does_not_count_if_the_dependency_works_for_no_record(error: type[DependencyUnavailable]) -> None:
+    blocked = processor(ErrorsThenDraft(error("401", after_s=3.0, cause="wrong_key")), deadline=deadline, degrade=Degrade())
     result = await blocked.attempt(make_record(failures=BACKOFF.attempts - 1))
     assert isinstance(result, TryAgain)
     assert (result.counts, result.cause) == (False, "wrong_key")
