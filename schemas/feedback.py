@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from schemas.ids import Identifier, derive, record_key
 from schemas.messages import AwareDatetime, Message, MessageIdentity, Text
 from schemas.queries import Query
+from schemas.sameness import is_blank
 
 
 class Feedback(Message, wire="retouch.feedback", version=1):
@@ -34,6 +35,11 @@ class Feedback(Message, wire="retouch.feedback", version=1):
         """The user's own answer to `query`. The id is derived, so it is the same each time."""
         feedback_id, query_id = derive("feedback", query.query_id), query.query_id
         return cls(feedback_id=feedback_id, query_id=query_id, tenant=query.tenant, user=query.user, truth=truth, occurred_at=occurred_at)
+
+    @property
+    def own_text(self) -> str | None:
+        """What the user wrote or chose. None for a score alone, and for a blank text."""
+        return None if self.truth is None or is_blank(self.truth) else self.truth
 
     @property
     def key(self) -> bytes:

@@ -6,8 +6,10 @@ from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
+from schemas.feedback import Feedback
 from schemas.ids import Identifier, derive, record_key
 from schemas.messages import AwareDatetime, Domain, Message, MessageIdentity, Text
+from schemas.queries import Query
 
 
 class Origin(StrEnum):
@@ -34,6 +36,25 @@ class Interaction(Message, wire="retouch.interaction", version=1):
         """An interaction whose id is derived from the platform's own id."""
         interaction_id = derive("interaction", tenant, user, source_id)
         return cls(interaction_id=interaction_id, tenant=tenant, user=user, domain=domain, content=content, response=response, occurred_at=occurred_at)
+
+    @classmethod
+    def from_feedback(cls, query: Query, feedback: Feedback) -> Self | None:
+        """The user's own text as history, never model text (docs/rules.md, 1). None for feedback without text.
+
+        `occurred_at` is never before the query, even if the feedback's clock is wrong: the same query, sent again, must not retrieve its own truth.
+        """
+        if feedback.own_text is None:
+            return None
+        return cls(
+            interaction_id=derive("feedback-interaction", query.tenant, query.user, feedback.feedback_id),
+            tenant=query.tenant,
+            user=query.user,
+            domain=query.domain,
+            content=query.text,
+            response=feedback.own_text,
+            occurred_at=max(feedback.occurred_at, query.asked_at),
+            origin=Origin.FEEDBACK,
+        )
 
     @property
     def key(self) -> bytes:

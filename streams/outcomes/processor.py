@@ -15,13 +15,11 @@ from functools import partial
 from infra.errors import PoisonMessage
 from schemas.dead_letters import dead_letter
 from schemas.feedback import Feedback
-from schemas.ids import derive
-from schemas.interactions import Interaction, Origin
+from schemas.interactions import Interaction
 from schemas.messages import IdConflict, Malformed, MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
-from schemas.sameness import is_blank
 from schemas.topics import FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG_BYTES, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES
 from streams.app.join_state import JoinState, PendingRecords
 from streams.app.processor import GROUP, output
@@ -125,31 +123,11 @@ def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> li
     Raises PoisonMessage if a message is larger than its topic's limit.
     """
     (response, envelope), (feedback, _) = response_record.read(Response), feedback_record.read(Feedback)
-    outcome, interaction = Outcome.joined(response, feedback), interaction_from_feedback(response, feedback)
+    outcome, interaction = Outcome.joined(response, feedback), Interaction.from_feedback(response.context.draft.query, feedback)
     produced = [output(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
     if interaction is not None:
         produced.append(output(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
     return produced
-
-
-def interaction_from_feedback(response: Response, feedback: Feedback) -> Interaction | None:
-    """The user's own text as an interaction, never model text (docs/rules.md, 1). None for a score without text.
-
-    `occurred_at` is never before the query, even if the feedback's clock is wrong: the same query, sent again, must not retrieve its own truth.
-    """
-    if feedback.truth is None or is_blank(feedback.truth):
-        return None
-    query = response.context.draft.query
-    return Interaction(
-        interaction_id=derive("feedback-interaction", query.tenant, query.user, feedback.feedback_id),
-        tenant=query.tenant,
-        user=query.user,
-        domain=query.domain,
-        content=query.text,
-        response=feedback.truth,
-        occurred_at=max(feedback.occurred_at, query.asked_at),
-        origin=Origin.FEEDBACK,
-    )
 
 
 def with_record(pending: Sequence[ConsumedRecord], record: ConsumedRecord) -> tuple[ConsumedRecord, ...]:

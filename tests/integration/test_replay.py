@@ -25,8 +25,7 @@ from infra.local.broker import Broker
 from infra.settings import Settings
 from schemas.envelope import read_message
 from schemas.feedback import Feedback
-from schemas.ids import derive
-from schemas.interactions import Interaction, Origin
+from schemas.interactions import Interaction
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import DEAD_LETTERED, FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, TOPICS, dead_letter_topic
@@ -102,16 +101,8 @@ class EchoSystem(threading.Thread):
 
     def _learn(self, feedback: Feedback) -> None:
         query = self.queries[feedback.query_id]
-        interaction = Interaction(
-            interaction_id=derive("feedback-interaction", feedback.feedback_id),
-            tenant=query.tenant,
-            user=query.user,
-            domain=query.domain,
-            content=query.text,
-            response=feedback.truth or "",
-            occurred_at=feedback.occurred_at,
-            origin=Origin.FEEDBACK,
-        )
+        interaction = Interaction.from_feedback(query, feedback)
+        assert interaction is not None
         send(self._producer, INTERACTIONS, interaction, id=interaction.interaction_id, source="/echo")
 
 
@@ -170,6 +161,21 @@ def test_a_second_replay_adds_nothing_to_the_log(settings: Settings, papers: Pat
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["counts"] == second["counts"]
     assert second["counts"]["interactions_in_log"] == 15
+
+
+def test_interactions_of_another_replay_are_not_counted(settings: Settings, papers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The topic has as many interactions of these users. But two are of other papers, and one has another title."""
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    rows = [json.loads(line) for line in (papers / "papers.jsonl").read_text().splitlines()]
+    others = [paper(rows[0]["user_id"], number, f"2007-01-{10 + number}") for number in (6, 7)]
+    write_jsonl(changed / "papers.jsonl", [*others, rows[0] | {"title": "Another title"}, *rows[1:]])
+    with echo_system(settings):
+        assert replay.run(_tenant(settings, "changed"), papers, replay.ReplayOptions(as_json=True, timeout_s=60)) == 0
+        assert replay.run(_tenant(settings, "changed"), changed, replay.ReplayOptions(as_json=True, timeout_s=60)) == 1
+    report = json.loads(capsys.readouterr().out.splitlines()[1])
+    assert not report["in_log_all"] and report["answered_all"]
+    assert (report["counts"]["interactions_in_log"], report["counts"]["interactions_expected"]) == (16, 17)
 
 
 def test_a_lamp_folder_runs_through_the_same_topics(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
 from traffic.datasets.rows import DataRow, FirstPlaces, JsonLinesFiles, among
-from traffic.datasets.steps import Question, ReadCounts, Step, truth_of
+from traffic.datasets.steps import Question, ReadCounts, Step
 
 _KINDS: dict[str, type[Message]] = {kind.ce_type(): kind for kind in (Interaction, Query, Feedback)}
 
@@ -67,7 +67,7 @@ def _check_feedback(row: DataRow, feedback: Feedback, asked: tuple[DataRow, Quer
     place, query = asked[0].place, asked[1]
     if feedback.occurred_at < query.asked_at:
         raise row.bad(f"the feedback's occurred_at is before its query's asked_at. The query is at {place}")
-    truth = truth_of(feedback)
+    truth = feedback.own_text
     if truth is None and feedback.score is None:
         raise row.bad("the feedback's truth shows nothing; expected text, or a score")
     if truth is not None:
@@ -76,6 +76,6 @@ def _check_feedback(row: DataRow, feedback: Feedback, asked: tuple[DataRow, Quer
 
 def _question(row: DataRow, query: Query, feedback: list[tuple[DataRow, Feedback]]) -> Question:
     """The truth is that of the line, else that of the first feedback with one."""
-    truths = [row.text("truth", filled=True)] if "truth" in row.fields else [text for _, given in feedback if (text := truth_of(given)) is not None]
+    truths = [row.text("truth", filled=True)] if "truth" in row.fields else [text for _, given in feedback if (text := given.own_text) is not None]
     truth = among(row.place, truths[0], query.options) if truths else None
     return Question(query, truth, tuple(given for _, given in feedback))

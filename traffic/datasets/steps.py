@@ -15,7 +15,6 @@ from schemas.feedback import Feedback
 from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
-from schemas.sameness import is_blank
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,6 @@ class Question:
 
 
 Step = Interaction | Question
-
-
-def truth_of(feedback: Feedback) -> str | None:
-    """The user's own text in feedback. None for a score alone, and for a blank text."""
-    return None if feedback.truth is None or is_blank(feedback.truth) else feedback.truth
 
 
 @dataclass
