@@ -137,9 +137,8 @@ class ChatEndpoint:
 
     @contextlib.asynccontextmanager
     async def checked(self, max_tokens: int) -> AsyncIterator[Self]:
-        """Like `async with` itself, after one small call. An endpoint that is away is no error.
-
-        Raises BadSetting or CannotContinue, with the setting to check, if the endpoint refuses every prompt.
+        """Like `async with` itself, after one small call. Raises BadSetting or CannotContinue, with the setting to check, if the endpoint refuses every prompt
+        for good. An endpoint that is away is no error, and neither is a refusal with a server's error, such as 503 `model_not_available`: it may pass.
         """
         self._probe_tokens = max_tokens
         async with self:
@@ -148,7 +147,7 @@ class ChatEndpoint:
                     failure = await self._probe(max_tokens)
             except TimeoutError:
                 failure = Failure(Meaning.RETRY, FailureCause.TIMEOUT)
-            if failure is not None and failure.may_concern_all and failure.meaning is not Meaning.RETRY:
+            if failure is not None and failure.may_concern_all and failure.meaning is not Meaning.RETRY and failure.status < 500:
                 raise (CannotContinue if failure.cause in _OUTSIDE else BadSetting)(self._reason(failure))
             if failure is not None:
                 log.warning("the endpoint does not answer yet", extra={"endpoint": self._section, "failure": str(failure)})

@@ -56,6 +56,12 @@ _CODES = {
 }
 #: In this order: an error may have a code and a type.
 _CAUSES = {cause: {_plain_code(code) for code in codes.split()} for cause, codes in _CODES.items()}
+_PASSING_CODES = {
+    FailureCause.RATE_LIMITED: "rate_limit_exceeded rate_limit_error too_many_requests throttling throttling_exception resource_exhausted",
+    FailureCause.SERVER_ERROR: "overloaded overloaded_error server_overloaded engine_overloaded model_loading model_not_ready model_not_loaded",
+}
+#: Each means another try, whatever the status.
+_PASSING = {cause: {_plain_code(code) for code in codes.split()} for cause, codes in _PASSING_CODES.items()}
 _OF_THE_PROMPT = {FailureCause.FILTERED, FailureCause.PROMPT_TOO_LONG}
 _STATUSES = {
     401: FailureCause.WRONG_KEY,
@@ -63,7 +69,8 @@ _STATUSES = {
     403: FailureCause.NOT_ALLOWED,
     **dict.fromkeys((*range(300, 400), 404, 405, 406, 407, 410, 415, 421, 426), FailureCause.WRONG_URL),
 }
-_TEMPORARY = (408, 409, 425, 429)
+_TEMPORARY = (408, 409, 424, 425, 429, 498, 499)
+_TOO_LONG = (413, 414)
 _PARAMETER = re.compile(
     r"(?:Unsupported (?:parameter|value)|Unknown parameter|Invalid parameter): '([\w.\[\]]{1,64})'|Unrecognized request arguments? supplied: (\w{1,64})"
 )
@@ -76,6 +83,8 @@ def meaning_of(status: int, error: EndpointError) -> tuple[Meaning, FailureCause
         cause = FailureCause.WRONG_PARAMETER
     if cause is not None:
         return Meaning.PROMPT if cause in _OF_THE_PROMPT else Meaning.EVERY_PROMPT, cause
+    if status not in _TOO_LONG and (cause := next((cause for cause, known in _PASSING.items() if codes & known), None)):
+        return Meaning.RETRY, cause
     message = error.message.lower()
     if status in _STATUSES:
         cause = _STATUSES[status]
@@ -83,7 +92,7 @@ def meaning_of(status: int, error: EndpointError) -> tuple[Meaning, FailureCause
         return Meaning.EVERY_PROMPT, FailureCause.WRONG_MODEL if names_model else cause
     if status in _TEMPORARY or not 400 <= status < 500:
         return Meaning.RETRY, FailureCause.RATE_LIMITED if status == 429 else FailureCause.SERVER_ERROR
-    is_long = status in (413, 414) or "context length" in message
+    is_long = status in _TOO_LONG or "context length" in message
     return Meaning.PROMPT, FailureCause.PROMPT_TOO_LONG if is_long else FailureCause.PROMPT_REFUSED
 
 

@@ -440,6 +440,27 @@ async def test_an_endpoint_that_is_away_at_the_start_is_no_error(answer: Scripte
         await start(server.url)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(503, "model_not_available"),
+        refusal(503, "model_not_found"),
+        refusal(503, message="Loading model", type="unavailable_error"),
+        refusal(400, "model_not_ready"),
+        ScriptedAnswer({"error": "Model m is currently loading", "estimated_time": 20.0}, 503),
+    ],
+)
+async def test_a_refusal_that_may_pass_is_waited_for_at_the_start(answer: ScriptedAnswer) -> None:
+    now = [100.0]
+    with serving(scripted(answer)) as server:
+        async with endpoint_at(server.url, breaker=endpoint_breaker("base", failures=1, now=lambda: now[0])).checked(9) as endpoint:
+            with pytest.raises(DependencyUnavailable):
+                await endpoint.complete("a", max_tokens=9)
+            server.respond = scripted(completion("loaded"))
+            now[0] += 3.0
+            assert (await endpoint.complete("a", max_tokens=9)).text == "loaded"
+
+
 async def test_a_start_without_a_connection_or_an_answer_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     await start(f"http://127.0.0.1:{closed_port()}/v1")
     monkeypatch.setattr("workers.endpoints.client.START_WITHIN_S", 0.1)

@@ -226,7 +226,27 @@ def test_other_bodies_with_status_200_are_worth_another_try(body: Any, cause: Fa
     assert (reading.meaning, reading.cause) == (RETRY, cause)
 
 
-@pytest.mark.parametrize("status", [100, 204, 408, 409, 425, 429, 500, 502, 503, 529, 599, 999])
+@pytest.mark.parametrize(
+    ("status", "error", "cause"),
+    [
+        (403, {"errors": [{"reason": "rateLimitExceeded"}], "code": 403, "details": [{"reason": "RATE_LIMIT_EXCEEDED"}]}, FailureCause.RATE_LIMITED),
+        (400, {"code": "ThrottlingException"}, FailureCause.RATE_LIMITED),
+        (400, {"code": "model_not_ready"}, FailureCause.SERVER_ERROR),
+        (400, {"type": "overloaded_error"}, FailureCause.SERVER_ERROR),
+        (404, {"code": "model_loading"}, FailureCause.SERVER_ERROR),
+    ],
+)
+def test_a_code_that_passes_is_worth_another_try_whatever_the_status(status: int, error: dict[str, Any], cause: FailureCause) -> None:
+    reading = failure({"error": error}, status)
+    assert (reading.meaning, reading.cause) == (RETRY, cause)
+
+
+def test_a_request_that_is_too_large_for_a_rate_limit_never_gets_an_answer() -> None:
+    reading = failure({"error": {"code": "rate_limit_exceeded", "type": "tokens"}}, 413)
+    assert (reading.meaning, reading.cause) == (PROMPT, FailureCause.PROMPT_TOO_LONG)
+
+
+@pytest.mark.parametrize("status", [100, 204, 408, 409, 424, 425, 429, 498, 499, 500, 502, 503, 529, 599, 999])
 def test_temporary_statuses_are_worth_another_try(status: int) -> None:
     reading = failure(b"", status, Retry_After="2.5")
     assert (reading.meaning, reading.after_s) == (RETRY, 2.5)
