@@ -14,7 +14,7 @@ from schemas.drafts import DraftStatus
 from schemas.outcomes import Outcome
 from schemas.sameness import is_blank
 from schemas.scoring import is_valid
-from schemas.tasks import option_of
+from schemas.tasks import choose_option
 
 
 class Ineligible(StrEnum):
@@ -29,9 +29,11 @@ class Ineligible(StrEnum):
 
 
 def valid_truth(outcome: Outcome) -> str | None:
-    """The user's own answer if the query allows it: the option in the query's spelling, or free text as the user wrote it."""
+    """The user's own answer if the query allows it: the option that it names, in the query's spelling, or free text without blanks around it."""
     query, truth = outcome.response.context.draft.query, outcome.truth or ""
-    return option_of(truth, query.options) or truth if is_valid(query.task, truth, query.options) else None
+    if not is_valid(query.task, truth, query.options):
+        return None
+    return choose_option(truth, query.options) if query.options else truth.strip()
 
 
 def why_ineligible(outcome: Outcome, marks: ControlMarks) -> Ineligible | None:

@@ -25,9 +25,9 @@ class Strategy(StrEnum):
 class Query(Message, wire="retouch.query", version=1):
     """A question of one user. Topic: queries. Key: tenant/user.
 
-    Options are stored in NFC, without invisible characters, with single blanks. A query is refused if an option is blank, or if two are the same text
-    (`schemas.sameness.normalized`): no answer could choose between them. Queries inside drafts, contexts, responses and outcomes stay as they are, because
-    earlier versions accepted them.
+    Options are stored in NFC, without invisible characters, with single blanks. A query is refused if an option is blank, or if two are the same text and
+    have the same quotes (`schemas.sameness.normalized`): no answer could choose between them. Queries inside drafts, contexts, responses and outcomes stay
+    as they are, because earlier versions accepted them.
     """
 
     query_id: UUID
@@ -48,7 +48,7 @@ class Query(Message, wire="retouch.query", version=1):
         options = tuple(" ".join(visible(option).split()) for option in options)
         positions: dict[str, int] = {}
         for position, option in enumerate(options):
-            form = normalized(option)
+            form = normalized(option, keep_quotes=True)
             if not form:
                 raise PydanticCustomError(f"blank_option_{position}", f"option {position} shows nothing; give each option a visible text")
             if len(option) > MAX_LABEL_CHARS:

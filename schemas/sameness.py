@@ -3,6 +3,7 @@
 - `visible`: the text as its reader sees it. Scores of free text count its words.
 - `normalized`: equal for texts that are the same label, rating or answer. Letter case and punctuation stay, because they are part of a user's style.
 - `folded`: `normalized` without letter case.
+- `schemas.tasks` compares answers with options: it looks at quotes and letter case only where that does not mix up two options.
 - `is_blank`: whether the text shows nothing, so that it is no answer, truth or option.
 
 Invisible are control and format characters, noncharacters, and what Unicode lists as `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt): zero-width
@@ -13,15 +14,17 @@ and bidirectional marks, soft hyphens, byte order marks, tags. Three kinds of th
 - a variation selector after an emoji. `normalized` drops it, because it selects a glyph and no other emoji (UTS #51, 2).
 
 The Hangul fillers and the Braille blank are blanks: their own glyph is empty. Unassigned characters stay: they may be new ones, which readers see.
-Texts in NFC, NFD and other canonically equivalent forms are the same (UAX #15).
+Texts in NFC, NFD and other canonically equivalent forms are the same (UAX #15). Of the compatibility forms only those of width, ligatures, position and
+typesetting are: `５` is `5`, `ﬁ` is `fi`, `…` is `...`, `㎏` is `kg`. NFKC would drop those with a meaning of their own: superscripts, subscripts,
+fractions, circled characters and the alphabets of mathematics. So `2⁵` is not `25`, and `½`, `①` and `ℝ` stay.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from itertools import groupby
-from typing import Literal
 
 import regex
 
@@ -48,6 +51,10 @@ _PERHAPS_INVISIBLE = re.compile(
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"
     "\U000110bd-\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001d17a\U0001fffe-\U0001ffff\U0002fffe-\U0010ffff]"
 )
+#: Compatibility forms that are the same as their decomposition: all but <super>, <sub>, <fraction>, <circle> and <font> (UAX #44, 5.7.3).
+_OTHER_FORMS = regex.compile(
+    r"[\p{dt=com}\p{dt=wide}\p{dt=nar}\p{dt=sml}\p{dt=vert}\p{dt=sqr}\p{dt=nb}\p{dt=init}\p{dt=med}\p{dt=fin}\p{dt=iso}]", regex.VERSION1
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 #: UAX #15, 13: no script needs more than 30 marks in a row.
 _MANY_MARKS, _SHORT_CHARS = regex.compile(r"\p{M}{31,}"), 1_000
@@ -55,21 +62,24 @@ _MANY_MARKS, _SHORT_CHARS = regex.compile(r"\p{M}{31,}"), 1_000
 
 def visible(text: str) -> str:
     """The text in NFC, without characters that show nothing. Blanks stay as they are."""
-    return _shown(text, "NFC", _NOT_SHOWN)
+    return _shown(text, _NOT_SHOWN, keeps_forms=True)
 
 
-def normalized(text: str) -> str:
-    """The form in which texts are compared: NFKC without invisible characters, single blanks, no quotes around the whole."""
-    plain = " ".join(_shown(text, "NFKC", _NOT_COMPARED).split())
-    while len(plain) > 1 and plain[0] + plain[-1] in _QUOTES:
-        plain = plain[1:-1].strip()
+def normalized(text: str, *, keep_quotes: bool = False) -> str:
+    """The form in which texts are compared: one form of each character, nothing invisible, single blanks, no quotes around the whole.
+
+    Quotes around nothing stay: they are the text.
+    """
+    plain = " ".join(_shown(text, _NOT_COMPARED, keeps_forms=False).split())
+    while not keep_quotes and len(plain) > 2 and plain[0] + plain[-1] in _QUOTES and (inside := plain[1:-1].strip()):
+        plain = inside
     return plain
 
 
 def folded(text: str) -> str:
     """Normalized, without letter case."""
     plain = normalized(text)
-    return plain.casefold() if plain.isascii() else _shown(plain.casefold(), "NFKC", _NOT_COMPARED)
+    return plain.casefold() if plain.isascii() else _shown(plain.casefold(), _NOT_COMPARED, keeps_forms=False)
 
 
 def is_blank(text: str) -> bool:
@@ -77,12 +87,13 @@ def is_blank(text: str) -> bool:
     return not visible(text).strip()
 
 
-def _shown(text: str, form: Literal["NFC", "NFKC"], invisible: regex.Pattern[str]) -> str:
+def _shown(text: str, invisible: regex.Pattern[str], *, keeps_forms: bool) -> str:
     if text.isascii():
         return _CONTROL.sub("", text)
-    if len(text) > _SHORT_CHARS:
-        text = _MANY_MARKS.sub(_in_canonical_order, text)
-    text = unicodedata.normalize(form, text)
+    text = _with_short_runs(text)
+    if not (keeps_forms or unicodedata.is_normalized("NFKC", text)):
+        text = _with_short_runs(_without_forms(text))
+    text = unicodedata.normalize("NFC", text)
     if not _PERHAPS_INVISIBLE.search(text):
         return text
 
@@ -92,7 +103,24 @@ def _shown(text: str, form: Literal["NFC", "NFKC"], invisible: regex.Pattern[str
         return " " if found[0] in _FILLERS else ""
 
     shown = _PERHAPS_INVISIBLE.sub(shown_character, text)
-    return text if shown == text else _shown(shown, form, invisible)
+    return text if shown == text else _shown(shown, invisible, keeps_forms=keeps_forms)
+
+
+def _without_forms(text: str) -> str:
+    """The text, decomposed, with the usual form of its characters."""
+    usual: str = _OTHER_FORMS.sub(lambda found: _usual_form(found[0]), unicodedata.normalize("NFD", text))
+    return usual
+
+
+@lru_cache(maxsize=4096)  # there are some 2,000
+def _usual_form(character: str) -> str:
+    _, *codes = unicodedata.decomposition(character).split() or ("", f"{ord(character):X}")
+    usual = "".join(chr(int(code, 16)) for code in codes)
+    return usual if usual == character else _without_forms(usual)
+
+
+def _with_short_runs(text: str) -> str:
+    return _MANY_MARKS.sub(_in_canonical_order, text) if len(text) > _SHORT_CHARS else text
 
 
 def _in_canonical_order(marks: regex.Match[str]) -> str:

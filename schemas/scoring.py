@@ -2,7 +2,7 @@
 
 The score is the RL reward and the figure of the evaluation, so that both have the same goal. As in RPO it is the task's metric as LaMP defines it:
 
-- label: the same text (`schemas.sameness.normalized`), `accuracy`;
+- label: the same text (`schemas.tasks.is_same_label`), `accuracy`;
 - rating: 1 - |error| / range of the options, `rating_score`, with LaMP-3's `mae` beside it. An answer that is not a number has the largest error;
 - text: `style_f1`, with LaMP's `rouge_1` and `rouge_l` (rouge_score 0.1.2, no stemming) beside it.
 
@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import NamedTuple, TypeVar
 
 from schemas.sameness import is_blank, normalized, visible
-from schemas.tasks import STARS, Task, option_of
+from schemas.tasks import STARS, Task, choose_option, is_same_label
 from schemas.words import tokens_of, words_of
 
 T = TypeVar("T")
@@ -55,11 +55,11 @@ def score(task: Task, answer: str, truth: str, options: Sequence[str]) -> float:
     """One answer's score in [0, 1], higher is better. Raises ValueError if the truth of a rating is not a number."""
     match task:
         case Task.LABEL:
-            return float(normalized(answer) == normalized(truth))
+            return float(is_same_label(answer, truth, options))
         case Task.RATING:
             low, high = _range(options)
             if high == low:
-                return float(normalized(answer) == normalized(truth))
+                return float(is_same_label(answer, truth, options))
             return 1.0 - min(1.0, rating_error(answer, truth, options) / (high - low))
         case Task.TEXT:
             return style_f1(answer, truth)
@@ -87,7 +87,7 @@ def metrics(task: Task, pairs: Iterable[Pair]) -> dict[str, float]:
 
 def is_valid(task: Task, answer: str, options: Sequence[str]) -> bool:
     """Whether the query allows the answer; free text must show something."""
-    return not is_blank(answer) if task is Task.TEXT else option_of(answer, options) is not None
+    return not is_blank(answer) if task is Task.TEXT else choose_option(answer, options) is not None
 
 
 def rating_error(answer: str, truth: str, options: Sequence[str]) -> float:

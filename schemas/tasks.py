@@ -6,8 +6,9 @@ The kind follows from the query's options, so a platform may use any domain with
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from functools import partial
 
 from schemas.sameness import folded, normalized
 
@@ -49,21 +50,39 @@ def task_of(options: Sequence[str]) -> Task:
     return Task.RATING if all(_WHOLE_NUMBER.fullmatch(option) for option in options) else Task.LABEL
 
 
-def option_of(answer: str, options: Iterable[str]) -> str | None:
-    """The option that is the same text as `answer`, in the query's spelling, or None."""
-    text = normalized(answer)
-    return next((option for option in options if normalized(option) == text), None)
+def option_of(answer: str, options: Sequence[str]) -> str | None:
+    """The option that is the same text as `answer`, in the query's spelling, or None. Quotes around the whole count only if options differ by them alone."""
+    if answer in options:
+        return answer
+    return _only_option(answer, options, (_WITH_QUOTES, normalized))
 
 
 def choose_option(answer: str, options: Sequence[str]) -> str | None:
     """The option that `answer` names, in the query's spelling, or None. Without options the answer itself.
 
-    The same text wins; otherwise letter case is ignored if exactly one option matches. Serving and rewards both use this function.
+    The same text wins; otherwise letter case is ignored if exactly one option matches. Answers and truths are read by this function everywhere: when they
+    enter, in serving, in rewards and in checks.
     """
-    if not options:
+    if not options or answer in options:
         return answer
-    if (same := option_of(answer, options)) is not None:
-        return same
-    text = folded(answer)
-    matches = {normalized(option): option for option in options if folded(option) == text}
-    return next(iter(matches.values())) if len(matches) == 1 else None
+    return _only_option(answer, options, (_WITH_QUOTES, normalized, folded))
+
+
+def is_same_label(answer: str, truth: str, options: Sequence[str]) -> bool:
+    """Whether two texts are the same label: the same text, unless the options differ by quotes alone."""
+    if normalized(answer, keep_quotes=True) == normalized(truth, keep_quotes=True):
+        return True
+    return normalized(answer) == normalized(truth) and option_of(answer, options) == option_of(truth, options)
+
+
+_WITH_QUOTES = partial(normalized, keep_quotes=True)
+
+
+def _only_option(answer: str, options: Sequence[str], forms: Iterable[Callable[[str], str]]) -> str | None:
+    """The option that has the form of `answer`, in the first form in which any has it. None if several have it."""
+    for form in forms:
+        text = form(answer)
+        matches = {_WITH_QUOTES(option): option for option in reversed(options) if text and form(option) == text}
+        if matches:
+            return next(iter(matches.values())) if len(matches) == 1 else None
+    return None

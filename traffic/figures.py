@@ -16,7 +16,7 @@ from typing import Literal
 from schemas.responses import Response
 from schemas.sameness import normalized
 from schemas.scoring import METRIC, Pair, metrics, rating_error
-from schemas.tasks import Task
+from schemas.tasks import Task, option_of
 from traffic.datasets.steps import Question
 
 Side = Literal["base", "final"]
@@ -89,8 +89,12 @@ def official(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
 
 def macro_f1(pairs: Sequence[Pair], options: Sequence[str]) -> float:
     """Mean F1 over all `options`. Options that never occur score 0, as in LaMP-2. An unknown answer is wrong for every option."""
-    given = [(normalized(pair.answer), normalized(pair.truth)) for pair in pairs]
-    return fmean(_f1([(answer == option, truth == option) for answer, truth in given]) for option in map(normalized, options))
+    given = [(_label(pair.answer, options), _label(pair.truth, options)) for pair in pairs]
+    return fmean(_f1([(answer == option, truth == option) for answer, truth in given]) for option in [_label(option, options) for option in options])
+
+
+def _label(text: str, options: Sequence[str]) -> str:
+    return normalized(option_of(text, options) or text, keep_quotes=True)
 
 
 def _f1(given_and_gold: Iterable[tuple[bool, bool]]) -> float:

@@ -163,8 +163,8 @@ class JsonLinesFiles:
 
 
 def among(place: Place, truth: str, options: tuple[str, ...]) -> str:
-    """The option that is the same text as the truth. Raises BadData if there is none."""
-    chosen = truth if truth in options else choose_option(truth, options)  # most are, and a site has 256 options
+    """The option that the truth names. Raises BadData if there is none."""
+    chosen = choose_option(truth, options)
     if chosen is None:
         raise place.bad(f"the truth is none of the {len(options)} options")
     return chosen

@@ -51,7 +51,7 @@ class SftExample:
 def case_of(outcome: Outcome) -> QueryCase | Ineligible:
     if reason := why_ineligible(outcome, TAG_MARKS):
         return reason
-    context, truth = outcome.response.context, (valid_truth(outcome) or "").strip()
+    context, truth = outcome.response.context, valid_truth(outcome) or ""
     return QueryCase(str(outcome.outcome_id), outcome.key.decode(), context.draft.query, context.draft.answer, context.items, truth)
 
 

@@ -12,9 +12,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from schemas.rewriting import Rewrite, parse
-from schemas.sameness import folded, normalized
+from schemas.sameness import folded
 from schemas.scoring import style_f1
-from schemas.tasks import Task, choose_option
+from schemas.tasks import Task, choose_option, is_same_label
 from schemas.words import whole
 from trainer.data.query_cases import QueryCase
 from trainer.learn.rewards import flatters
@@ -43,7 +43,7 @@ def behaviour(rows: Sequence[AnswerRow]) -> dict[str, float]:
     parsed = [(row, rewrite) for row in rows if (rewrite := parse(row.text or "")) is not None]
     chosen = [(row, rewrite, choice) for row, rewrite in parsed if row.case.query.options and (choice := _choice(row, rewrite)) is not None]
     values_by_name: dict[str, list[float]] = {
-        "draft_share": [normalized(row.answer) == normalized(row.case.base_answer) for row in rows],
+        "draft_share": [is_same_label(row.answer, row.case.base_answer, row.case.query.options) for row in rows],
         "copied_share": [_is_copied(row) for row in texts],
         "flattery_share": [flatters(row.answer, row.case) for row in texts],
         "reasoning_chars": [len(rewrite.reasoning) for _, rewrite in parsed],

@@ -19,7 +19,7 @@ from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
 from schemas.sameness import folded, normalized
-from schemas.tasks import Task, choose_option
+from schemas.tasks import Task, choose_option, is_same_label
 from workers.teacher.reasoning_teacher import RejectionReason, best_example, truth_of
 
 #: A truth up to this length, about three words, may occur in a trace by chance. In scripts without blanks three words have about eight characters.
@@ -85,8 +85,9 @@ def checks_digest(length: ReasoningLength) -> str:
 
 def _gives_the_truth(answer: str, outcome: Outcome) -> bool:
     """Whether the rewrite's answer is the user's truth."""
-    chosen = choose_option(answer, outcome.response.context.draft.query.options)
-    return chosen is not None and normalized(chosen) == normalized(truth_of(outcome))
+    options = outcome.response.context.draft.query.options
+    chosen = choose_option(answer, options)
+    return chosen is not None and is_same_label(chosen, truth_of(outcome), options)
 
 
 def _quotes_the_truth(reasoning: str, outcome: Outcome) -> bool:

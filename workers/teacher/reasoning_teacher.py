@@ -10,7 +10,6 @@ from schemas.contexts import HistoryItem
 from schemas.eligibility import valid_truth
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
-from schemas.sameness import is_blank
 from schemas.trajectories import Teacher as Signature
 
 
@@ -50,10 +49,10 @@ class ReasoningTeacher(Protocol):
 
 def truth_of(outcome: Outcome) -> str:
     """The user's own answer; if it is an option, in the query's spelling. Raises ValueError if there is none: call `checks.why_not_taught` first."""
-    truth = valid_truth(outcome) or outcome.truth or ""
-    if is_blank(truth):
-        raise ValueError("the outcome has no truth")
-    return truth.strip()
+    truth = valid_truth(outcome)
+    if truth is None:
+        raise ValueError("the outcome has no truth that its query allows")
+    return truth
 
 
 def best_example(outcome: Outcome) -> HistoryItem:

@@ -20,7 +20,7 @@ from schemas.drafts import Draft
 from schemas.outcomes import Outcome
 from schemas.queries import Query
 from schemas.rewriting import Rewrite
-from schemas.tasks import Task, option_of
+from schemas.tasks import Task, choose_option
 from schemas.trajectories import Teacher as Signature
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 from workers.teacher.writing_style import is_supported
@@ -52,17 +52,15 @@ def _reasoning(draft: Draft, example: HistoryItem, truth: str) -> str | None:
 
 
 def _label(query: Query, draft: str, shown: str, truth: str) -> str | None:
-    if truth not in query.options:
-        return None
-    draft, shown = option_of(draft, query.options) or draft, option_of(shown, query.options) or shown
+    draft, shown = choose_option(draft, query.options) or draft, choose_option(shown, query.options) or shown
     if truth == shown:
         return f"like one was {shown} so {'keep' if draft == shown else 'use'} {truth}"
     return f"other one was {shown} so keep {truth}" if truth == draft else None
 
 
 def _rating(query: Query, draft: str, shown: str, truth: str) -> str | None:
-    chosen, example = option_of(draft, query.options), option_of(shown, query.options)
-    if chosen is None or example is None or truth not in query.options:
+    chosen, example = choose_option(draft, query.options), choose_option(shown, query.options)
+    if chosen is None or example is None:
         return None
     draft, shown = chosen, example
     low, high = min(map(int, query.options)), max(map(int, query.options))

@@ -74,6 +74,8 @@ def test_options_are_normalized_when_they_enter() -> None:
     options = ("cafe\u0301", " dark \u200bcomedy\n", "Dark comedy", "x²", "❤\ufe0f")
     message = query(options=options)
     assert message.options == ("café", "dark comedy", "Dark comedy", "x²", "❤\ufe0f")
+    for distinct in (("2⁵", "25"), ("½", "1⁄2", "1/2"), ("①", "1"), ("''", '""', "“”"), ("'a'", '"a"', "a")):
+        assert query(options=distinct).options == distinct
     assert Query.from_bytes(message.to_bytes()) == message
 
 

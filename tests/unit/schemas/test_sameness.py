@@ -35,7 +35,11 @@ any_texts = odd_texts | st.text(st.characters(codec="utf-8"), max_size=12)
         ("ﬁne Ａ５", "fine A5"),
         ("it's", "it's"),
         ('"', '"'),
-        ('""', ""),
+        ('""', '""'),
+        ("“''”", "''"),
+        ("' '", "' '"),
+        ("… ㎏ Ⅳ\u00a0ｶﾞ ﷼", "... kg IV ガ ریال"),
+        ("2⁵ H₂O ½ ① ℝ 𝐱 ㎡", "2⁵ H₂O ½ ① ℝ 𝐱 m²"),
         ("Case, and marks!", "Case, and marks!"),
         ("cafe\u0301", "café"),
         ("co\u00adope\u200brate\ufeff", "cooperate"),
@@ -79,6 +83,21 @@ def test_texts_that_show_something_are_not_blank(text: str) -> None:
     assert not is_blank(text)
 
 
+def test_usual_forms_are_those_of_nfkc_but_for_characters_with_a_meaning() -> None:
+    kept = ("<super>", "<sub>", "<fraction>", "<circle>", "<font>")
+    for character in map(chr, range(sys.maxunicode + 1)):
+        decomposed = unicodedata.normalize("NFKD", character)
+        if decomposed == character or any(unicodedata.decomposition(part).startswith(kept) for part in (character, *unicodedata.normalize("NFD", character))):
+            continue
+        text = sameness._without_forms(character)
+        if not any(unicodedata.decomposition(part).startswith(kept) for part in text):
+            assert unicodedata.normalize("NFKD", text) == text == decomposed, character
+
+
+def test_quotes_around_the_whole_can_be_kept() -> None:
+    assert normalized(" “two  words” ", keep_quotes=True) == "“two words”"
+
+
 def test_folded_texts_have_no_letter_case() -> None:
     assert folded(' "STRASSE" ') == folded("straße")
     assert folded("ΟΔΟΣ") == folded("οδος") and folded("CAFE\u0301") == folded("café")
@@ -111,5 +130,5 @@ def test_long_runs_of_marks_are_ordered_as_unicode_orders_them() -> None:
 
 @pytest.mark.timeout(30)  # minutes if a step were quadratic
 def test_the_longest_texts_are_normalized_fast() -> None:
-    for text in ("\u0301" * 16_384 + "\u0323" * 16_384, "\u0f73" * 32_768, "क\u200d" * 16_384, '"' * 32_768):
+    for text in ("\u0301" * 16_384 + "\u0323" * 16_384, "\u0f73" * 32_768, "क\u200d" * 16_384, '"' * 32_768, "\uff9e\u0301" * 16_384, "½…" * 16_384):
         assert folded(text) == folded(visible(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.tasks import choose_option
+from schemas.tasks import choose_option, is_same_label
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,25 @@ from schemas.tasks import choose_option
         ("❤", ("❤\ufe0f", "👎"), "❤\ufe0f"),
         ("５", ("4", "5"), "5"),
         ("\u200b", ("comedy",), None),
+        ("\u200b", ("''", "a"), None),
+        ("''", ("''", "a"), "''"),
+        ("'a'", ("a", "'a'", '"a"'), "'a'"),
+        ("a", ("a", "'a'", '"a"'), "a"),
+        ("“a”", ("a", "'a'", '"a"'), None),
+        ("a", ("'a'", "b"), "'a'"),
+        ("“A”", ("a", "b"), "a"),
+        ("25", ("2⁵", "25"), "25"),
+        ("2⁵", ("2⁵", "25"), "2⁵"),
+        ("25", ("2⁵", "32"), None),
+        ("½", ("1/2", "½"), "½"),
+        ("①", ("1", "①"), "①"),
     ],
 )
 def test_an_answer_names_an_option_exactly_or_unambiguously(answer: str, options: tuple[str, ...], chosen: str | None) -> None:
     assert choose_option(answer, options) == chosen
+
+
+def test_quotes_make_another_label_only_between_options_that_differ_by_them() -> None:
+    assert is_same_label("'a'", "a", ("a", "b")) and is_same_label('"A"', "A", ())
+    assert not is_same_label("'a'", "a", ("a", "'a'"))
+    assert not is_same_label("A", "a", ("a", "b"))

@@ -24,7 +24,8 @@ async def reasoning_of(outcome: Outcome) -> str | None:
         ("action", "fantasy", "action", "other one was fantasy so keep action"),
         ("comedy", "fantasy", "action", None),
         ("comedy", "comedy", "dark comedy", None),
-        ("comedy", "western", "western", None),  # not an option of the query
+        ("comedy", "western", "action", None),  # not an option of the query
+        ("Comedy", "COMEDY", "comedy", "like one was comedy so keep comedy"),
         ('"comedy"', "dark comedy\u200b", "dark comedy", "like one was dark comedy so use dark comedy"),
         ("Comedy, of course", "dark comedy", "dark comedy", "like one was dark comedy so use dark comedy"),
     ],
