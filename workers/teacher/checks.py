@@ -12,7 +12,7 @@ import sys
 from typing import NamedTuple, Self
 
 from infra.settings.models import TeacherSettings
-from schemas import control_marks, eligibility, sameness, words
+from schemas import control_marks, eligibility, ids, rewriting, sameness, scoring, tasks, words
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out
@@ -20,8 +20,11 @@ from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
 from schemas.sameness import folded, normalized
 from schemas.tasks import Task, choose_option, is_same_label
+from workers.teacher import reasoning_teacher
 from workers.teacher.reasoning_teacher import RejectionReason, best_example, truth_of
 
+#: The other modules whose code decides what the checks say.
+DECIDING = (control_marks, eligibility, ids, reasoning_teacher, rewriting, sameness, scoring, tasks, words)
 #: A truth up to this length, about three words, may occur in a trace by chance. In scripts without blanks three words have about eight characters.
 CHANCE_CHARS, CHANCE_UNITS = 24, 8
 
@@ -79,7 +82,7 @@ def first_flaw(rewrite: Rewrite, outcome: Outcome, length: ReasoningLength) -> R
 
 def checks_digest(length: ReasoningLength) -> str:
     """sha256 over the source of the checks and the limits: trajectories with the same digest passed the same checks."""
-    source = "\n".join(map(inspect.getsource, (eligibility, control_marks, sameness, words, sys.modules[__name__])))
+    source = "\n".join(map(inspect.getsource, (*DECIDING, sys.modules[__name__])))
     return hashlib.sha256(f"{tuple(length)}\n{source}".encode()).hexdigest()
 
 

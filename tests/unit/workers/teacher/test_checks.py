@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import sys
+from types import FrameType
+
 import pytest
 
+from schemas import rewriting, tasks
+from schemas.messages import Message
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
 from tests.support.worker_messages import TAGS as TAGS_OF_FILMS
 from tests.support.worker_messages import make_outcome
-from workers.teacher.checks import ReasoningLength, first_flaw
+from workers.teacher import checks
+from workers.teacher.checks import DECIDING, ReasoningLength, first_flaw, why_not_taught
 from workers.teacher.reasoning_teacher import RejectionReason
 
 LENGTH = ReasoningLength(8, 100)
@@ -74,3 +80,30 @@ def test_a_trace_may_name_a_short_text_or_an_option() -> None:
 def test_a_rewrite_equals_the_truth_up_to_blanks_quotes_and_unicode_form(body: str, options: tuple[str, ...], truth: str, same: bool) -> None:
     flaw = first_flaw(Rewrite("they like it dark", body), make_outcome(options=options, truth=truth), LENGTH)
     assert flaw is (None if same else RejectionReason.WRONG_BODY)
+
+
+def test_every_module_whose_code_decides_is_in_the_digest() -> None:
+    """Messages, which only hold data, are left out."""
+    called: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        name = str(frame.f_globals.get("__name__"))
+        if event == "call" and name.startswith(("schemas.", "workers.")) and not _declares_message(name):
+            called.add(name)
+
+    outcomes = [ASKED, make_outcome(), make_outcome(truth=None), make_outcome(truth="COMEDY"), make_outcome(options=("1", "2"), truth="2")]
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        for outcome in outcomes:
+            if why_not_taught(outcome, holdout_share=0.0) is None:
+                first_flaw(Rewrite("they like it, as before", outcome.truth or ""), outcome, LENGTH)
+    finally:
+        sys.setprofile(before)
+    digested = {module.__name__ for module in DECIDING} | {checks.__name__}
+    assert {tasks.__name__, checks.__name__} <= called <= digested
+    assert rewriting.__name__ in digested, "its tags are control marks"
+
+
+def _declares_message(name: str) -> bool:
+    return any(isinstance(value, type) and issubclass(value, Message) and value.__module__ == name for value in vars(sys.modules[name]).values())
