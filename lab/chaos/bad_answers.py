@@ -98,6 +98,7 @@ KINDS = (
     BadAnswerKind("control-characters", _message(content="{}\x00\x1b")),
     BadAnswerKind("parts", _parts),
     BadAnswerKind("reasoning", _message(content=f"<think>{REASONING}</think>{{}}")),
+    BadAnswerKind("reasoning-nested", _message(content=f"< Thinking ><think>so</think>{REASONING}</thinking >{{}}")),
     BadAnswerKind("reasoning-unopened", _message(content=f"{REASONING}</think>{{}}")),
     BadAnswerKind("reasoning-field", _message(reasoning_content=REASONING)),
     BadAnswerKind("more-choices", _completion(lambda body: body["choices"].append(None))),

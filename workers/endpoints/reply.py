@@ -1,7 +1,7 @@
 """Reads an HTTP response of an OpenAI-compatible endpoint: a ChatAnswer, or a Failure with its cause. Pure, for any status, headers and bytes.
 
 Only the text decides whether there is an answer. Usage, ids and other bookkeeping are read if they can be read.
-Reasoning (`<think>…</think>` or `[THINK]…[/THINK]` at the start, `reasoning_content`, parts of type `thinking`) is kept apart from the answer.
+Reasoning (`<think>…</think>` and the like at the start, `reasoning_content`, parts of type `thinking`) is kept apart from the answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -33,10 +33,11 @@ NO_USAGE = Usage()
 #: Usage beyond this is no count of tokens.
 _MAX_TOKENS = 1 << 48
 _CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, *range(128, 160)])
-_INVISIBLE = "\u200b-\u200f\u2060\ufeff"
-_REASONING = r"(?:think|thinking|reasoning|thought)"
-_OPENED = re.compile(rf"[\s{_INVISIBLE}]*(?:<({_REASONING})>|\[(THINK)\])(.*?)(?:</\1>|\[/\2\]|\Z)", re.DOTALL | re.IGNORECASE)
-_CLOSED = re.compile(rf"</{_REASONING}>", re.IGNORECASE)
+#: Of many models: `<think>`, `</think >`, `<seed:think>`, `[THINK]`, `◁think▷`. The groups hold the slash of a closing tag.
+_TAG = re.compile(r"[<◁]\s{0,8}(/?)\s{0,8}(?:\w{1,16}:)?(?:think|thinking|thoughts?|reasoning)\s{0,8}[>▷]|\[(/?)THINK\]", re.IGNORECASE)
+_FENCE = re.compile(r"```.*?```", re.DOTALL)
+_NO_FENCE = (-2, -2)
+_QUOTES = tuple("`'\"“”‘’")
 _HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
 _WORD = re.compile(r"[\w.:/\[\]-]{1,64}", re.ASCII)
 
@@ -291,16 +292,52 @@ def _is_text(part: Any) -> bool:
 
 
 def _split_reasoning(text: str) -> tuple[str, str]:
-    """The reasoning at the start of a text, and the rest. Without a closing tag the whole text is reasoning. Without an opening tag, which a chat template
-    may have written, everything before the closing tag is."""
-    thoughts, position = [], 0
-    while (match := _OPENED.match(text, position)) and match.end() > position:
-        thoughts.append(match[3])
-        position = match.end()
-    rest = text[position:]
-    if not thoughts and (closing := _CLOSED.search(rest)) and f"<{closing.group()[2:]}".lower() not in rest[: closing.start()].lower():
-        return rest[: closing.start()], rest[closing.end() :]
-    return "".join(thoughts), rest
+    """The reasoning at the start of a text, and the rest.
+
+    Reasoning begins with an opening tag and ends where as many tags have closed as have opened: tags may be nested. If they never balance, it ends at the last
+    closing tag; without one, all of the text is reasoning. A closing tag that nothing opens ends it too: a chat template has written the opening one.
+    Tags in quotes or in a code fence are no tags, and those after the start of the answer are part of the answer.
+    """
+    thoughts: list[str] = []
+    answer_at, begin, depth = 0, -1, 0  # `begin`: of the reasoning that is open; -1 in the answer
+    is_answer = False
+    last_closing: re.Match[str] | None = None
+    for tag in _tags(text):
+        is_closing = bool(tag[1] or tag[2])
+        if begin < 0 and not is_answer:
+            is_answer = not is_blank(text[answer_at : tag.start()])
+        if not is_closing:
+            if depth == 0 and not is_answer:
+                begin, last_closing = tag.end(), None
+            depth += 1
+        elif depth > 0:
+            depth, last_closing = depth - 1, tag
+            if depth == 0 and begin >= 0:
+                thoughts.append(text[begin : tag.start()])
+                answer_at, begin = tag.end(), -1
+        elif not thoughts or not is_answer:
+            thoughts.append(text[answer_at : tag.start()])
+            answer_at, is_answer = tag.end(), False
+        if is_answer and thoughts:
+            break
+    if begin >= 0:
+        thoughts.append(text[begin : last_closing.start() if last_closing else None])
+        answer_at = last_closing.end() if last_closing else len(text)
+    return "".join(thoughts), text[answer_at:]
+
+
+def _tags(text: str) -> Iterator[re.Match[str]]:
+    """The reasoning tags of a text, without those in quotes or in a code fence."""
+    if _TAG.search(text) is None:
+        return
+    fences = (match.span() for match in _FENCE.finditer(text))
+    begin, end = -1, -1
+    for tag in _TAG.finditer(text):
+        while end <= tag.start() and (begin, end) != _NO_FENCE:
+            begin, end = next(fences, _NO_FENCE)
+        is_quoted = text[tag.start() - 1 : tag.start()] in _QUOTES and text[tag.end() : tag.end() + 1] in _QUOTES
+        if not is_quoted and not begin <= tag.start() < end:
+            yield tag
 
 
 def _usage(value: Any) -> Usage:

@@ -113,10 +113,39 @@ def test_a_text_can_be_written_and_shown(content: Any, text: str) -> None:
         ("[THINK]dark[/THINK]Comedy", "Comedy", "dark"),
         ("a < b </i> c", "a < b </i> c", ""),
         ("The tag <think>…</think> is XML", "The tag <think>…</think> is XML", ""),
+        ("<think>a<think>b</think>c</think>Comedy", "Comedy", "a<think>b</think>c"),
+        ("<think>is <think> a tag? no</think>Comedy", "Comedy", "is <think> a tag? no"),
+        ("<think>dark</think></think>\nComedy", "\nComedy", "dark"),
+        ("<think>dark</think>Comedy </think> ends it", "Comedy </think> ends it", "dark"),
+        ("<think>dark</think>Comedy <think>dark</think>", "Comedy <think>dark</think>", "dark"),
+        ("< Think >dark</think >Comedy", "Comedy", "dark"),
+        ("dark</ THINK\n>Comedy", "Comedy", "dark"),
+        ("a<think>b</think>c</think>Comedy", "Comedy", "a<think>b</think>c"),
+        ("<thoughts>dark</thoughts>Comedy", "Comedy", "dark"),
+        ("<thought>dark</thought>Comedy", "Comedy", "dark"),
+        ("<reasoning>dark</reasoning>Comedy", "Comedy", "dark"),
+        ("<reasoning><think>dark</think></reasoning>Comedy", "Comedy", "<think>dark</think>"),
+        ("<seed:think>dark</seed:think>Comedy", "Comedy", "dark"),
+        ("◁think▷dark◁/think▷Comedy", "Comedy", "dark"),
+        ("dark[/THINK]Comedy", "Comedy", "dark"),
+        ("Write `</think>` at its end", "Write `</think>` at its end", ""),
+        ('The tag "</think>" ends it', 'The tag "</think>" ends it', ""),
+        ("<think>as `</think>` does</think>Comedy", "Comedy", "as `</think>` does"),
+        ("Like this:\n```\nso</think>\n```", "Like this:\n```\nso</think>\n```", ""),
+        ("```\nx\n```\nso</think>Comedy", "Comedy", "```\nx\n```\nso"),
+        ("Begin with <think>", "Begin with <think>", ""),
+        ("<thinker>a</thinker>", "<thinker>a</thinker>", ""),
+        ("I think > you think", "I think > you think", ""),
+        ("<think/>Comedy", "<think/>Comedy", ""),
     ],
 )
 def test_parts_are_joined_and_reasoning_is_kept_apart(content: Any, text: str, reasoning: str) -> None:
     assert answer(completion(content)) == ChatAnswer(text, reasoning=reasoning)
+
+
+def test_a_long_text_of_tags_is_read_in_linear_time() -> None:
+    for unit in ("<think></think>", "a<think></think>", "</think>", "```</think>", "`</think>`", "<" + " " * 1000, "◁/"):
+        read(completion("a" + unit * (100_000 // len(unit))))
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -138,6 +167,7 @@ def test_reasoning_in_its_own_field_is_no_part_of_the_answer(field: str) -> None
         (completion("<think>dark", finish_reason="length"), FailureCause.ONLY_REASONING, "length"),
         (completion("<think>dark</think>\n"), FailureCause.ONLY_REASONING, "stop"),
         (completion("dark</think>"), FailureCause.ONLY_REASONING, "stop"),
+        (completion("<think>a<think>b</think>"), FailureCause.ONLY_REASONING, "stop"),
         (completion(None, reasoning_content="dark"), FailureCause.ONLY_REASONING, "stop"),
         (completion("Com", finish_reason="content_filter"), FailureCause.FILTERED, "content_filter"),
         (completion(None, refusal="I'm sorry"), FailureCause.FILTERED, "refusal"),
