@@ -4,23 +4,34 @@ The clients decode a batch inside a poll, and raise every error of codecs and pa
 and aiokafka fetches the batch again without end. Here each of these errors becomes UnreadableBatch, of any type: decoding depends on the fetched bytes
 alone, so a retry fails too. Errors of requests, which a retry may solve, are not raised here (`infra.kafka.errors`).
 
+Two things are not left to the clients: decompression, which has a limit here (`infra.kafka.compression`), and names of headers that are not UTF-8, which
+both clients refuse together with the whole batch. Here each wrong byte becomes `\\x` and two digits, and the record is judged like any other.
+
 `kafka.skip_batches` names batches to skip if they cannot be decoded. A named batch that can be decoded is read like any other.
 """
 
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, SupportsIndex
+
+from kafka.errors import CorruptRecordError
+from kafka.record.default_records import DefaultRecordBase, DefaultRecordBatch
+from kafka.record.legacy_records import LegacyRecordBatch
+from kafka.record.memory_records import MemoryRecords
 
 from infra.errors import UnreadableBatch
+from infra.kafka.compression import TooLarge, codec_name, decompressed
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import KAFKA_BATCHES_SKIPPED
 
 log = logging.getLogger(__name__)
 
-#: By the number in a batch's attributes.
-CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+HEADER: struct.Struct = DefaultRecordBase.HEADER_STRUCT
+ATTRIBUTES = 5  # of the header's fields
 
 
 class BatchDecoding:
@@ -28,16 +39,24 @@ class BatchDecoding:
 
     def __init__(self, settings: KafkaSettings, consumer: Any) -> None:
         self._named = frozenset(settings.skip_batches)
+        self._limit = settings.max_decompressed_bytes
         self._consumer = consumer
 
     def records(
-        self, state: Any, partition: Any, batches: Any, unpack: Callable[[Any], Iterator[Any]], instead: Callable[[int], Iterable[Any]] = lambda offset: ()
+        self,
+        state: Any,
+        partition: Any,
+        batches: Any,
+        content: bytes,
+        unpack: Callable[[Any], Iterator[Any]],
+        instead: Callable[[int], Iterable[Any]] = lambda offset: (),
     ) -> Iterator[Any]:
         """What the client's `unpack` yields from `batches` of a partition, and for a skipped batch what `instead` returns for its last offset.
 
-        `state` is the client's: its `next_fetch_offset` is the reader's position. Raises UnreadableBatch and nothing else.
+        `state` is the client's: its `next_fetch_offset` is the reader's position. `content` are the bytes of `batches`. Raises UnreadableBatch and nothing
+        else.
         """
-        tracked = _Batches(batches)
+        tracked = _Batches(batches, content, self._limit)
         while True:
             try:
                 yield from unpack(tracked)
@@ -46,39 +65,131 @@ class BatchDecoding:
                 state.next_fetch_offset = self._behind(error, partition, tracked.opened, state.next_fetch_offset)
                 yield from instead(state.next_fetch_offset - 1)
 
-    def _behind(self, error: Exception, partition: Any, batch: Any, position: int) -> int:
+    def _behind(self, error: Exception, partition: Any, batch: _Batch | None, position: int) -> int:
         """The offset after this batch, if it may be skipped; raises UnreadableBatch otherwise. `batch` is None if it has no header."""
         topic, number = partition.topic, partition.partition
-        reason = type(error).__name__  # its text may hold a user's
+        too_large = f"more than kafka.max_decompressed_bytes={self._limit} bytes"
+        reason = too_large if isinstance(error, TooLarge) else type(error).__name__  # its text may hold a user's
         if batch is None:
             raise UnreadableBatch(topic, number, position, reason, is_damaged=True) from error
-        first, end = batch.base_offset, getattr(batch, "next_offset", -1)  # a batch of an old format has none
+        first, end = batch.base_offset, batch.next_offset
         highwater = self._consumer.highwater(partition)
         is_damaged = not (first < end and position <= end <= (end if highwater is None else highwater))
-        reason += f", codec {_codec_name(batch.compression_type)}"
+        reason += f", codec {codec_name(batch.compression_type)}"
         if is_damaged or f"{topic}/{number}/{first}" not in self._named:
             raise UnreadableBatch(topic, number, first, reason, is_damaged=is_damaged) from error
         place = {"topic": topic, "partition": number, "offset": first, "last_offset": end - 1}
         log.error("skipping a batch that cannot be decoded", extra={**place, "reason": reason})
         KAFKA_BATCHES_SKIPPED.add(topic=topic)
-        return int(end)
+        return end
 
 
 class _Batches:
     """The interface of both clients' MemoryRecords. Keeps the batch that the client opened last."""
 
-    def __init__(self, records: Any) -> None:
+    def __init__(self, records: Any, content: bytes, limit: int) -> None:
         self._records = records
-        self.opened: Any = None
+        self._content = memoryview(content)
+        self._position = 0
+        self._limit = limit
+        self.opened: _Batch | None = None
 
     def has_next(self) -> bool:
         return bool(self._records.has_next())
 
-    def next_batch(self) -> Any:
+    def next_batch(self) -> _Batch | None:
         self.opened = None
-        self.opened = self._records.next_batch()
+        batch = self._records.next_batch()
+        if batch is None:
+            return None
+        begin = self._position
+        (length,) = struct.unpack_from(">i", self._content, begin + MemoryRecords.LENGTH_OFFSET)
+        self._position = begin + MemoryRecords.LOG_OVERHEAD + length
+        self.opened = _Batch(batch, self._content[begin : self._position], self._limit)
         return self.opened
 
 
-def _codec_name(number: int) -> str:
-    return CODECS[number] if number < len(CODECS) else f"{number}, which Kafka does not have"
+class _Batch:
+    """A batch of either client, which yields its records and has all its attributes. Its records are decompressed here.
+
+    Not each client's batch has the four attributes that are set here. A batch of the formats before Kafka 0.11 has one offset, of its last record.
+    """
+
+    def __init__(self, batch: Any, content: memoryview, limit: int) -> None:
+        self._batch, self._content, self._limit = batch, content, limit
+        self.base_offset: int = struct.unpack_from(">q", content)[0]
+        self.magic: int = struct.unpack_from(">b", content, MemoryRecords.MAGIC_OFFSET)[0]
+        attributes = content[MemoryRecords.MAGIC_OFFSET + 1] if self.magic < 2 else HEADER.unpack_from(content)[ATTRIBUTES]
+        self.compression_type: int = attributes & DefaultRecordBase.CODEC_MASK
+        self.next_offset: int = self.base_offset + 1 if self.magic < 2 else batch.next_offset
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        """The marker of a transaction: the clients read it without iterating over its batch. It is not compressed."""
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.magic < 2:
+            return iter(_CompressedLegacyBatch(self._content, self.magic, self._limit) if self.compression_type else self._batch)
+        if not self.compression_type:
+            return _with_any_names(self._batch, self._content)
+        content = self._decompressed()
+        return _with_any_names(type(self._batch)(content), content)
+
+    def _decompressed(self) -> bytes:
+        """The same batch without compression. Its checksum is not that of these bytes; the clients compare it before they read records."""
+        header = list(HEADER.unpack_from(self._content))
+        header[ATTRIBUTES] &= ~DefaultRecordBase.CODEC_MASK
+        return HEADER.pack(*header) + decompressed(self.compression_type, bytes(self._content[HEADER.size :]), self._limit)
+
+
+def _with_any_names(batch: Iterable[Any], content: bytes | memoryview) -> Iterator[Any]:
+    """The records of a batch that is not compressed."""
+    read = 0
+    try:
+        for read, record in enumerate(batch, 1):  # noqa: B007  # read after an error
+            yield record
+    except Exception:
+        yield from islice(_AnyNamesBatch(content), read, None)
+
+
+class _AnyNamesBatch(DefaultRecordBatch):  # type: ignore[misc]  # the client has no types
+    """A batch that is not compressed, with any bytes as names of headers. Slower than the clients' own."""
+
+    def __init__(self, content: bytes | memoryview) -> None:
+        super().__init__(content)
+        self._buffer: bytearray = _Escaping(content)
+
+
+class _Escaping(bytearray):
+    """Its slices decode what is not UTF-8 as `\\x` and two digits. Not as surrogates: clients encode the names of headers again."""
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        found = super().__getitem__(index)
+        return _Escaping(found) if isinstance(index, slice) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
+        return super().decode(encoding, errors)
+
+
+class _CompressedLegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
+    """A compressed batch of the formats before Kafka 0.11, for both clients."""
+
+    def __init__(self, content: memoryview, magic: int, limit: int) -> None:
+        super().__init__(content, magic)
+        self._limit = limit
+
+    def _decompress(self, key_offset: int) -> bytes:
+        _, value = self._read_key_value(key_offset)
+        if value is None:
+            raise CorruptRecordError("a compressed batch without records")
+        return decompressed(self.compression_type, value, self._limit)
+
+    def _read_header(self, pos: int) -> Any:
+        """A negative length would lead the client back to the same record, for ever."""
+        header = super()._read_header(pos)
+        if header[1] < self.RECORD_OVERHEAD_V0:
+            raise CorruptRecordError(f"a record of {header[1]} bytes")
+        return header

@@ -100,7 +100,7 @@ class DecodedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def _unpack_records(self, partition: Any, batches: Any, *deserializers: Any) -> Iterator[Any]:
         unpack = super()._unpack_records
         try:
-            yield from self._decoding.records(self, partition, batches, lambda tracked: unpack(partition, tracked, *deserializers))
+            yield from self._decoding.records(self, partition, batches, batches._buffer, lambda tracked: unpack(partition, tracked, *deserializers))
         except UnreadableBatch as error:
             self._unreadable = error
             raise

@@ -9,6 +9,7 @@ Dead letters stay on their topic. A redrive record (`RedriveRecord`), written in
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,8 @@ from schemas.topics import dead_letter_topic
 
 #: The names of the headers that are added to a record that is set aside, in order.
 ADDED_HEADERS = tuple(name for name, _ in written_dead_letter(ConsumedRecord("", 0, 0, 0, None, None, ()), "", Exception()).headers)
+#: How `infra.kafka.batches` reads a byte that is not UTF-8 in the name of a header.
+ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
 #: Maximum size of one transaction: small enough to end well within its timeout, large enough to send thousands of records in seconds.
 BATCH_RECORDS = 200
 BATCH_BYTES = 8 * 1024 * 1024
@@ -92,6 +95,8 @@ class StoredDeadLetter:
             notes.append("an empty header may have been a null one: dead letters cannot tell them apart")
         if self.key is None and self.value == b"":
             notes.append("the empty value may have been a null one: dead letters without a key cannot tell them apart")
+        if any(ESCAPED.search(name) for name, _ in self.original_headers):
+            notes.append("the name of a header may not have been UTF-8: its wrong bytes became \\x and two digits")
         if self.origin and self.origin.timestamp_ms < 0:
             notes.append("the original had no timestamp: it gets the present time")
         return tuple(notes)

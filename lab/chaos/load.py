@@ -16,8 +16,8 @@ from itertools import count, cycle
 from typing import Any, Self
 
 from infra.errors import CannotContinue, RetryLater
-from infra.kafka.batches import CODECS
 from infra.kafka.clients import producer, send
+from infra.kafka.compression import CODECS
 from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from lab.chaos.records import LoadClock, SendOutcome, SentLog, SentRecord

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from infra.kafka.batches import CODECS
+from infra.kafka.compression import CODECS
 
 #: baseOffset, batchLength, partitionLeaderEpoch, magic, crc, attributes, lastOffsetDelta, two timestamps, producerId, producerEpoch, baseSequence, records.
 HEADER = struct.Struct(">qiibIhiqqqhii")

@@ -28,6 +28,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
 from yarl import URL
@@ -53,7 +54,8 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        # aiokafka's fetcher takes no class of records. A process has one consumer.
+        # aiokafka's fetcher takes no classes of records. A process has one consumer.
+        fetcher.MemoryRecords = FetchedRecords
         fetcher.PartitionRecords = functools.partial(DecodedRecords, transport, BatchDecoding(transport.kafka, consumer))
         consumer._client.send = functools.partial(checked_send, consumer._client.send, transport)
         return consumer
@@ -73,6 +75,14 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
                 consumer.seek(tp, offset)
 
 
+class FetchedRecords(MemoryRecords):  # type: ignore[misc]
+    """The fetched batches of a partition, and their bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.content = content
+
+
 class DecodedRecords(PartitionRecords):  # type: ignore[misc]
     """Yields records up to a batch that cannot be decoded. If it raised, aiokafka would drop the records of other partitions in the same poll."""
 
@@ -82,7 +92,7 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
 
     def _unpack_records(self) -> Iterator[Any]:
         try:
-            yield from self._decoding.records(self, self._tp, self._records, self._unpack, self._instead)
+            yield from self._decoding.records(self, self._tp, self._records, self._records.content, self._unpack, self._instead)
         except UnreadableBatch as error:
             self._transport.fail(error)
 

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from cli.app import app
 from cli.ask import request
 from infra.errors import UnreadableBatch
-from infra.kafka.batches import CODECS
 from infra.kafka.clients import admin, producer
+from infra.kafka.compression import CODECS
 from infra.kafka.topic_reader import TopicReader
 from infra.local.broker import Broker
 from infra.settings import Settings, load

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kafka.codec
 from kafka import TopicPartition
-from kafka.record.memory_records import MemoryRecordsBuilder
+from kafka.record.default_records import DefaultRecordBase
+from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
-from infra.kafka.batches import CODECS, BatchDecoding
+from infra.kafka.batches import BatchDecoding
+from infra.kafka.compression import CODECS
 from infra.settings.stream import KafkaSettings
-from lab.chaos.segments import HEADER
+from lab.chaos.segments import BEFORE_LENGTH, HEADER
 from tests.support.segment_files import set_checksum
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "batches"
@@ -22,13 +25,45 @@ PARTITION = TopicPartition("queries", 3)
 
 def batch(first: int, values: list[bytes], codec: str = "none") -> bytearray:
     """One batch with a record for each value."""
-    builder = MemoryRecordsBuilder(2, CODECS.index(codec), 1 << 20)
+    builder = MemoryRecordsBuilder(2, CODECS.index(codec), 64 << 20)
     for value in values:
         builder.append(1_700_000_000_000, b"key", value, [("ce_id", b"an id"), ("ce_source", "/caf\u00e9".encode())])
     builder.close()
     content = bytearray(builder.buffer())
     struct.pack_into(">q", content, 0, first)
     return content
+
+
+def compressed(content: bytes | bytearray, codec: str) -> bytearray:
+    """The same batch with its records, which are not compressed, in this codec."""
+    if codec == "none":
+        return bytearray(content)
+    records = getattr(kafka.codec, f"{codec}_encode")(bytes(content[HEADER.size :]))
+    result = bytearray(content[: HEADER.size] + records)
+    struct.pack_into(">i", result, MemoryRecords.LENGTH_OFFSET, len(result) - BEFORE_LENGTH)
+    result[DefaultRecordBase.ATTRIBUTES_OFFSET + 1] |= CODECS.index(codec)
+    set_checksum(result)
+    return result
+
+
+def with_wrong_name(codec: str = "none") -> bytes:
+    """Offsets 0 to 3 in three batches. In the second, at offset 2, the name of a header is not UTF-8."""
+    second = bytearray(batch(1, [b"1", b"2"]))
+    place = second.rindex(b"ce_source")
+    second[place : place + 2] = b"\xe9\xff"
+    set_checksum(second)
+    return bytes(batch(0, [b"0"]) + compressed(second, codec) + batch(3, [b"3"]))
+
+
+def legacy_batch(first: int, values: list[bytes], codec: str, magic: int) -> bytes:
+    """One batch in a format before Kafka 0.11. It has the offset of its last record, and is one record if it is not compressed."""
+    builder = MemoryRecordsBuilder(magic, CODECS.index(codec), 64 << 20, offset=0 if magic else first)
+    for value in values:
+        builder.append(1_700_000_000_000, b"key", value)
+    builder.close()
+    content = bytearray(builder.buffer())
+    struct.pack_into(">q", content, 0, first + len(values) - 1)
+    return bytes(content)
 
 
 def with_damage(damage: Callable[[bytearray], None], codec: str = "none") -> bytes:
@@ -75,6 +110,6 @@ class Consumer:
         return self._end
 
 
-def decoding(*skip: str, end: int | None = None) -> BatchDecoding:
+def decoding(*skip: str, end: int | None = None, limit: int = 64 << 20) -> BatchDecoding:
     """Of a consumer whose partition ends at `end`."""
-    return BatchDecoding(KafkaSettings(skip_batches=skip), Consumer(end))
+    return BatchDecoding(KafkaSettings(skip_batches=skip, max_decompressed_bytes=limit), Consumer(end))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +15,16 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record.memory_records import MemoryRecords
 
 from infra.errors import BadSetting, UnreadableBatch
-from infra.kafka.batches import CODECS, BatchDecoding
+from infra.kafka.batches import BatchDecoding
 from infra.kafka.clients import DecodedRecords
+from infra.kafka.compression import CODECS
 from infra.settings.loading import load
 from infra.telemetry.metrics import KAFKA_BATCHES_SKIPPED
-from tests.support.record_batches import PARTITION, batch, damaged_at_random, decoding, java_batch, java_records, with_damage
+from tests.support.record_batches import PARTITION, batch, damaged_at_random, decoding, java_batch, java_records, legacy_batch, with_damage, with_wrong_name
 from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
 
 NAME, SERIES = "queries/3/2", (("topic", "queries"),)
+LIMIT = 1 << 20
 
 
 def fetched(content: bytes, by: BatchDecoding) -> Any:
@@ -74,6 +79,53 @@ def test_a_named_batch_that_can_be_decoded_is_read() -> None:
 def test_a_batch_whose_header_names_an_impossible_end_is_not_passed_over() -> None:
     with pytest.raises(UnreadableBatch, match=rf"{NAME} .*; restore the partition from a replica"):
         values(fetched(with_damage(broken_payload), decoding(NAME, end=3)))
+
+
+@pytest.mark.parametrize("codec", CODECS[1:])
+def test_a_batch_that_decompresses_beyond_the_limit_is_named(codec: str) -> None:
+    content = bytes(batch(0, [b"0", b"1"]) + batch(2, [bytes(LIMIT), b"3"], codec) + batch(4, [b"4"]))
+    assert len(content) < LIMIT / 10
+    records = fetched(content, decoding(limit=LIMIT))
+    assert [record.value for record in records.take(100)] == [b"0", b"1"]
+    with pytest.raises(UnreadableBatch, match=rf"{NAME} .*more than kafka.max_decompressed_bytes={LIMIT} bytes, codec {codec}.*skips it"):
+        records.take(100)
+    assert values(fetched(content, decoding(NAME, end=5, limit=LIMIT))) == [b"0", b"1", b"4"]
+    assert values(fetched(content, decoding(limit=LIMIT + 1000))) == [b"0", b"1", bytes(LIMIT), b"3", b"4"]
+
+
+def test_the_limit_is_one_of_decompression() -> None:
+    assert values(fetched(bytes(batch(0, [bytes(LIMIT)])), decoding(limit=LIMIT))) == [bytes(LIMIT)]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_header_whose_name_is_not_utf8_is_read_with_escapes(codec: str) -> None:
+    records = fetched(with_wrong_name(codec), decoding()).take(100)
+    assert [record.value for record in records] == [b"0", b"1", b"2", b"3"]
+    assert [record.headers[1][0] for record in records] == ["ce_source", "ce_source", "\\xe9\\xff_source", "ce_source"]
+    assert {record.headers[1][1] for record in records} == {"/caf\u00e9".encode()}
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+@pytest.mark.parametrize("codec", CODECS[:3])
+def test_a_batch_of_an_old_format_is_read_up_to_the_limit(codec: str, magic: int) -> None:
+    content = legacy_batch(0, [b"0", b"1"] if codec != "none" else [b"0"], codec, magic) + legacy_batch(2, [bytes(LIMIT)], codec, magic)
+    assert values(fetched(content, decoding()))[-1] == bytes(LIMIT)
+    if codec != "none":
+        assert values(fetched(content, decoding()))[:-1] == [b"0", b"1"]
+        with pytest.raises(UnreadableBatch, match=r"queries/3/2 .*more than kafka.max_decompressed_bytes"):
+            values(fetched(content, decoding(limit=LIMIT)))
+        assert values(fetched(content, decoding(NAME, end=3, limit=LIMIT))) == [b"0", b"1"]
+
+
+def test_an_old_compressed_batch_with_a_negative_length_inside_ends_its_reader() -> None:
+    """kafka-python alone would read that record for ever, and keep it each time."""
+    inside = bytearray(legacy_batch(0, [b"0"], "none", 1))
+    struct.pack_into(">i", inside, 8, -12)
+    content = bytearray(legacy_batch(0, [gzip.compress(inside)], "none", 1))
+    content[17] |= CODECS.index("gzip")
+    struct.pack_into(">I", content, 12, zlib.crc32(content[16:]))
+    with pytest.raises(UnreadableBatch, match=r"queries/3/0 .*CorruptRecordError"):
+        values(fetched(bytes(content), decoding()))
 
 
 @given(st.integers(0, 1 << 32), st.booleans())

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import UnreadableBatch
-from infra.kafka.batches import CODECS
-from streams.app.transport import DecodedRecords
-from tests.support.record_batches import PARTITION, damaged_at_random, decoding, java_batch, java_records, with_damage
+from infra.kafka.compression import CODECS
+from streams.app.transport import DecodedRecords, FetchedRecords
+from tests.support.record_batches import PARTITION, batch, damaged_at_random, decoding, java_batch, java_records, legacy_batch, with_damage, with_wrong_name
 from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
 
 NAME = "queries/3/2"
 READ_COMMITTED = 1
+LIMIT = 1 << 20
 
 
 class Transport:
@@ -30,11 +30,11 @@ class Transport:
         self.failure = error
 
 
-def read(content: bytes, *skip: str, end: int | None = None) -> tuple[list[Any], UnreadableBatch | None]:
+def read(content: bytes, *skip: str, end: int | None = None, limit: int = 64 << 20) -> tuple[list[Any], UnreadableBatch | None]:
     """The records, and the failure at their end."""
     transport = Transport()
-    fetched: tuple[Any, ...] = (TopicPartition(*PARTITION), MemoryRecords(content), [], 0, None, None, True, READ_COMMITTED)
-    records = DecodedRecords(transport, decoding(*skip, end=end), *fetched)  # type: ignore[arg-type]  # all that it uses of the transport
+    fetched: tuple[Any, ...] = (TopicPartition(*PARTITION), FetchedRecords(content), [], 0, None, None, True, READ_COMMITTED)
+    records = DecodedRecords(transport, decoding(*skip, end=end, limit=limit), *fetched)  # type: ignore[arg-type]  # all that it uses of the transport
     return list(records), transport.failure
 
 
@@ -56,6 +56,36 @@ def test_a_batch_that_cannot_be_decoded_ends_reading_unless_it_is_named(damage: 
     assert values(records) == [b"0", b"1"] and f"{NAME} cannot be decoded" in str(failure)
     records, failure = read(content, NAME, end=6)
     assert values(records) == [b"0", b"1", b"4", b"5"] and failure is None
+
+
+@pytest.mark.parametrize("codec", CODECS[1:])
+def test_a_batch_that_decompresses_beyond_the_limit_is_named(codec: str) -> None:
+    content = bytes(batch(0, [b"0", b"1"]) + batch(2, [bytes(LIMIT), b"3"], codec) + batch(4, [b"4"]))
+    records, failure = read(content, limit=LIMIT)
+    assert values(records) == [b"0", b"1"] and f"more than kafka.max_decompressed_bytes={LIMIT} bytes, codec {codec}" in str(failure)
+    records, failure = read(content, NAME, end=5, limit=LIMIT)
+    assert values(records) == [b"0", b"1", b"4"] and failure is None
+    records, failure = read(content, limit=LIMIT + 1000)
+    assert values(records) == [b"0", b"1", bytes(LIMIT), b"3", b"4"] and failure is None
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_header_whose_name_is_not_utf8_is_read_with_escapes(codec: str) -> None:
+    records, failure = read(with_wrong_name(codec))
+    assert values(records) == [b"0", b"1", b"2", b"3"] and failure is None
+    assert [record.headers[1][0] for record in records] == ["ce_source", "ce_source", "\\xe9\\xff_source", "ce_source"]
+    assert {record.headers[1][1] for record in records} == {"/caf\u00e9".encode()}
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+@pytest.mark.parametrize("codec", CODECS[1:3])
+def test_a_batch_of_an_old_format_is_read_up_to_the_limit(codec: str, magic: int) -> None:
+    content = legacy_batch(0, [b"0", b"1"], codec, magic) + legacy_batch(2, [bytes(LIMIT)], codec, magic)
+    assert values(read(content)[0]) == [b"0", b"1", bytes(LIMIT)]
+    records, failure = read(content, limit=LIMIT)
+    assert values(records) == [b"0", b"1"] and NAME in str(failure)
+    records, failure = read(content, NAME, end=3, limit=LIMIT)
+    assert values(records) == [b"0", b"1"] and failure is None
 
 
 @given(st.integers(0, 1 << 32), st.booleans())
