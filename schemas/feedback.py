@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.ids import Identifier, derive, record_key
 from schemas.messages import AwareDatetime, Message, MessageIdentity, Text
@@ -26,8 +27,8 @@ class Feedback(Message, wire="retouch.feedback", version=1):
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
-        if not (self.truth and self.truth.strip()) and self.score is None:
-            raise ValueError("needs truth, score or both")
+        if self.own_text is None and self.score is None:
+            raise PydanticCustomError("no_truth_and_no_score", "needs a truth that shows something, a score, or both")
         return self
 
     @classmethod

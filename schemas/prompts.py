@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from schemas import control_marks
+from schemas import control_marks, rewriting, sameness, tasks
 from schemas.control_marks import ControlMarks
 from schemas.queries import Query
+from schemas.sameness import is_blank
 from schemas.tasks import Task
 
 
@@ -44,7 +45,7 @@ def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> 
     """One line of the user's profile (RPO, appendix C, for `paper`). Not neutralised yet."""
     if style is PromptStyle.COMPACT:
         return f"{_clip(example.content, _COMPACT_ITEM_CHARS)} => {_clip(example.response, _COMPACT_ITEM_CHARS)}"
-    if not example.content:
+    if is_blank(example.content):
         return f'"{example.response}"'
     template = _PAPER_ITEM.get(domain, _PAPER_ITEM_BY_TASK[task])
     return template.format(content=example.content, response=example.response)
@@ -72,8 +73,8 @@ def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], 
 
 
 def template_digest(style: PromptStyle) -> str:
-    """sha256 over the source of this module and of the neutralising, and the style: two answers with the same digest had the same prompt template."""
-    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], control_marks)))
+    """sha256 over the source of this module and of those that it calls, and the style: two answers with the same digest had the same prompt template."""
+    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], control_marks, rewriting, sameness, tasks)))
     return hashlib.sha256(f"{style}\n{source}".encode()).hexdigest()
 
 

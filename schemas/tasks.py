@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from functools import partial
+from functools import lru_cache, partial
 
 from schemas.sameness import folded, normalized
 
@@ -75,14 +75,21 @@ def is_same_label(answer: str, truth: str, options: Sequence[str]) -> bool:
     return normalized(answer) == normalized(truth) and option_of(answer, options) == option_of(truth, options)
 
 
-_WITH_QUOTES = partial(normalized, keep_quotes=True)
+_Form = Callable[[str], str]
+_WITH_QUOTES: _Form = partial(normalized, keep_quotes=True)
 
 
-def _only_option(answer: str, options: Sequence[str], forms: Iterable[Callable[[str], str]]) -> str | None:
+def _only_option(answer: str, options: Sequence[str], forms: Iterable[_Form]) -> str | None:
     """The option that has the form of `answer`, in the first form in which any has it. None if several have it."""
     for form in forms:
         text = form(answer)
-        matches = {_WITH_QUOTES(option): option for option in reversed(options) if text and form(option) == text}
+        matches = {_form_of_option(_WITH_QUOTES, option): option for option in reversed(options) if text and _form_of_option(form, option) == text}
         if matches:
             return next(iter(matches.values())) if len(matches) == 1 else None
     return None
+
+
+@lru_cache(maxsize=4096)
+def _form_of_option(form: _Form, option: str) -> str:
+    """A query has up to 256 options, and queries of one domain often have the same ones."""
+    return form(option)

@@ -18,8 +18,9 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from schemas.envelope import read_fingerprint
 from schemas.feedback import Feedback
-from schemas.messages import IdConflict, MessageIdentity
+from schemas.messages import Fingerprint, IdConflict, Message, MessageIdentity
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
 from schemas.topics import JOIN_STATE_CHANGELOG
@@ -117,7 +118,7 @@ class JoinState:
         """The key of this user's entry of an earlier version if there is one, else the present key."""
         earlier = kind.earlier_prefix + identity.id.bytes
         entry = self._entries.get(earlier) if kind.message else None
-        if entry and kind.message and PendingRecords.from_bytes(entry).records[0].read(kind.message)[0].key == identity.key:
+        if entry and kind.message and (first := _fingerprint(kind.message, PendingRecords.from_bytes(entry))) and first.identity.key == identity.key:
             return earlier
         return kind.prefix + identity.id.bytes + identity.key
 
@@ -128,6 +129,11 @@ class JoinState:
     def _drop(self, key: bytes, partition: int) -> None:
         self._entries.pop(key, None)
         self._changes.append(ProducedRecord(JOIN_STATE_CHANGELOG, key, None, partition=partition))
+
+
+def _fingerprint(message: type[Message], pending: PendingRecords) -> Fingerprint | None:
+    """Of the first record. None if an earlier version accepted it and this one does not."""
+    return read_fingerprint(message, pending.records[0].headers, pending.records[0].value)
 
 
 def _frame(record: ConsumedRecord) -> bytes:

@@ -8,6 +8,7 @@ from schemas.dead_letters import dead_letter
 from schemas.interactions import Interaction
 from schemas.messages import IdConflict, Malformed
 from schemas.records import ConsumedRecord, ProducedRecord
+from schemas.sameness import is_blank
 from schemas.topics import INTERACTIONS
 from streams.app.processor import GROUP
 from streams.index.embedder import Embedder
@@ -71,4 +72,4 @@ class HistoryProcessor:
 
 def text_of(interaction: Interaction) -> str:
     """The text of an interaction that is embedded: content and response, without blank ones."""
-    return "\n".join(part for part in (interaction.content, interaction.response) if part.strip())
+    return "\n".join(part for part in (interaction.content, interaction.response) if not is_blank(part))

@@ -14,9 +14,10 @@ from functools import partial
 
 from infra.errors import PoisonMessage
 from schemas.dead_letters import dead_letter
+from schemas.envelope import read_fingerprint
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
-from schemas.messages import IdConflict, Malformed, MessageIdentity
+from schemas.messages import Fingerprint, IdConflict, Malformed, MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
@@ -131,12 +132,19 @@ def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> li
 
 
 def with_record(pending: Sequence[ConsumedRecord], record: ConsumedRecord) -> tuple[ConsumedRecord, ...]:
-    """The pending records and `record`; without `record` if it repeats one of them. Raises IdConflict."""
-    feedback, _ = record.read(Feedback)
+    """The pending records and `record`; without `record` if it repeats one of them. Raises IdConflict.
+
+    A pending record that an earlier version accepted may be unreadable.
+    """
+    identity, digest = _fingerprint(record) or (None, None)
     for earlier in pending:
-        earlier_feedback, _ = earlier.read(Feedback)
-        if earlier_feedback.identity == feedback.identity:
-            if earlier_feedback.content_digest() != feedback.content_digest():
+        known = _fingerprint(earlier)
+        if known and known.identity == identity:
+            if known.digest != digest:
                 raise IdConflict(earlier.source)
             return tuple(pending)
     return (*pending, record)
+
+
+def _fingerprint(record: ConsumedRecord) -> Fingerprint | None:
+    return read_fingerprint(Feedback, record.headers, record.value)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import ClassVar, Self
 
-from schemas.tasks import MOVIE_TAGS, STARS
+from schemas.tasks import MOVIE_TAGS, STARS, choose_option
 from traffic.datasets import dates
 from traffic.datasets.files import BadData, DataFile, GivenFiles, shown
 from traffic.datasets.rows import DataRow, FirstPlaces, csv_rows
@@ -71,8 +71,8 @@ class MovieLens:
 
     def _tags(self, films: dict[str, str], counts: ReadCounts) -> Iterator[Entry]:
         for row in csv_rows(self.tags, ("userId", "movieId", "tag", "timestamp")):
-            user, film, at, label = row.user("userId"), _film_of(row, films), _moment(row), row.text("tag").strip().lower()
-            if label in MOVIE_TAGS:
+            user, film, at, label = row.user("userId"), _film_of(row, films), _moment(row), choose_option(row.text("tag"), MOVIE_TAGS)
+            if label is not None:
                 source_id = f"movielens/tag/{row.text('movieId')}/{row.text('tag')}"
                 yield Entry(row.place, user, "movie_tag", source_id, film, label, at, MOVIE_TAGS)
             else:

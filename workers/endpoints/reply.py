@@ -122,7 +122,7 @@ def _read_choice(status: int, choice: dict[str, Any], usage: Usage) -> ChatAnswe
         if refusal or message.get("refusal"):
             return Failure(Meaning.PROMPT, FailureCause.FILTERED, status, code="refusal")
         code = finish if isinstance(finish, str) and _WORD.fullmatch(finish) else ""
-        return Failure(Meaning.PROMPT, FailureCause.ONLY_REASONING if reasoning.strip() else FailureCause.NO_TEXT, status, code=code)
+        return Failure(Meaning.PROMPT, FailureCause.NO_TEXT if is_blank(reasoning) else FailureCause.ONLY_REASONING, status, code=code)
     return ChatAnswer(text, usage, reasoning)
 
 

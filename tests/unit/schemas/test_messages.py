@@ -151,7 +151,15 @@ def test_the_kind_of_task_follows_from_the_options(options: tuple[str, ...], tas
     assert query(options=options).task is task
 
 
-@pytest.mark.parametrize("fields", [{}, {"truth": "  "}, {"score": 1.5}])
-def test_empty_feedback_is_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "no_truth_and_no_score"),
+        ({"truth": "  "}, "no_truth_and_no_score"),
+        ({"truth": "\u200b\u3164"}, "no_truth_and_no_score"),
+        ({"score": 1.5}, "less_than_equal"),
+    ],
+)
+def test_empty_feedback_is_refused(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         Feedback(feedback_id=uuid4(), query_id=uuid4(), tenant="acme", user="ada", occurred_at=datetime.now(UTC), **fields)

@@ -108,4 +108,5 @@ def test_every_valid_time_survives_the_index_payload(at: datetime) -> None:
 
 def test_content_and_response_are_embedded_unless_blank() -> None:
     assert text_of(interaction("sea")) == "about sea\ncomedy"
-    assert text_of(interaction("sea", content="  ")) == "comedy"
+    for blank in ("", "  ", "\u200b\u3164"):
+        assert text_of(interaction("sea", content=blank)) == "comedy"

@@ -254,6 +254,20 @@ async def test_entries_of_an_earlier_version_are_joined() -> None:
     assert join.entries == {}
 
 
+async def test_unreadable_feedback_of_an_earlier_version_is_dead_lettered_alone() -> None:
+    """That version accepted a truth without a visible character."""
+    join, question = Join(), query()
+    invisible = feedback_record(feedback(question).model_copy(update={"truth": "\u200b"}), offset=1)
+    readable, later = feedback_record(feedback(question), offset=2), feedback_record(feedback(question), offset=3)
+    join.entries[b"f" + question.query_id.bytes] = PendingRecords(round(join.now * 1000), 1, (readable, invisible)).to_bytes()
+    produced = await join.handle(later, response_record(question))
+    assert topics(produced) == ["outcomes", "interactions", "feedback-dlt", "outcomes", "interactions"]
+    join.entries[b"f" + question.query_id.bytes] = PendingRecords(round(join.now * 1000), 1, (invisible,)).to_bytes()
+    assert topics(await join.handle(later)) == ["outcomes", "interactions"]
+    join.now += 3601
+    assert topics(await join.handle()) == ["feedback-dlt"]
+
+
 async def test_old_feedback_is_dead_lettered_and_an_old_response_dropped() -> None:
     join, lonely, unheard = Join(), query(), query()
     user_feedback = feedback_record(feedback(lonely), offset=3)
