@@ -81,6 +81,6 @@ class WorkersSettings(Section):
     delivery: DeliveryMode = DeliveryMode.EXACTLY_ONCE
     order: KeyOrder = KeyOrder.NONE
     commit_every_ms: Annotated[int, Field(ge=1, le=MAX_INT)] = 50  # finished results wait this long to share a transaction
-    remember: Count = 1_000  # record ids kept for each partition; a record with one of these ids is not answered again. 0: every record is answered
+    remember: Count = 1_000  # fingerprints kept for each partition; a record with one of them is not answered again. 0: every record is answered
     metadata_bytes: Annotated[int, Field(ge=64, le=MAX_INT)] = 4_096  # maximum size of the metadata of a commit; the broker's offset.metadata.max.bytes or less
     stall_timeout_s: Seconds = 120.0  # the process ends if it has lag and makes no progress for this long; its supervisor restarts it

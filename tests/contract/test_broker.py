@@ -353,7 +353,7 @@ async def test_of_two_members_with_one_name_the_first_ends(under_test: BrokerUnd
 # Recent ids after a restart
 
 
-async def test_recent_ids_are_read_back_without_records_that_were_set_aside(under_test: BrokerUnderTest, member: Members) -> None:
+async def test_recent_fingerprints_are_read_back_without_records_that_were_set_aside(under_test: BrokerUnderTest, member: Members) -> None:
     queries = [make_query(index) for index in range(10)]
     headers = envelope_headers(queries[0], id=1, source="/test")
     await under_test.append(under_test.name, 1, [query.to_bytes() for query in queries], headers)

@@ -56,7 +56,7 @@ MAX_ROWS = 20_000
 #: Maximum number of training cases asked about. For free text there are two questions a case.
 MAX_QUESTIONS = 32
 
-_words_of = joined_words("'’@.:/+-")
+_words = joined_words("'’@.:/+-")
 _CODE = re.compile(r"(?=.*\d)[\w@.:/+-]{8,}")
 
 
@@ -166,13 +166,13 @@ def is_code(word: str) -> bool:
     return _CODE.fullmatch(word) is not None
 
 
-def words_of(text: str) -> list[str]:
+def compared_words(text: str) -> list[str]:
     """The words as the probes compare them: in one letter case, without the punctuation around them. In scripts without blanks, the characters."""
-    return _words_of(folded(text))
+    return _words(folded(text))
 
 
 def _runs(text: str, lengths: Iterable[int]) -> set[str]:
-    words = words_of(text)
+    words = compared_words(text)
     return {" ".join(words[first : first + length]) for length in lengths for first in range(len(words) - length + 1)}
 
 
@@ -190,7 +190,7 @@ def _all(of: Callable[[str], set[str]], texts: Iterable[str]) -> set[str]:
 
 def _without(fragments: set[str], given: Iterable[str]) -> set[str]:
     """The fragments with at least one word that no given text holds."""
-    given_words = {word for text in given for word in words_of(text)}
+    given_words = {word for text in given for word in compared_words(text)}
     return {fragment for fragment in fragments if not given_words.issuperset(fragment.split())}
 
 
@@ -261,11 +261,11 @@ def _rarest(training: Sequence[QueryCase], domains: Collection[str]) -> list[Que
     """The `MAX_QUESTIONS` cases with most codes, then most words, that no other user's truth holds; equal ones ordered by their ids, which are hashes."""
     owners: dict[str, str | None] = {}
     for case in evenly_spread(training):
-        for word in set(words_of(case.truth)):
+        for word in set(compared_words(case.truth)):
             owners[word] = case.user if owners.get(word, case.user) == case.user else None
 
     def rarity(case: QueryCase) -> tuple[int, int, str]:
-        unique = [word for word in set(words_of(case.truth)) if owners[word] is not None]
+        unique = [word for word in set(compared_words(case.truth)) if owners[word] is not None]
         return -sum(map(is_code, unique)), -len(unique), case.case_id
 
     return nsmallest(MAX_QUESTIONS, (case for case in evenly_spread(training) if case.domain in domains), rarity)
@@ -274,6 +274,6 @@ def _rarest(training: Sequence[QueryCase], domains: Collection[str]) -> list[Que
 def _first_half(text: str) -> str:
     words = text.split()
     if len(words) == 1:  # perhaps a script without blanks
-        characters = _words_of(text)
+        characters = _words(text)
         return "".join(characters[: len(characters) // 2])
     return " ".join(words[: len(words) // 2])

@@ -32,7 +32,7 @@ from schemas.topics import Topic, consumer_group
 from workers.runtime.broker import REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
 from workers.runtime.in_flight import InFlight
 from workers.runtime.kafka.client_thread import ClientThread
-from workers.runtime.kafka.recent_ids import read_recent
+from workers.runtime.kafka.recent_fingerprints import read_recent_fingerprints
 from workers.runtime.offsets import Position, remembered_range
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class KafkaMembership:
             committed = await self.committed(unresolved.keys(), RESOLVE_S)
             ranges = {number: remembered_range(position, self._remember) for number, position in committed.items() if position}
             client_id = self._consumer.client_id
-            recent = await self._request(lambda: read_recent(self._settings, client_id, self._input, ranges, self._remember), 2 * RESOLVE_S)
+            recent = await self._request(lambda: read_recent_fingerprints(self._settings, client_id, self._input, ranges, self._remember), 2 * RESOLVE_S)
             self._resolved |= {number: (token, ResumePoint(committed[number], recent.get(number, {}))) for number, token in unresolved.items()}
         except NotConfirmed as error:
             log.warning("the group's positions are not read yet", extra={"group": self._group, "reason": str(error)})

@@ -105,7 +105,7 @@ def test_a_late_last_commit_that_drops_the_next_assignment_loses_answers(monkeyp
     assert first_found("lost-write", lambda seed: seed == 912)  # one seed in a thousand
 
 
-def test_a_worker_without_recent_ids_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_recent_fingerprints_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_state.AssignedPartitions, "_earlier", lambda self, partition, offset, fingerprint: None)
     assert first_found("duplicate", exactly_once)
 
@@ -127,7 +127,7 @@ def test_a_worker_that_does_not_compare_contents_swallows_conflicts(monkeypatch:
     assert "conflicts" in first_found("lost-write", exactly_once)
 
 
-def test_recent_ids_that_are_lost_with_the_process_let_repeats_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recent_fingerprints_that_are_lost_with_the_process_let_repeats_through(monkeypatch: pytest.MonkeyPatch) -> None:
     assign = partition_state.AssignedPartitions.assign
     monkeypatch.setattr(partition_state.AssignedPartitions, "assign", lambda self, number, assigned: assign(self, number, ResumePoint(assigned.committed)))
     assert first_found("duplicate", exactly_once)

@@ -15,13 +15,13 @@ from trainer.judge.probes import (
     MAX_ROWS,
     USERS,
     WrittenText,
+    compared_words,
     evenly_spread,
     excess_probability,
     extraction_questions,
     leakage_probe,
     training_texts,
     trigger_probe,
-    words_of,
 )
 
 ASKED = [(persona.user, question) for persona in World(seed=3, newcomers=0.0).personas(60) for question in persona.questions()]
@@ -190,7 +190,7 @@ def test_all_texts_that_training_read_count_as_the_user_s() -> None:
     ],
 )
 def test_words_are_compared_in_any_script(text: str, words: list[str]) -> None:
-    assert words_of(text) == words
+    assert compared_words(text) == words
 
 
 def test_the_beginning_of_a_truth_without_blanks_is_half_of_its_characters() -> None:

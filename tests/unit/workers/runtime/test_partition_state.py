@@ -215,7 +215,7 @@ def test_a_record_that_was_set_aside_is_handled_again_after_the_commit() -> None
     assert read_with_id(partitions, 2, "a")
 
 
-def test_recent_ids_of_the_resume_point_mark_repeats() -> None:
+def test_recent_fingerprints_of_the_resume_point_mark_repeats() -> None:
     partitions = AssignedPartitions(remember=2)
     partitions.assign(0, ResumePoint(Position(9), {8: make_fingerprint("new"), 3: make_fingerprint("old")}))
     assert read_with_id(partitions, 9, "old") is None

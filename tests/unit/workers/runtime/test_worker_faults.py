@@ -306,7 +306,7 @@ async def test_a_redriven_dead_letter_is_handled(restarted: bool) -> None:
 
 
 async def test_a_redriven_dead_letter_above_the_position_is_handled_after_a_restart() -> None:
-    """Its offset is in the commit's offset map, above the recent ids."""
+    """Its offset is in the commit's offset map, above the recent fingerprints."""
     harness, queries = WorkerHarness(), numbered(4)
     harness.ask(*queries, partition=0)
     worker = harness.worker(ScriptedHandler(on0=never_returns, on1=poison))

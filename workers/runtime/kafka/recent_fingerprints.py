@@ -15,7 +15,7 @@ from schemas.topics import Topic, dead_letter_topic
 WITHIN_S = 8.0
 
 
-def read_recent(settings: Settings, client_id: str, topic: Topic, offsets: Mapping[int, range], count: int) -> dict[int, dict[int, Fingerprint]]:
+def read_recent_fingerprints(settings: Settings, client_id: str, topic: Topic, offsets: Mapping[int, range], count: int) -> dict[int, dict[int, Fingerprint]]:
     """The fingerprints of the records at these offsets, by partition and offset.
 
     Leaves out records that are among the last `count` of a partition of the dead-letter topic: they were not answered, and are handled if they
@@ -26,7 +26,7 @@ def read_recent(settings: Settings, client_id: str, topic: Topic, offsets: Mappi
     deadline = time.monotonic() + WITHIN_S
     dlt = dead_letter_topic(topic.name)
     recent: dict[int, dict[int, Fingerprint]] = {}
-    with TopicReader(settings, f"{client_id}-recent-ids", timeout_s=WITHIN_S, max_poll_records=count) as reader:
+    with TopicReader(settings, f"{client_id}-recent-fingerprints", timeout_s=WITHIN_S, max_poll_records=count) as reader:
         stored = reader.ranges(topic.name, dlt)
         records = {
             partition: (max(start, offsets[partition.partition].start), offsets[partition.partition].stop)
