@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated
 from uuid import UUID
 
@@ -45,7 +46,7 @@ class Query(Message, wire="retouch.query", version=1):
     def _options_differ(cls, options: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if info.context and info.context.get("message") is not cls:  # a part of a stored message
             return options
-        options = tuple(" ".join(visible(option).split()) for option in options)
+        options = tuple(map(_as_stored, options))
         positions: dict[str, int] = {}
         for position, option in enumerate(options):
             form = normalized(option, keep_quotes=True)
@@ -68,3 +69,12 @@ class Query(Message, wire="retouch.query", version=1):
     @property
     def task(self) -> Task:
         return task_of(self.options)
+
+    def external_content(self) -> bytes:
+        """With the options as they are stored today: a message that an earlier version made from this query has the same content."""
+        return super(Query, self.model_copy(update={"options": tuple(map(_as_stored, self.options))})).external_content()
+
+
+@lru_cache(maxsize=4096)
+def _as_stored(option: str) -> str:
+    return " ".join(visible(option).split())

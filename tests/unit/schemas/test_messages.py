@@ -101,6 +101,17 @@ def test_a_stored_message_with_a_query_that_is_refused_today_still_loads() -> No
     assert json.loads(draft.to_bytes()) == stored
 
 
+def test_a_message_of_an_earlier_version_has_the_content_of_its_query() -> None:
+    """Else a query that is sent or read again after an upgrade would make a conflict instead of a repeat."""
+    asked = query(options=("caf\u00e9", "dark comedy"))
+    stored = json.loads(Draft(query=asked, answer="café", base_model="m", base_ms=1.0).to_bytes())
+    stored["query"]["options"] = ["cafe\u0301", " dark \u200bcomedy\n"]
+    draft = Draft.from_bytes(json.dumps(stored).encode())
+    assert draft.query.options != asked.options and draft.content_digest() == asked.content_digest()
+    stored["query"]["options"] = ["cafe", "dark comedy"]
+    assert Draft.from_bytes(json.dumps(stored).encode()).content_digest() != asked.content_digest()
+
+
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
 def test_an_instant_beyond_the_calendar_is_refused(at: str) -> None:
     value = json.dumps(json.loads(query().to_bytes()) | {"asked_at": at}).encode()
