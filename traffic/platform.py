@@ -18,7 +18,7 @@ from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from schemas.interactions import Interaction
-from schemas.messages import Message
+from schemas.messages import Message, MessageIdentity
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, Topic
 from traffic.datasets.steps import Question
@@ -46,7 +46,7 @@ class AskingResult:
     """The result of asking a number of questions. `unsent`: some were not asked, because of a stop or because the system answered nothing."""
 
     tally: AnswerCounts = field(default_factory=AnswerCounts)
-    responses: dict[UUID, Response] = field(default_factory=dict)
+    responses: dict[MessageIdentity, Response] = field(default_factory=dict)
     feedback: int = 0
     unsent: bool = False
     seconds: float = 0.0
@@ -93,16 +93,16 @@ class Platform:
         Gives up early if as many questions as may be open at once get no answer: the system is away.
         """
         started = time.monotonic()
-        open_questions: dict[UUID, tuple[Question, float]] = {}
+        open_questions: dict[MessageIdentity, tuple[Question, float]] = {}
         pace, stop, outcome = pace or Pace(), stop or threading.Event(), AskingResult()
         stopped, silent = False, 0
         while True:
             if not stopped and (stop.is_set() or silent >= limits.max_in_flight):
                 stopped, outcome.unsent = True, not schedule.over
                 drain_until = time.monotonic() + limits.drain_s
-                open_questions = {query_id: (question, min(expires_at, drain_until)) for query_id, (question, expires_at) in open_questions.items()}
+                open_questions = {query: (question, min(expires_at, drain_until)) for query, (question, expires_at) in open_questions.items()}
             while not stopped and len(open_questions) < limits.max_in_flight and pace.wait_s() == 0 and (question := schedule.next()):
-                open_questions[question.query.query_id] = question, time.monotonic() + limits.timeout_s
+                open_questions[question.query.identity] = question, time.monotonic() + limits.timeout_s
                 self._ask(question, limits, outcome.tally)
                 pace.took()
                 if on_asked:
@@ -110,14 +110,14 @@ class Platform:
             if not open_questions and (stopped or schedule.over):
                 break
             for response in self._new_responses(outcome.tally, POLL_S):
-                question, _ = open_questions.pop(response.query_id, (None, 0.0))
+                question, _ = open_questions.pop(response.identity, (None, 0.0))
                 if question:
-                    outcome.responses[response.query_id] = response
+                    outcome.responses[response.identity] = response
                     outcome.feedback += self._send_feedback(question, limits)
                     silent = 0
                     self._settle(schedule, question, on_settled)
             for question in _overdue(open_questions):
-                del open_questions[question.query.query_id]
+                del open_questions[question.query.identity]
                 silent += 1
                 self._settle(schedule, question, on_settled)
         self.flush()
@@ -174,6 +174,6 @@ class Platform:
             return send(self._producer, topic, message, id=id, source=self._source).add_errback(self._failures.append)
 
 
-def _overdue(open_questions: dict[UUID, tuple[Question, float]]) -> list[Question]:
+def _overdue(open_questions: dict[MessageIdentity, tuple[Question, float]]) -> list[Question]:
     now = time.monotonic()
     return [question for question, expires_at in open_questions.values() if expires_at < now]

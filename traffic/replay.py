@@ -255,8 +255,8 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
                 unsent = True
                 break
             outcome = platform.ask(OldestFirst(wave), limits, stop=stop, on_settled=answered)
-            by_id = {question.query.query_id: question for question in wave}
-            judged += [answer for query_id, response in outcome.responses.items() if (answer := figures.ScoredAnswer.of(by_id[query_id], response))]
+            asked = {question.query.identity: question for question in wave}
+            judged += [answer for query, response in outcome.responses.items() if (answer := figures.ScoredAnswer.of(asked[query], response))]
             tally.add(outcome.tally)
             feedback, unsent = feedback + outcome.feedback, outcome.unsent
             if outcome.feedback and not stop.is_set():

@@ -26,10 +26,12 @@ from infra.settings import Settings
 from schemas.envelope import read_message
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
+from schemas.messages import MessageIdentity
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import DEAD_LETTERED, FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, TOPICS, dead_letter_topic
 from tests.support.own_broker import own_broker
+from tests.support.replay_questions import question
 from tests.support.replay_responses import response_to
 from tests.support.small_datasets import paper, write_jsonl, write_lamp
 from traffic import replay
@@ -88,7 +90,7 @@ class EchoSystem(threading.Thread):
             self._interactions.setdefault((interaction.tenant, interaction.user), []).append(interaction)
         elif record.topic == QUERIES.name:
             query, _ = read_message(Query, record.headers, record.value)
-            self.queries[query.query_id] = query
+            self.queries[query.identity] = query
             for _ in range(self._answers(self._number, query)):
                 send(self._producer, RESPONSES, response_to(query, base="Title", final=self._latest(query)), id=query.query_id, source="/echo")
             self._number += 1
@@ -100,7 +102,7 @@ class EchoSystem(threading.Thread):
         return max(earlier, key=lambda interaction: interaction.occurred_at).response if earlier else ""
 
     def _learn(self, feedback: Feedback) -> None:
-        query = self.queries[feedback.query_id]
+        query = self.queries[MessageIdentity(feedback.key, feedback.query_id)]
         interaction = Interaction.from_feedback(query, feedback)
         assert interaction is not None
         send(self._producer, INTERACTIONS, interaction, id=interaction.interaction_id, source="/echo")
@@ -176,6 +178,17 @@ def test_interactions_of_another_replay_are_not_counted(settings: Settings, pape
     report = json.loads(capsys.readouterr().out.splitlines()[1])
     assert not report["in_log_all"] and report["answered_all"]
     assert (report["counts"]["interactions_in_log"], report["counts"]["interactions_expected"]) == (16, 17)
+
+
+def test_two_users_with_the_same_ids_are_answered_apart(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = question("ann", 1).query
+    queries = [asked, asked.model_copy(update={"user": "bob"})]
+    given = [Feedback.answering(asked, "Title", asked.asked_at), Feedback.answering(queries[1], "Title", asked.asked_at)]
+    write_jsonl(tmp_path / "events.jsonl", [{"type": message.ce_type(), "data": message.model_dump(mode="json")} for message in (*queries, *given)])
+    with echo_system(settings):
+        assert replay.run(_tenant(settings, "t"), tmp_path, replay.ReplayOptions(as_json=True, timeout_s=60)) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert (counts["users"], counts["answered"], counts["duplicated"], counts["feedback"], counts["interactions_in_log"]) == (2, 2, 0, 2, 2)
 
 
 def test_a_lamp_folder_runs_through_the_same_topics(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
-from uuid import UUID
 
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
-from schemas.messages import Message
+from schemas.messages import Message, MessageIdentity
 from schemas.queries import Query
 from traffic.datasets.rows import DataRow, FirstPlaces, JsonLinesFiles, among
 from traffic.datasets.steps import Question, ReadCounts, Step
@@ -21,7 +19,7 @@ _KINDS: dict[str, type[Message]] = {kind.ce_type(): kind for kind in (Interactio
 
 @dataclass(frozen=True)
 class Events(JsonLinesFiles):
-    """Events carry their own tenant and user, and an id that occurs once in all files.
+    """Events carry their own tenant and user, and an id that occurs once for this user in all files.
 
     Interactions come in the files' order. Questions follow, oldest first, each with all its feedback.
     """
@@ -32,23 +30,24 @@ class Events(JsonLinesFiles):
 
     def steps(self, tenant: str, counts: ReadCounts | None = None) -> Iterator[Step]:
         interactions, questions, given = (FirstPlaces(f"the {name}") for name in ("interaction_id", "query_id", "feedback_id"))
-        asked: dict[UUID, tuple[DataRow, Query]] = {}
-        feedback: dict[UUID, list[tuple[DataRow, Feedback]]] = defaultdict(list)
+        asked: dict[MessageIdentity, tuple[DataRow, Query]] = {}
+        feedback: dict[MessageIdentity, list[tuple[DataRow, Feedback]]] = defaultdict(list)
         for row in self.rows():
             message = _message(row)
             if isinstance(message, Interaction):
-                interactions.take(message.interaction_id, row.place)
+                interactions.take(message.identity, row.place)
                 yield message
             elif isinstance(message, Query):
-                questions.take(message.query_id, row.place)
-                asked[message.query_id] = row, message
+                questions.take(message.identity, row.place)
+                asked[message.identity] = row, message
             elif isinstance(message, Feedback):
-                given.take(message.feedback_id, row.place)
-                feedback[message.query_id].append((row, message))
-        for row, one in itertools.chain.from_iterable(feedback.values()):
-            _check_feedback(row, one, asked.get(one.query_id))
+                given.take(message.identity, row.place)
+                feedback[MessageIdentity(message.key, message.query_id)].append((row, message))
+        for identity, of_query in feedback.items():
+            for row, one in of_query:
+                _check_feedback(row, one, asked.get(identity))
         for row, query in sorted(asked.values(), key=lambda pair: pair[1].asked_at):
-            yield _question(row, query, feedback.get(query.query_id, []))
+            yield _question(row, query, feedback.get(query.identity, []))
 
 
 def _message(row: DataRow) -> Message:
@@ -62,7 +61,7 @@ def _message(row: DataRow) -> Message:
 
 
 def _check_feedback(row: DataRow, feedback: Feedback, asked: tuple[DataRow, Query] | None) -> None:
-    if asked is None or asked[1].key != feedback.key:
+    if asked is None:
         raise row.bad(f"feedback to query_id {feedback.query_id}, which no query of that tenant and user has")
     place, query = asked[0].place, asked[1]
     if feedback.occurred_at < query.asked_at:

@@ -26,6 +26,13 @@ def test_converted_events_are_read_back_unchanged(tmp_path: Path) -> None:
     assert list(reading(Events, file).steps("other")) == steps
 
 
+def test_two_users_may_have_the_same_ids(tmp_path: Path) -> None:
+    theirs = [{**line, "data": line["data"] | {"user": "other"}} for line in _lines()]
+    read = list(reading(Events, write_jsonl(tmp_path / "events.jsonl", [*theirs, *_lines()])).steps("t"))
+    assert {interaction.user for interaction in interactions(read)} == {"u", "other"}
+    assert sorted((question.query.user, [given.user for given in question.feedback]) for question in questions(read)) == [("other", ["other"]), ("u", ["u"])]
+
+
 def test_a_question_finds_its_feedback_in_any_order_and_its_truth_in_it(tmp_path: Path) -> None:
     lines = [json.loads(line) for step in _steps(tmp_path) for line in to_lines(step)]
     for line in lines:
@@ -88,10 +95,11 @@ def _lines() -> list[dict[str, Any]]:
     return [{"type": f"retouch.{kind}.v1", "data": data} for kind, data in kinds.items()]
 
 
-@pytest.mark.parametrize("other", [{}, {"user": "other"}], ids=["equal", "with other content"])
+@pytest.mark.parametrize("differs", [False, True], ids=["equal", "with other content"])
 @pytest.mark.parametrize("number", range(3))
-def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path, number: int, other: dict[str, str]) -> None:
+def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path, number: int, differs: bool) -> None:
     lines = _lines()
+    other = {("content", "text", "truth")[number]: "a"} if differs else {}
     again = {**lines[number], "data": lines[number]["data"] | other}
     files = write_jsonl(tmp_path / "a.jsonl", lines), write_jsonl(tmp_path / "b.jsonl", [again])
     name = ("interaction_id", "query_id", "feedback_id")[number]
