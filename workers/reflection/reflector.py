@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from infra.errors import CannotContinue
 from infra.settings.models import ReflectionSettings
@@ -20,6 +19,7 @@ from schemas.contexts import Context, HistoryItem, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
+from schemas.messages import MessageIdentity
 from schemas.prompts import reflection_prompt, template_digest
 from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
@@ -68,7 +68,7 @@ class Reflector:
         self.on_shadow = on_shadow
         self.in_flight = 0
         # Rewrites that the runtime's deadline cancelled: the items in the prompt, and the assignment.
-        self._cancelled: dict[UUID, tuple[Sequence[HistoryItem], Assignment]] = {}
+        self._cancelled: dict[MessageIdentity, tuple[Sequence[HistoryItem], Assignment]] = {}
         self._sampling = SamplingParameters(max_new_tokens=settings.max_new_tokens)
         self._prompt_digest = template_digest(settings.prompt_style)
 
@@ -99,7 +99,7 @@ class Reflector:
         status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR
         query = context.draft.query
         # The quality figures need the version that was too slow.
-        shown, assignment = self._cancelled.pop(query.query_id, ((), self._routes().assignment(query)))
+        shown, assignment = self._cancelled.pop(query.identity, ((), self._routes().assignment(query)))
         return self._outgoing(self._response(context, _Attempt(status, context.draft.answer, shown=shown), assignment, self._clock.monotonic()))
 
     async def respond(self, context: Context) -> Response:
@@ -208,7 +208,7 @@ class Reflector:
         except (CannotContinue, NotLoaded):
             raise
         except asyncio.CancelledError:  # the runtime's deadline, just before ours: `degraded` follows. Or the partition was revoked
-            self._cancelled[context.draft.query.query_id] = shown, assignment
+            self._cancelled[context.identity] = shown, assignment
             while len(self._cancelled) > MAX_CANCELLED:
                 del self._cancelled[next(iter(self._cancelled))]
             raise

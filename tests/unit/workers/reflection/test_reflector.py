@@ -116,6 +116,17 @@ async def test_a_rewrite_cancelled_by_the_runtime_counts_as_a_slow_answer_of_the
         assert is_measured(outgoing.message) is tried
 
 
+async def test_a_cancelled_rewrite_of_another_users_query_with_the_same_id_counts_apart() -> None:
+    mine, slow_reflector = context(), reflector(ReflectionSettings(k=4), AnsweringEngine(takes_s=60))
+    theirs = mine.model_copy(update={"draft": mine.draft.model_copy(update={"query": mine.draft.query.model_copy(update={"user": "v"})})})
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await slow_reflector(incoming(mine))
+    for asked, shown in ((theirs, ()), (mine, tuple(map(item_id, range(4))))):
+        (outgoing,) = slow_reflector.degraded(incoming(asked), DegradeReason.EXPIRED)
+        assert isinstance(outgoing.message, Response) and outgoing.message.provenance.history_ids == shown
+
+
 async def test_the_response_id_is_derived_from_the_query_id() -> None:
     asked = context()
     (outgoing,) = await reflector(ReflectionSettings(), AnsweringEngine())(incoming(asked))
