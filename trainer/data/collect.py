@@ -5,7 +5,7 @@ Records are de-duplicated by their ids within tenant and user and sorted by them
 first record of an id in the topic is used, as in every other reader. Later ones with other content are conflicts, counted as `conflicting_id`.
 `trainer.data.record_selection` chooses which records are used. `erasures` is read in the same way: users who requested erasure neither train nor judge.
 Malformed records have their own dead-letter path and are only counted here.
-A summary of a record takes some 500 bytes. Messages are dropped as soon as they are summarized; their texts are in the spool.
+A summary of a record takes some 700 bytes. Messages are dropped as soon as they are summarized; their texts are in the spool.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ Position = tuple[int, int]
 
 
 class RecordSummary(NamedTuple):
-    """The part of a record that is kept in memory, some 500 bytes. Times are Unix seconds."""
+    """The part of a record that is kept in memory, some 700 bytes. Times are Unix seconds."""
 
     kind: RowKind
     row_id: bytes  # of the UUID: sorts as its text does; two users may have the same
