@@ -231,7 +231,14 @@ class ChatEndpoint:
             body = self._request.body(prompt, max_tokens, schema)
             reading = await self._post(body)
             if not (isinstance(reading, Failure) and self._request.learn(body, reading.param)):
-                return reading
+                break
+        if isinstance(reading, Failure) and reading.cause is FailureCause.PROMPT_REFUSED and (plain := self._request.body(prompt, max_tokens)) != body:
+            # Endpoints refuse structured output in many words. An answer without it shows that it was the reason.
+            without_schema = await self._post(plain)
+            if isinstance(without_schema, ChatAnswer):
+                self._request.learn(body, "response_format")
+                return without_schema
+        return reading
 
     async def _post(self, body: dict[str, Any]) -> ChatAnswer | Failure:
         assert self._session is not None, "enter the endpoint first"

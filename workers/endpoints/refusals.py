@@ -73,6 +73,7 @@ _TEMPORARY = (408, 409, 424, 425, 429, 498, 499)
 _TOO_LONG = (413, 414)
 _PARAMETER = re.compile(
     r"(?:Unsupported (?:parameter|value)|Unknown parameter|Invalid parameter): '([\w.\[\]]{1,64})'|Unrecognized request arguments? supplied: (\w{1,64})"
+    r"|(?:litellm\.)?UnsupportedParamsError: [\w./-]{1,64} does not support parameters: [\[{]'(\w{1,64})'"
 )
 
 
@@ -97,12 +98,12 @@ def meaning_of(status: int, error: EndpointError) -> tuple[Meaning, FailureCause
 
 
 def refused_parameter(error: EndpointError) -> str:
-    """The field of the request that the endpoint refuses: from `param` if a code names a refused parameter, or from OpenAI's messages. "" for none."""
+    """The field of the request that the endpoint refuses, or "". From `param` if a code says that it names one. A message may quote the prompt, so it counts
+    only if it begins as those of OpenAI or LiteLLM do."""
     codes = {_plain_code(code) for code in error.codes}
-    if (match := _PARAMETER.match(error.message)) is not None:
-        name = match[1] or match[2]
-    elif codes & _CAUSES[FailureCause.WRONG_PARAMETER] or error.param.startswith("response_format"):
+    name = ""
+    if codes & _CAUSES[FailureCause.WRONG_PARAMETER] or error.param.startswith("response_format"):
         name = error.param
-    else:  # endpoints refuse structured output in many ways, but they name it
-        name = "response_format" if "response_format" in error.message else ""
+    if not name and (match := _PARAMETER.match(error.message)) is not None:
+        name = next(filter(None, match.groups()))
     return re.split(r"[.\[]", name)[0]

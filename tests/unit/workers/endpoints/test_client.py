@@ -399,6 +399,26 @@ async def test_parameters_that_the_endpoint_refuses_are_left_out_from_then_on(ca
     assert [record.msg for record in caplog.records].count("the endpoint refuses a parameter: requests go without it") == 3
 
 
+@pytest.mark.parametrize("message", ["This response_format type is unavailable now", "json_schema: no such grammar", ""])
+async def test_structured_output_that_is_refused_in_any_words_is_left_out(message: str) -> None:
+    with serving(lambda body: refusal(400, message=message) if "response_format" in body else completion("a")) as server:
+        async with endpoint_at(server.url) as endpoint:
+            for _ in range(2):
+                assert (await endpoint.complete("what is it", max_tokens=9, schema={"type": "object"})).text == "a"
+    assert ["response_format" in request for request in server.requests] == [True, False, False]
+
+
+async def test_a_refusal_of_the_prompt_itself_keeps_structured_output() -> None:
+    prompt = "What does response_format do?"
+    with serving(lambda body: refusal(400, message=prompt) if body["messages"][0]["content"] == prompt else completion("a")) as server:
+        async with endpoint_at(server.url) as endpoint:
+            with pytest.raises(PromptRefused):
+                await endpoint.complete(prompt, max_tokens=9, schema={"type": "object"})
+            server.requests.clear()
+            await endpoint.complete("what is it", max_tokens=9, schema={"type": "object"})
+    assert ["response_format" in request for request in server.requests] == [True]
+
+
 @pytest.mark.parametrize("param", ["model", "messages", "top_k", "max_completion_tokens", "temperature"])
 async def test_other_parameters_and_those_of_the_setting_are_never_left_out(param: str) -> None:
     parameters = {"temperature": 0.5, "max_completion_tokens": 9, "top_k": 3}

@@ -405,13 +405,27 @@ def test_an_error_with_status_200_means_what_its_own_status_says() -> None:
         (400, {"error": {"message": "Unrecognized request argument supplied: max_tokens"}}, "max_tokens"),
         (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}]}, "max_tokens"),
         (400, {"error": {"message": "Invalid parameter: 'response_format' of type 'json_schema' is not supported."}}, "response_format"),
-        (400, {"error": {"message": "This response_format type is unavailable now"}}, "response_format"),
+        (400, {"error": {"message": "litellm.UnsupportedParamsError: groq does not support parameters: ['temperature'], for model=m"}}, "temperature"),
         (400, {"error": {"code": "invalid_value", "param": "response_format.json_schema"}}, "response_format"),
     ],
 )
 def test_the_parameter_that_an_endpoint_refuses_is_found(status: int, body: Any, param: str) -> None:
     reading = failure(body, status)
     assert (reading.meaning, reading.cause, reading.param) == (EVERY, FailureCause.WRONG_PARAMETER, param)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The prompt 'what is response_format' is not allowed",
+        "Cannot answer: Unsupported parameter: 'max_tokens'",
+        "max_tokens is too large: 9000",
+        "Invalid prompt: Unrecognized request argument supplied: temperature",
+    ],
+)
+def test_a_parameter_in_the_words_of_a_message_decides_nothing(message: str) -> None:
+    reading = failure({"error": {"message": message, "type": "invalid_request_error", "param": "messages", "code": None}}, 400)
+    assert (reading.meaning, reading.cause, reading.param) == (PROMPT, FailureCause.PROMPT_REFUSED, "messages")
 
 
 def test_the_text_of_a_failure_holds_no_message_and_no_odd_code() -> None:
