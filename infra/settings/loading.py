@@ -186,7 +186,7 @@ def _shown(key: str, error: Any) -> Any:
     value = error["input"]
     if error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float | Path):
         return None
-    if key.endswith(("password", "api_key", "token")):
+    if key.endswith(("password", "api_key", "token")) or ".parameters" in key:
         return None
     if not isinstance(value, str):
         return str(value) if isinstance(value, Path) else value

@@ -18,15 +18,21 @@ from schemas.queries import Strategy
 #: Fields of a request that are no parameter, with what decides them.
 _FIXED_FIELDS = {"model": "is a setting of its own", "messages": "come from the query", "stream": "must stay off: answers are read whole"}
 
+_RIGHT = 'write one such as {"temperature": null, "top_p": 0.9}'
+
 
 def _from_json(value: Any) -> Any:
-    """A JSON text from the environment, or from TOML, which has no null."""
-    if not isinstance(value, str):
-        return value
+    """A JSON text from the environment, or from TOML, which has no null. Errors do not repeat it: it may hold a secret."""
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise ValueError('must be a JSON object, such as {"temperature": null, "top_p": 0.9}') from None
+        parsed = json.loads(value) if isinstance(value, str) else value
+        json.dumps(parsed, allow_nan=False)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON: {error.msg} in line {error.lineno}, column {error.colno}; {_RIGHT}") from None
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"holds what JSON cannot hold, such as NaN, a date, or a number of thousands of digits; {_RIGHT}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"is no JSON object; {_RIGHT}")
+    return parsed
 
 
 def _only_parameters(value: dict[str, JsonValue]) -> dict[str, JsonValue]:

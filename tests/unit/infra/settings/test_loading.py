@@ -73,8 +73,11 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("RETOUCH_STACK__HOST", "http://localhost", ["stack.host='http://localhost'", "without scheme"]),
         ("RETOUCH_STACK__HOST", "::1", ["stack.host='::1'", "IPv4"]),
         ("RETOUCH_PROMOTION__HOST", "[::1]", ["promotion.host='[::1]'", "brackets"]),
-        ("RETOUCH_BASE__PARAMETERS", '{"top_p"', ["base.parameters='{\"top_p\"'", 'JSON object, such as {"temperature": null']),
-        ("RETOUCH_BASE__PARAMETERS", "[1]", ["base.parameters", "dictionary"]),
+        ("RETOUCH_BASE__PARAMETERS", '{"top_p"', ["base.parameters: ", "line 1, column 9", 'write one such as {"temperature": null']),
+        ("RETOUCH_BASE__PARAMETERS", '{"top_p": NaN}', ["base.parameters: ", "NaN"]),
+        ("RETOUCH_BASE__PARAMETERS", '{"top_p": 1e999}', ["base.parameters: ", "JSON cannot hold"]),
+        pytest.param("RETOUCH_BASE__PARAMETERS", '{"top_p": ' + "9" * 5000 + "}", ["base.parameters: ", "thousands of digits"], id="5,000 digits"),
+        ("RETOUCH_BASE__PARAMETERS", "[1]", ["base.parameters: is no JSON object"]),
         ("RETOUCH_BASE__PARAMETERS", '{"model": "x"}', ["base.parameters", "must not hold 'model'"]),
         ("RETOUCH_TEACHER__PARAMETERS", '{"stream": true}', ["teacher.parameters", "must not hold 'stream'"]),
         ("RETOUCH_CONFIG", "/nowhere/retouch.toml", ["RETOUCH_CONFIG=/nowhere/retouch.toml", "no such file"]),
@@ -153,6 +156,14 @@ def test_a_url_with_a_user_is_refused_and_not_repeated(section: str, field: str,
 def test_the_error_for_a_missing_broker_names_retouch_up() -> None:
     with pytest.raises(BadSetting, match="retouch up"):
         Settings().bootstrap_servers()
+
+
+@pytest.mark.parametrize("value", ["hunter2", '{"user": "hunter2"', '{"user": hunter2}', '["hunter2"]', '"hunter2"', '{"stream": "hunter2"}'])
+def test_an_error_of_parameters_does_not_repeat_them(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_TEACHER__PARAMETERS", value)
+    with pytest.raises(BadSetting, match=r"^teacher\.parameters: ") as raised:
+        load()
+    assert "hunter2" not in str(raised.value)
 
 
 def test_parameters_of_a_request_are_a_json_object_in_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
