@@ -31,7 +31,7 @@ FILTERS = frozenset(
         "rejectattr replace reverse round safe select selectattr sort string sum title tojson trim unique upper wordcount"
     )
 )
-#: Filters whose first argument names another filter, and filters whose argument is a number of blanks.
+#: Filters whose first argument names another filter, and filters whose argument is a number of spaces.
 _BY_NAME, _WIDE, MAX_WIDTH = frozenset({"map"}), frozenset({"indent", "tojson"}), 16
 #: Methods that must not be read either, because a template could call them under another name.
 _FORMATS = frozenset({"format", "format_map"})

@@ -247,7 +247,7 @@ def _write(path: Path, properties: Mapping[str, str]) -> None:
 
 
 def _escaped(value: str) -> str:
-    """The value as `java.util.Properties` reads it. For one line that begins with no blank its escapes are those of JSON."""
+    """The value as `java.util.Properties` reads it. For one line that begins with no space its escapes are those of JSON."""
     return json.dumps(value)[1:-1]
 
 

@@ -81,7 +81,7 @@ def servers(text: str) -> str:
 
 
 def header_secret(secret: SecretStr) -> SecretStr:
-    """A secret that is sent as an HTTP header. Blanks at its ends are removed."""
+    """A secret that is sent as an HTTP header. White space around it is removed."""
     text = secret.get_secret_value().strip()
     if problem := token_problem(text):
         raise ValueError(problem)
@@ -98,9 +98,9 @@ def token_problem(secret: str) -> str | None:
 def header_problem(secret: str) -> str | None:
     """Why this cannot be the value of a header, without repeating it. None if it can."""
     if not secret.strip():
-        return "holds only blanks: write the secret, or leave it out"
+        return "holds only white space: write the secret, or leave it out"
     if secret != secret.strip():
-        return "has blanks or line ends around it: write the secret alone"
+        return "has white space around it: write the secret alone"
     if secret[0] in _QUOTES or secret[-1] in _QUOTES:
         return "has quotes around it: write the secret alone"
     if any(unicodedata.category(c) == "Cc" for c in secret):
@@ -132,7 +132,7 @@ def broker_user(text: str) -> str:
 
 
 def broker_password(secret: SecretStr) -> SecretStr:
-    """A SASL password. It is no header: it may hold blanks and any printable character. Line ends at its ends, which come from files, are removed."""
+    """A SASL password. It is no header: it may hold spaces and any printable character. Line ends at its ends, which come from files, are removed."""
     password = secret.get_secret_value().strip("\r\n")
     if problem := _sasl_problem(password):
         raise ValueError(problem)
@@ -142,7 +142,7 @@ def broker_password(secret: SecretStr) -> SecretStr:
 def name(text: str, without: str = "") -> str:
     """One line without control characters and without the characters of `without`."""
     if not text.strip() or text != text.strip() or _is_not_one_line(text):
-        raise ValueError("must be a name of one line, without blanks around it")
+        raise ValueError("must be a name of one line, without white space around it")
     if found := [c for c in without if c in text]:
         raise ValueError(f"must not hold {' '.join(found)}")
     return text
@@ -202,7 +202,7 @@ def url_of(example: str, secret_in: str | None) -> AfterValidator:
 
 def _url_problem(url: str, secret_in: str | None) -> str | None:
     if url[:1] in _QUOTES or url[-1:] in _QUOTES:
-        return "has quotes around it" if url else "is blank"
+        return "has quotes around it" if url else "is empty"
     if without_user(url) != url:
         return "must not hold user:password@, which reports and logs would show" + (f"; the secret belongs in {secret_in}" if secret_in else "")
     scheme = _SCHEME.match(url)

@@ -11,7 +11,7 @@ from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 
-class CharTemplate:
+class CharTokenizer:
     """One token per character, no chat template and no control tokens."""
 
     marks = ControlMarks()

@@ -10,7 +10,7 @@ from pathlib import Path
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.support.checkpoint_files import write_checkpoint
-from tests.support.fake_backend import CharTemplate, FakeBackend
+from tests.support.fake_backend import CharTokenizer, FakeBackend
 from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.engine import SamplingParameters
 from workers.serving.engines.scheduler import EngineLimits
@@ -46,7 +46,7 @@ class FakeBackendEngine:
         self.backends: list[HaltingBackend] = []
         self.answer = answer or (lambda prompt, checkpoint: f"{prompt}@{checkpoint}")
         limits = EngineLimits(max_model_len=40, in_flight=in_flight, drain_s=drain_s, versions=versions)
-        self.engine = ServingEngine.start(self._backend, CharTemplate(), VersionCheckpoint(version("1"), self.first), limits)
+        self.engine = ServingEngine.start(self._backend, CharTokenizer(), VersionCheckpoint(version("1"), self.first), limits)
 
     @property
     def backend(self) -> HaltingBackend:

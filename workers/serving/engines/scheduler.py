@@ -19,8 +19,8 @@ from typing import TypeVar
 from infra.errors import RetryLater
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend, BackendCompletion
-from workers.serving.engines.chat import Template
 from workers.serving.engines.engine import GenerationFailed, GenerationResult, NotLoaded, SamplingParameters, SwapResult
+from workers.serving.engines.turn_tokenizer import TurnTokenizer
 from workers.serving.engines.version_load import WARM_UP, VersionLoad, check_sampling
 from workers.serving.engines.version_slots import VersionCheckpoint, VersionSlot, VersionSlots
 
@@ -66,9 +66,9 @@ class SetChampion:
 class Scheduler:
     """`start` creates the slots. Afterwards other threads may read `champion`, `loaded` and `next_evicted`."""
 
-    def __init__(self, make_backend: Callable[[Path], Backend], template: Template, limits: EngineLimits) -> None:
+    def __init__(self, make_backend: Callable[[Path], Backend], tokenizer: TurnTokenizer, limits: EngineLimits) -> None:
         self._make_backend = make_backend
-        self._template = template
+        self._tokenizer = tokenizer
         self._limits = limits
         self.ids = itertools.count()
         self.running: dict[int, Request] = {}
@@ -248,7 +248,7 @@ class Scheduler:
         assert load.slot is not None
         for prompt in (WARM_UP, *load.version.canary_prompts):
             request_id = next(self.ids)
-            load.slot.backend.admit(request_id, self._template.encode(prompt.prompt), check_sampling(prompt))
+            load.slot.backend.admit(request_id, self._tokenizer.encode(prompt.prompt), check_sampling(prompt))
             load.slot.running.add(request_id)
             load.checks[request_id] = prompt
 

@@ -23,9 +23,9 @@ from schemas.control_marks import ControlMarks
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
-from workers.serving.engines.chat import Template
 from workers.serving.engines.engine import EngineDied, GenerationFailed, GenerationResult, SamplingParameters, StartStopped, SwapFailed, SwapResult
 from workers.serving.engines.scheduler import EngineLimits, Request, Scheduler, SetChampion, fail
+from workers.serving.engines.turn_tokenizer import TurnTokenizer
 from workers.serving.engines.version_load import VersionLoad
 from workers.serving.engines.version_slots import VersionCheckpoint
 
@@ -63,14 +63,14 @@ class ServingEngine:
     def __init__(
         self,
         make_backend: Callable[[Path], Backend],
-        template: Template,
+        tokenizer: TurnTokenizer,
         first: VersionCheckpoint,
         limits: EngineLimits,
         make_misfits: Callable[[Path], Misfits] = differences_from,
     ) -> None:
-        self._template = template
+        self._tokenizer = tokenizer
         self._first, self._limits, self._make_misfits = first, limits, make_misfits
-        self._scheduler = Scheduler(make_backend, template, limits)
+        self._scheduler = Scheduler(make_backend, tokenizer, limits)
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._waiting: deque[Request] = deque()
         self._closing = False
@@ -82,14 +82,14 @@ class ServingEngine:
     def start(
         cls,
         make_backend: Callable[[Path], Backend],
-        template: Template,
+        tokenizer: TurnTokenizer,
         first: VersionCheckpoint,
         limits: EngineLimits,
         stop: threading.Event | None = None,
         make_misfits: Callable[[Path], Misfits] = differences_from,
     ) -> ServingEngine:
         """Creates all slots, loads and checks `first`. Blocks. Raises EngineDied with the cause if that fails, StartStopped if `stop` is set first."""
-        engine = cls(make_backend, template, first, limits, make_misfits)
+        engine = cls(make_backend, tokenizer, first, limits, make_misfits)
         engine._thread.start()
         while not wait([engine._started], timeout=STOP_CHECK_S).done:
             if stop and stop.is_set():
@@ -108,20 +108,20 @@ class ServingEngine:
 
     @property
     def marks(self) -> ControlMarks:
-        return self._template.marks
+        return self._tokenizer.marks
 
     @property
     def next_evicted(self) -> str | None:
         return self._scheduler.next_evicted
 
     def count_tokens(self, prompt: str) -> int:
-        return len(self._template.encode(prompt))
+        return len(self._tokenizer.encode(prompt))
 
     async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
-        token_ids = self._template.encode(prompt)
+        token_ids = self._tokenizer.encode(prompt)
         if len(token_ids) + sampling.max_new_tokens > self._limits.max_model_len:
             raise GenerationFailed(f"{len(token_ids)} prompt tokens and {sampling.max_new_tokens} new ones exceed {self._limits.max_model_len}")
-        if self._template.holds_control_tokens(token_ids):
+        if self._tokenizer.holds_control_tokens(token_ids):
             raise GenerationFailed("the text of the prompt reaches the model as control tokens")
         request = Request(next(self._scheduler.ids), token_ids, sampling, version)
         self._post(request)

@@ -53,7 +53,7 @@ KEY = "sk-0123456789abcdef"
         ("http://127.0.0.1:8001/a\nb", "control character inside"),
         ("http://127.0.0.1:8001\\v1", "reverse solidus inside"),
         ("http://${HOST}/v1", "left curly bracket inside"),
-        ("  ", "is blank"),
+        ("  ", "is empty"),
         ("postgresql://db/v1", "instead of http://"),
     ],
 )
@@ -84,7 +84,7 @@ def test_every_url_has_these_rules(key: str, value: str, monkeypatch: pytest.Mon
         "http://h/it's",
     ],
 )
-def test_a_url_that_works_is_taken_without_blanks_around_it(key: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_that_works_is_taken_without_white_space_around_it(key: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _load_from_variable(key, value, monkeypatch) == value.strip()
 
 
@@ -123,7 +123,7 @@ def test_addresses_of_brokers_that_cannot_work_are_refused(value: str, right: st
         (f"\ufeff{KEY}", "outside ASCII"),
         (f'"{KEY}"', "quotes around"),
         (f"Bearer {KEY}", "the scheme is added"),
-        (" \n", "only blanks"),
+        (" \n", "only white space"),
     ],
 )
 def test_a_secret_that_no_header_carries_is_refused_and_not_repeated(key: str, value: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_a_secret_that_no_header_carries_is_refused_and_not_repeated(key: str, v
 
 
 @pytest.mark.parametrize("key", HEADERS)
-def test_blanks_around_a_secret_are_removed(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_white_space_around_a_secret_is_removed(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = _load_from_variable(key, f" {KEY} x\r\n", monkeypatch)
     assert isinstance(secret, SecretStr) and secret.get_secret_value() == f"{KEY} x"
 
@@ -159,7 +159,7 @@ def test_an_empty_value_in_the_file_counts_as_not_set(tmp_path: Path, monkeypatc
     assert load() == load(base={}) and load().base.url is None and load().base.model == "pico-base"
 
 
-def test_a_sasl_password_may_hold_blanks_and_any_printable_character(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sasl_password_may_hold_spaces_and_any_printable_character(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_KAFKA__SASL_PASSWORD", ' "pä=ss, wörd" \n')
     password = load().kafka.sasl_password
     assert password and password.get_secret_value() == ' "pä=ss, wörd" '
@@ -184,7 +184,7 @@ def test_a_sasl_user_or_password_that_no_broker_takes_is_refused(kafka: dict[str
 @pytest.mark.parametrize(
     ("variable", "value", "problem"),
     [
-        ("MLFLOW_TRACKING_TOKEN", f"{KEY}\n", "blanks or line ends around"),
+        ("MLFLOW_TRACKING_TOKEN", f"{KEY}\n", "white space around"),
         ("MLFLOW_TRACKING_TOKEN", f"{KEY}é", "outside ASCII"),
         ("OTEL_EXPORTER_OTLP_HEADERS", f"api-key {KEY}", "entry 1 is no header"),
         ("OTEL_EXPORTER_OTLP_HEADERS", f"a=b,api key={KEY}", "entry 2 is no header"),

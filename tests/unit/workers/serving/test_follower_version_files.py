@@ -11,7 +11,7 @@ from infra.settings import Settings
 from infra.settings.models import ReflectionSettings
 from infra.settings.process import StackSettings
 from tests.support.checkpoint_files import write_checkpoint
-from tests.support.fake_backend import CharTemplate, FakeBackend
+from tests.support.fake_backend import CharTokenizer, FakeBackend
 from tests.support.manual_clock import ManualClock
 from tests.support.table_registry import NOW, NoModelEvents, TableRegistry, registered
 from tests.support.untouched_folders import untouched
@@ -42,7 +42,7 @@ class FollowerWithFiles:
         self.registry, self.models = FilesRegistry(champion), folder / "models"
         first = VersionCheckpoint(registered(champion).model, self.registry.fetch(champion, self.models))
         limits = EngineLimits(max_model_len=40, in_flight=4, drain_s=5.0, versions=2)
-        self.engine = ServingEngine.start(lambda path: FakeBackend(path, lambda prompt, _: prompt), CharTemplate(), first, limits)
+        self.engine = ServingEngine.start(lambda path: FakeBackend(path, lambda prompt, _: prompt), CharTokenizer(), first, limits)
         settings = Settings(stack=StackSettings(dir=folder), reflection=ReflectionSettings(versions=2))
         self.follower = Follower(settings, self.registry, self.engine, NoModelEvents(), ManualClock(NOW))
 

@@ -11,7 +11,7 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from schemas.promotion import CanaryPrompt
 from tests.support.checkpoint_files import write_checkpoint
-from tests.support.fake_backend import CharTemplate, FakeBackend
+from tests.support.fake_backend import CharTokenizer, FakeBackend
 from tests.support.fake_backend_engine import SAMPLING, FakeBackendEngine, version
 from workers.serving.engines.engine import EngineDied, GenerationFailed, StartStopped, SwapFailed
 from workers.serving.engines.scheduler import EngineLimits
@@ -161,7 +161,7 @@ def test_a_stop_does_not_wait_for_a_model_that_is_loading(tmp_path: Path) -> Non
     threading.Timer(0.05, stop.set).start()
     with pytest.raises(StartStopped):
         ServingEngine.start(
-            load_slowly, CharTemplate(), VersionCheckpoint(version("1"), checkpoint), EngineLimits(max_model_len=40, in_flight=4, drain_s=5.0), stop
+            load_slowly, CharTokenizer(), VersionCheckpoint(version("1"), checkpoint), EngineLimits(max_model_len=40, in_flight=4, drain_s=5.0), stop
         )
     loaded.set()
     for thread in threading.enumerate():

@@ -10,7 +10,7 @@ import pytest
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from schemas.promotion import CanaryPrompt
-from tests.support.fake_backend import CharTemplate, FakeBackend
+from tests.support.fake_backend import CharTokenizer, FakeBackend
 from tests.support.fake_backend_engine import SAMPLING, WAIT_S, FakeBackendEngine, version
 from workers.serving.engines.engine import NotLoaded, SwapFailed
 from workers.serving.engines.scheduler import EngineLimits
@@ -147,7 +147,7 @@ def test_an_engine_does_not_start_on_a_version_that_fails_a_canary_prompt(tmp_pa
     first = VersionCheckpoint(version("1"), fake.first, (CanaryPrompt(prompt="a", token_ids=(1, 2, 3)),))
     limits = EngineLimits(max_model_len=40, in_flight=4, drain_s=5.0)
     with pytest.raises(Exception, match="token 1 is not the registered one"):
-        ServingEngine.start(lambda path: FakeBackend(path, fake.answer), CharTemplate(), first, limits)
+        ServingEngine.start(lambda path: FakeBackend(path, fake.answer), CharTokenizer(), first, limits)
 
 
 async def test_a_waiting_request_for_an_evicted_version_raises_not_loaded(tmp_path: Path) -> None:

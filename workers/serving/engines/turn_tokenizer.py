@@ -1,4 +1,4 @@
-"""The interface of a tokenizer with a chat template. `infra.checkpoints.chat_tokenizer.ChatTokenizer` implements it for a checkpoint."""
+"""A tokenizer that encodes user turns by its chat template. `infra.checkpoints.chat_tokenizer.ChatTokenizer` implements it for a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 from schemas.control_marks import ControlMarks
 
 
-class Template(Protocol):
+class TurnTokenizer(Protocol):
     """Loaded once for an engine: all versions in it have the same tokenizer and template (`infra.checkpoints.verification.differences`)."""
 
     @property
