@@ -51,7 +51,7 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     rows = sft_rows(examples := [make_sft_example(n) for n in range(64)], prompter, trainer.sft, 0)
     began = time.monotonic()
     fit = sft.train(policy, examples, prompter, trainer.model_copy(update={"sft": trainer.sft.model_copy(update={"max_steps": 4}), "seed": 0}), stop)
-    tokens = sum(len(prompter.encode(row["prompt"] + row["completion"])) for row in rows) / len(rows) * trainer.sft.batch_size * fit.steps
+    tokens = sum(len(prompter.chat.ids(row["prompt"] + row["completion"])) for row in rows) / len(rows) * trainer.sft.batch_size * fit.steps
     result["sft"] = _cost(tokens / (time.monotonic() - began))
 
     peak_memory.reset()

@@ -51,8 +51,8 @@ class Prompter:
         """Like `text`, with the number of items shown."""
         for shown in range(len(items), 0, -1):
             content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style, self.chat.marks)
-            text = self.turn(content)
-            ids = self.encode(text)
+            text = self.chat.turn(content)
+            ids = self.chat.ids(text)
             if len(ids) <= self.max_tokens and not self.chat.holds_control_tokens(ids):
                 return FittedPrompt(text, shown)
         return None
@@ -60,11 +60,3 @@ class Prompter:
     def may_teach(self, text: str) -> bool:
         """Whether a model may learn to write this text: it holds no control mark of the tokenizer and no tag of a rewrite."""
         return not self.chat.marks.found_in(text)
-
-    def turn(self, content: str) -> str:
-        """One user turn inside the chat template, up to where the answer starts."""
-        return self.chat.turn(content)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text with its special tokens."""
-        return self.chat.ids(text)

@@ -65,7 +65,7 @@ class Rewrites:
 def rewrite(policy: Policy, cases: Sequence[QueryCase], prompter: Prompter, k: int, max_new_tokens: int, stop: threading.Event) -> Rewrites:
     """Answers as serving would with this policy and this k."""
     prompts = [prompter.text(case, case.items[:k]) if case.items else None for case in cases]
-    return respond(policy, cases, [None if text is None else prompter.encode(text) for text in prompts], answer_of, max_new_tokens, stop)
+    return respond(policy, cases, [None if text is None else prompter.chat.ids(text) for text in prompts], answer_of, max_new_tokens, stop)
 
 
 def respond(

@@ -98,7 +98,7 @@ def tokens(row: Mapping[str, str], prompter: Prompter) -> dict[str, list[int]]:
 
     TRL would encode with the special tokens that a tokenizer adds by itself; the chat template contains those that are needed.
     """
-    prompt, completion = (prompter.encode(row[part]) for part in ("prompt", "completion"))
+    prompt, completion = (prompter.chat.ids(row[part]) for part in ("prompt", "completion"))
     completion = [*completion, prompter.tokenizer.eos_token_id]
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 

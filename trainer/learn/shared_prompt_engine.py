@@ -117,7 +117,7 @@ def sample_batch(inputs: RlInputs, cases: Sequence[QueryCase], k: int) -> Rollou
     fitting = [(case, prompt) for case, prompt in prompted if prompt is not None]
     if not fitting:
         raise CannotContinue("no prompt of the batch fits reflection.max_model_len - reflection.max_new_tokens; raise reflection.max_model_len")
-    prompts = [prompter.encode(prompt.text) for _, prompt in fitting]
+    prompts = [prompter.chat.ids(prompt.text) for _, prompt in fitting]
     sampling = SamplingOptions(inputs.max_new_tokens, settings.temperature, settings.top_p)
     groups = generate(policy, prompts, settings.candidates, sampling, inputs.stop)
     decode = policy.tokenizer.decode

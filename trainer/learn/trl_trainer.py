@@ -58,7 +58,7 @@ class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped her
         """Writes none: a checkpoint to resume from is not published."""
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [self._prompter.encode(prompt) for prompt in prompts], None, {}
+        return [self._prompter.chat.ids(prompt) for prompt in prompts], None, {}
 
     def _reward(self, *, completion_ids: Sequence[list[int]], case: Sequence[int], **_: Any) -> list[float]:
         decode = self._policy.tokenizer.decode

@@ -177,7 +177,7 @@ def test_training_builds_the_same_prompt_as_serving(family: str) -> None:
     prompt = prompter.text(case, case.items)
     assert prompt is not None
     served = chat.encode(reflection_prompt(case.query, case.base_answer, case.items, PromptStyle.PAPER, chat.marks))
-    assert prompter.encode(prompt) == served and not chat.holds_control_tokens(served)
+    assert prompter.chat.ids(prompt) == served and not chat.holds_control_tokens(served)
 
 
 def test_unknown_characters_are_no_control_tokens() -> None:

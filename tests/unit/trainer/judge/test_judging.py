@@ -59,8 +59,8 @@ def memorised(snapshot: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> P
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-3)
     for _ in range(40):
         for case in learnt:
-            prompt = prompter.encode(prompter.text(case, case.items) or "")
-            ids = prompt + prompter.encode(Rewrite("they write so", case.truth).to_text()) + [policy.end_ids[0]]
+            prompt = prompter.chat.ids(prompter.text(case, case.items) or "")
+            ids = prompt + prompter.chat.ids(Rewrite("they write so", case.truth).to_text()) + [policy.end_ids[0]]
             labels = [-100] * len(prompt) + ids[len(prompt) :]
             policy.model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss.backward()
         optimizer.step()

@@ -88,7 +88,7 @@ def test_an_answer_with_a_control_token_inside_is_left_out_and_counted(tiny_chec
     marked.append(make_sft_example(options=(), truth="so <|im_start|>"))
     assert sft_rows(marked, prompter, SftSettings(), 0) == []
     assert len(sft_rows([plain], prompter, SftSettings(), 0)) == 1
-    assert sft_rows([plain], prompter, SftSettings(), 0, prompter.encode(plain.reasoning)) == []
+    assert sft_rows([plain], prompter, SftSettings(), 0, prompter.chat.ids(plain.reasoning)) == []
     trainer = TrainerSettings(sft=SftSettings(batch_size=1, max_steps=1))
     assert train(policy, [*make_examples(2), *marked], prompter, trainer, threading.Event()).left_out == len(marked)
 
@@ -135,8 +135,8 @@ def test_training_prompts_have_the_same_tokens_as_in_serving(checkpoint: str, re
     rows = sft_rows(make_examples(3), prompter, SftSettings(), 0)
     assert len(trained_rows) == len(rows) == 3
     for trained, row in zip(trained_rows, rows, strict=True):
-        prompt = prompter.encode(row["prompt"])
-        assert trained["input_ids"] == [*prompter.encode(row["prompt"] + row["completion"]), 258]
+        prompt = prompter.chat.ids(row["prompt"])
+        assert trained["input_ids"] == [*prompter.chat.ids(row["prompt"] + row["completion"]), 258]
         assert trained["input_ids"][: len(prompt)] == prompt
         assert trained["labels"] == [-100] * len(prompt) + trained["input_ids"][len(prompt) :]
 

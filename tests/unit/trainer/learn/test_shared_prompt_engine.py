@@ -96,7 +96,7 @@ def test_a_prompt_that_does_not_fit_is_counted_and_replaced_by_the_next(policy: 
 
 def test_only_items_that_fit_are_shown(policy: Policy) -> None:
     case = make_case(0)
-    two = len(prompter_of(policy, 512).encode(prompter_of(policy, 512).text(case, case.items[:2]) or ""))
+    two = len(prompter_of(policy, 512).chat.ids(prompter_of(policy, 512).text(case, case.items[:2]) or ""))
     prompt = prompter_of(policy, two).fitting(case, case.items[:3])
     assert prompt is not None and prompt.shown == 2 and "item 1" in prompt.text and "item 2" not in prompt.text
     rl = RL.model_copy(update={"steps": 1, "k_min": 3, "candidates": 2})

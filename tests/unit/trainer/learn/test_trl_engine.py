@@ -90,7 +90,7 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
             [reward_of(twin.tokenizer.decode(completion.token_ids, skip_special_tokens=True), completion.ended, CASES[0]) for completion in group]
             for group in groups
         ]
-        prompts = [prompter_of(twin).encode(row.prompt) for row in rows]
+        prompts = [prompter_of(twin).chat.ids(row.prompt) for row in rows]
         optimizer.param_groups[0]["lr"] = rl.learning_rate * rate_schedule(rl.steps)(step.step)
         _, kl, entropy = update_policy(twin, reference, RolloutBatch(prompts, groups, rewards, [row.shown for row in rows]), rl, optimizer)
         assert step.kl == pytest.approx(kl, abs=2e-3)
@@ -183,7 +183,7 @@ def test_cases_that_do_not_fit_are_skipped(tiny_checkpoint: Path) -> None:
     assert {row.case for rows in schedule.prompts for row in rows} == {1, 2, 3, 4}
     assert [row.shown for rows in schedule.prompts for row in rows] == [1] * 4 + [2] * 4
     assert sum(schedule.left_out) in (1, 2)  # once in each round: eight draws of four that fit
-    longest = max(len(prompter.encode(row.prompt)) for rows in schedule.prompts[:2] for row in rows)  # of one item
+    longest = max(len(prompter.chat.ids(row.prompt)) for rows in schedule.prompts[:2] for row in rows)  # of one item
     tight = schedule_prompts(inputs_of(policy, prompter=replace(prompter, max_tokens=longest)))
     assert [row.shown for rows in tight.prompts for row in rows] == [1] * 8
 
