@@ -14,6 +14,7 @@ from kafka import TopicPartition
 
 from infra.errors import RetryLater
 from infra.kafka.clients import admin
+from infra.kafka.errors import broker_errors
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.topics import Topic, consumer_group
@@ -24,17 +25,20 @@ POLL_S = 0.25
 
 
 class GroupLag:
-    """Compares a group's committed offsets with the topics' end offsets."""
+    """Compares a group's committed offsets with the topics' end offsets. Every method raises RetryLater if the broker is away."""
 
     def __init__(self, settings: Settings, group: str = STREAMS_GROUP) -> None:
         self._group = group
-        self._admin = admin(settings, "retouch-lag")
+        self._settings = settings
+        with broker_errors(settings):
+            self._admin = admin(settings, "retouch-lag")
         self._reader = TopicReader(settings, "retouch-lag-reader")
 
     def unhandled(self, topics: Sequence[Topic]) -> int:
         """Number of offsets between the group's committed offsets and the topics' ends. 0 if only transaction markers are there."""
         ranges = self._reader.ranges(*(topic.name for topic in topics))
-        committed = self._admin.list_group_offsets({self._group: list(ranges)}).get(self._group, {})
+        with broker_errors(self._settings):
+            committed = self._admin.list_group_offsets({self._group: list(ranges)}).get(self._group, {})
         positions = {partition: max(0, committed[partition].offset if partition in committed else 0) for partition in ranges}
         behind = {partition: (at, ranges[partition][1]) for partition, at in positions.items() if at < ranges[partition][1]}
         return sum(end - start for partition, (start, end) in behind.items() if self._holds_a_record(partition, start, end))

@@ -16,31 +16,38 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import TopicPartition
-from kafka.errors import FencedInstanceIdError, RetriableError
+from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.kafka.clients import Consumer
 from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 STABLE = "<stable>"
 #: How long one attempt to join may block. Heartbeats and other members' joins continue during it.
 JOIN_S = 3.0
 #: How long a broker may be away while a process starts.
 CONNECT_S = 60.0
+RETRY_S = 0.2
+#: What to check if the broker refuses a member.
+REFUSED = "check the rights of its user, and kafka.session_timeout_ms against the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
 
 
 class GroupConsumer:
     """Not safe between threads, except `committed`, `commit` and `ends`, which kafka-python serves while another thread polls."""
 
-    def __init__(self, settings: Settings, group: str, assignor: type) -> None:
+    def __init__(self, settings: Settings, group: str, assignor: type, connect_s: float = CONNECT_S) -> None:
         self.group = group
+        self._connect_s = connect_s
+        self._started_by = 0.0
         self.client_id = f"{group}-{settings.kafka.instance or socket.gethostname()}"
         self._settings = settings
         self._assignor = assignor
@@ -61,29 +68,22 @@ class GroupConsumer:
         return self._consumer.group_metadata()
 
     def connect(self) -> None:
-        """Raises CannotContinue if the broker is away for `CONNECT_S`."""
-        deadline = time.monotonic() + CONNECT_S
-        while self._consumer is None:
-            try:
-                with broker_errors(self._settings, CannotContinue, "answer"):
-                    self._consumer = self._make()
-            except CannotContinue:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
+        """Raises CannotContinue if the broker is away for `connect_s`."""
+        self._started_by = time.monotonic() + self._connect_s
+        self._consumer = self._retried(self._make, CannotContinue)
 
     def subscribe(self, topics: Sequence[str], listener: Any = None) -> None:
         self._consumer.subscribe(list(topics), listener=listener)
 
     def partitions_of(self, topic: str) -> set[int]:
-        """Empty if the topic does not exist."""
-        return set(self._consumer.partitions_for_topic(topic) or ())
+        """Empty if the topic does not exist. Raises RetryLater if the broker is away, in the first `connect_s` only after them."""
+        return set(self._retried(lambda: self._consumer.partitions_for_topic(topic)) or ())
 
     def poll(self, max_records: int, timeout_s: float, prepare: Callable[[], None] = lambda: None) -> list[Any] | None:
         """At most `max_records`, in the order of each partition; with 0 it only serves the group. None while the broker is away.
 
         Joins the group if needed, which may block for `JOIN_S`. Calls `prepare` between join and fetch, to seek and to pause. Raises
-        CannotContinue if another process uses this member's name, and UnreadableBatch.
+        CannotContinue if another process uses this member's name, or if the broker refuses the member; and UnreadableBatch.
         """
         try:
             coordinator = self._consumer._coordinator
@@ -101,6 +101,9 @@ class GroupConsumer:
             log.info("the coordinator is away", extra={"group": self.group, "reason": type(error).__name__})
             time.sleep(min(timeout_s, 0.1))
             return None
+        except KafkaError as error:
+            address, kind = self._settings.bootstrap_servers(), type(error).__name__
+            raise CannotContinue(f"the broker at {address} refuses {self.client_id} in group {self.group} ({kind}): {REFUSED}") from error
         return [record for batch in polled.values() for record in batch]
 
     def assignment(self) -> set[TopicPartition]:
@@ -162,6 +165,17 @@ class GroupConsumer:
         if leave:  # a static member does not leave by itself
             self._consumer._coordinator.is_dynamic_member = lambda: True
         self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000))
+
+    def _retried(self, request: Callable[[], T], error: type[RetouchError] = RetryLater) -> T:
+        """Its result. Raises `error` if it fails when the time for the start is over."""
+        while True:
+            try:
+                with broker_errors(self._settings, error, "answer"):
+                    return request()
+            except error:
+                if time.monotonic() > self._started_by:
+                    raise
+                time.sleep(RETRY_S)
 
     async def sleep(self, seconds: float) -> None:
         """For rebalance listeners: lets the client's own thread serve other calls."""

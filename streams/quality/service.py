@@ -72,7 +72,8 @@ class QualityService:
         self._positions: dict[int, dict[str, int]] = {}  # at the last move
         self._window = 0.0
         self._consumer = QualityConsumer(settings)
-        self._producer = producer(settings, "retouch-quality")
+        with broker_errors(settings, CannotContinue, "answer"):
+            self._producer = producer(settings, "retouch-quality")
 
     def step(self) -> None:
         """Poll and count, then publish if it is time."""

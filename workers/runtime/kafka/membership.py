@@ -74,7 +74,10 @@ class KafkaMembership:
 
     async def join(self, listener: RebalanceListener, timeout_s: float) -> None:
         self._listener = listener
-        await self._thread.call(lambda: self._subscribe(timeout_s), timeout_s + CONNECT_S + HANGS_S)
+        try:
+            await self._thread.call(lambda: self._subscribe(timeout_s), timeout_s + CONNECT_S + HANGS_S)
+        except TimeoutError:
+            raise CannotContinue(f"the Kafka client did not connect to {self._settings.bootstrap_servers()}, and raised no error") from None
 
     async def poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
         try:
