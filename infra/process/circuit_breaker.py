@@ -86,6 +86,7 @@ class CircuitBreaker:
         finally:
             if is_trial:
                 self._has_trial = False
+                self._show(1 if self.is_open else 0)
 
     def _begin_trial(self) -> bool:
         if self._open_until is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from types import TracebackType
@@ -247,8 +248,9 @@ class ChatEndpoint:
         try:
             async with self._session.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
                 return read_reply(response.status, response.headers, await _read(response.content))
-        except (aiohttp.ClientConnectorError, UnicodeError):  # UnicodeError: a host that is no name for DNS
-            return Failure(Meaning.RETRY, FailureCause.UNREACHABLE)
+        except (aiohttp.ClientConnectorError, UnicodeError) as error:  # UnicodeError: a host that is no name for DNS
+            number = error.errno if type(error) is aiohttp.ClientConnectorError else None  # other types have numbers of DNS or TLS
+            return Failure(Meaning.RETRY, FailureCause.UNREACHABLE, code=errno.errorcode.get(number or 0, type(error).__name__))
         except TimeoutError:
             return Failure(Meaning.RETRY, FailureCause.TIMEOUT)
         except aiohttp.ClientError:

@@ -41,7 +41,7 @@ _CODES = {
     FailureCause.FILTERED: """content_filter content_filtered content_policy_violation responsible_ai_policy_violation invalid_prompt moderation_blocked
         data_inspection_failed prompt_blocked""",
     FailureCause.PROMPT_TOO_LONG: """context_length_exceeded context_window_exceeded context_window_exceeded_error string_above_max_length string_too_long
-        prompt_too_long request_too_large tokens_limit_reached""",
+        prompt_too_long request_too_large tokens_limit_reached exceed_context_size_error""",
     FailureCause.WRONG_KEY: """invalid_api_key incorrect_api_key incorrect_api_key_provided api_key_invalid missing_api_key no_api_key expired_api_key
         invalid_authentication invalid_authentication_error authentication_error auth_error unauthorized unauthenticated invalid_token token_expired
         account_deactivated invalid_organization""",

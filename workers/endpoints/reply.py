@@ -370,13 +370,13 @@ def _error_of(data: Any) -> EndpointError | None:
     error = data.get("error") or data.get("errors") or (data if data.keys() & {"detail", "message", "code", "statusCode"} else None)
     if isinstance(error, list):
         error = error[0] if error else None
-    if isinstance(error, str):
-        error = {"message": error}
+    if isinstance(error, str):  # with its codes beside it, or as the code itself
+        error = {name: data.get(name) for name in ("code", "type", "param")} | {"status": data.get("error_type"), "reason": error, "message": error}
     if not isinstance(error, dict):
         return None
     details = [part for name in ("details", "detail") if isinstance(parts := error.get(name), list) for part in parts[:10] if isinstance(part, dict)]
     metadata = error.get("metadata")
-    codes = [error.get(name) for name in ("code", "type", "status")] + [part.get(name) for part in details for name in ("reason", "type")]
+    codes = [error.get(name) for name in ("code", "type", "status", "reason")] + [part.get(name) for part in details for name in ("reason", "type")]
     words = [code for code in codes if isinstance(code, str) and _WORD.fullmatch(code)]
     located: list[Any] = next((part["loc"] for part in details if isinstance(part.get("loc"), list)), [])
     param = error.get("param") or next((part for part in located if isinstance(part, str) and part != "body"), None)

@@ -169,6 +169,9 @@ def test_its_state_is_a_metric() -> None:
     fail(breaker)
     assert state() == 1
     time.now += OPEN_S
+    with pytest.raises(asyncio.CancelledError):
+        call(breaker, asyncio.CancelledError())
+    assert state() == 1
     with breaker.call():
         assert state() == 0.5
     assert state() == 0

@@ -89,13 +89,18 @@ def closed_port() -> int:
 
 
 async def test_a_refused_connection_raises_retry_later() -> None:
-    with pytest.raises(RetryLater, match="unreachable"):
+    with pytest.raises(RetryLater, match="unreachable, ECONNREFUSED"):
         await ask(f"http://127.0.0.1:{closed_port()}/v1")
 
 
 async def test_a_host_that_is_no_name_for_dns_raises_retry_later() -> None:
-    with pytest.raises(RetryLater, match="unreachable"):
+    with pytest.raises(RetryLater, match="unreachable, UnicodeError"):
         await ask(f"http://{'a' * 64}.example/v1")
+
+
+async def test_a_server_without_tls_is_unreachable_by_https() -> None:
+    with serving(scripted(completion("a"))) as server, pytest.raises(DependencyUnavailable, match="unreachable, ClientConnectorSSLError"):
+        await ask(server.url.replace("http://", "https://"))
 
 
 async def test_a_timeout_raises_retry_later() -> None:
