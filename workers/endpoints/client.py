@@ -197,7 +197,7 @@ class ChatEndpoint:
             raise EndpointBlocked(reason, failure.after_s, RetryReason.ENDPOINT, failure.cause)
         else:
             if is_trial and self._blocked is None:  # whether a blocked endpoint still refuses every prompt is not known
-                self._set_blocked(f"{without_user(self._url)} is away: {failure}")
+                self._set_blocked(f"{without_user(self._url)} is away: {self._shown(failure)}")
             raise _away(failure)
 
     async def _probe(self, max_tokens: int) -> Failure | None:
@@ -217,14 +217,14 @@ class ChatEndpoint:
         self._on_blocked(reason)
 
     def _reason(self, failure: Failure) -> str:
-        """One line for the log, errors and status. `failure` answers the constant prompt, so its message holds no user's text."""
+        """One line for the log, errors and status."""
         remedy = _REMEDIES[failure.cause].format(self._section)
-        message = f" ({self._without_key(failure.message)})" if failure.message else ""
-        return f"{remedy}: {without_user(self._url)} refuses every prompt to the model {self._model!r}: {failure}{message}"
+        return f"{remedy}: {without_user(self._url)} refuses every prompt to the model {self._model!r}: {self._shown(failure)}"
 
-    def _without_key(self, message: str) -> str:
-        """Some endpoints quote the key that they refuse."""
-        return message.replace(self._api_key, "***") if self._api_key else message
+    def _shown(self, failure: Failure) -> str:
+        """With the endpoint's message: `failure` answers the constant prompt, so it holds no user's text. Some endpoints quote the key that they refuse."""
+        message = failure.message.replace(self._api_key, "***") if self._api_key else failure.message
+        return f"{failure} ({message})" if message else str(failure)
 
     async def _ask(self, prompt: str, max_tokens: int, schema: dict[str, Any] | None) -> ChatAnswer | Failure:
         """Repeats the call at once without a parameter that the endpoint refuses."""

@@ -371,19 +371,20 @@ def _error_of(data: Any) -> EndpointError | None:
     if isinstance(error, list):
         error = error[0] if error else None
     if isinstance(error, str):  # with its codes beside it, or as the code itself
-        error = {name: data.get(name) for name in ("code", "type", "param")} | {"status": data.get("error_type"), "reason": error, "message": error}
+        error = {name: data.get(name) for name in ("code", "type", "param")} | {"status": data.get("error_type"), "message": error}
     if not isinstance(error, dict):
         return None
     details = [part for name in ("details", "detail") if isinstance(parts := error.get(name), list) for part in parts[:10] if isinstance(part, dict)]
     metadata = error.get("metadata")
-    codes = [error.get(name) for name in ("code", "type", "status", "reason")] + [part.get(name) for part in details for name in ("reason", "type")]
+    codes = [error.get(name) for name in ("code", "type", "status")] + [part.get(name) for part in details for name in ("reason", "type")]
     words = [code for code in codes if isinstance(code, str) and _WORD.fullmatch(code)]
+    alone = [text for text in [data.get("error")] if isinstance(text, str) and _WORD.fullmatch(text)]  # not shown: it may quote a prompt
     located: list[Any] = next((part["loc"] for part in details if isinstance(part.get("loc"), list)), [])
     param = error.get("param") or next((part for part in located if isinstance(part, str) and part != "body"), None)
     message = error.get("message") or error.get("detail") or (details[0].get("msg") if details else None)
     number = next((code for code in (error.get("code"), error.get("statusCode"), error.get("status")) if isinstance(code, int)), 0)
     return EndpointError(
-        codes=frozenset(words),
+        codes=frozenset(words + alone),
         code=next(iter(words), ""),
         param=param if isinstance(param, str) and _WORD.fullmatch(param) else "",
         message=" ".join(clean_text(message[: 4 * MAX_MESSAGE_CHARS]).split())[:MAX_MESSAGE_CHARS] if isinstance(message, str) else "",

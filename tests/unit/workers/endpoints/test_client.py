@@ -365,7 +365,7 @@ async def test_an_endpoint_that_stays_away_is_reported_until_it_answers() -> Non
                 with pytest.raises(DependencyUnavailable):
                     await endpoint.complete("a", max_tokens=9)
                 now[0] += 30.0
-            assert reasons == [f"{server.url}/chat/completions is away: server_error, status 503, server_error"]
+            assert reasons == [f"{server.url}/chat/completions is away: server_error, status 503, server_error (no)"]
             server.respond = scripted(completion("back"))
             assert (await endpoint.complete("a", max_tokens=9)).text == "back"
     assert reasons[1:] == [None]
