@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from infra.errors import CannotContinue, RetryLater
+from infra.errors import CannotContinue, DependencyUnavailable, RetryLater
 from schemas.queries import Query
 from tests.support.worker_harness import WAIT_S, ScriptedHandler, WorkerHarness, answer, degrade, draft, each_once, never_returns, numbered, serve_until
 from tests.support.worker_messages import make_query
@@ -77,6 +78,29 @@ async def test_with_order_by_key_a_keys_records_are_handled_one_at_a_time_in_ord
         return draft(incoming)
 
     await serve_until(harness.worker(check_alone, order="key"), lambda: len(harness.answers()) == 200)
+    for user in {query.user for query in queries}:
+        texts = [int(answer.query.text) for answer in harness.answers() if answer.query.user == user]
+        assert texts == sorted(texts)
+
+
+async def test_records_wait_in_order_for_a_dependency_that_works_for_none() -> None:
+    harness, queries = WorkerHarness(), numbered(40, users=7)
+    harness.ask(*queries)
+    tries = Counter[str]()
+
+    async def away_for_long(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        text = incoming.message.text
+        tries[text] += 1
+        if tries["0"] < 20:
+            raise DependencyUnavailable("away", after_s=0.0)
+        if text == "1":
+            raise RetryLater("this record alone", after_s=0.0)
+        return draft(incoming)
+
+    worker = harness.worker(away_for_long, order="key", backoff=Backoff(attempts=3, first_s=0.001, longest_s=0.001))
+    await serve_until(worker, lambda: len(harness.answers()) + harness.dead_letters() == 40)
+    assert harness.answered() == each_once([query for query in queries if query.text != "1"])
+    assert harness.reasons() == ["this record alone"]
     for user in {query.user for query in queries}:
         texts = [int(answer.query.text) for answer in harness.answers() if answer.query.user == user]
         assert texts == sorted(texts)
