@@ -19,7 +19,7 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import dead_letter_topic
 from tests.support.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started, topic_of
 from tests.support.worker_messages import make_query
-from workers.runtime.broker import NotConfirmed
+from workers.runtime.broker import CommitRefused, NotConfirmed
 from workers.runtime.commit_metadata import encode
 from workers.runtime.memory.log import MemoryCluster
 from workers.runtime.memory.transactions import MemoryBrokerClient
@@ -161,6 +161,8 @@ async def test_without_transactions_results_are_written_before_positions(under_t
     assert await first.committed(0) == {0: Position(1)}
     await first.membership.commit({0: Position(2, "rt1bgA")}, WAIT_S)
     assert await first.committed(0) == {0: Position(2, "rt1bgA")}
+    with pytest.raises(CommitRefused, match="OffsetMetadataTooLarge"):
+        await first.commit({0: Position(3, "m" * (METADATA_BYTES + 1))})
     with pytest.raises(NotConfirmed):
         await first.committer.commit([output(under_test, b"b", "no-such-topic")], {0: Position(9)}, first.membership, 1.0)
     assert await first.committed(0) == {0: Position(2, "rt1bgA")}
@@ -172,7 +174,7 @@ async def test_metadata_above_the_limit_refuses_the_whole_commit(under_test: Bro
     await started(lambda: first.committer.start(WAIT_S))
     largest = Position(3, "m" * METADATA_BYTES)
     await first.commit({0: largest}, output(under_test, b"taken"))
-    with pytest.raises(NotConfirmed):
+    with pytest.raises(CommitRefused, match="OffsetMetadataTooLarge"):
         await first.commit({0: Position(4, "m" * (METADATA_BYTES + 1)), 1: Position(1)}, output(under_test, b"refused"))
     await started(lambda: first.committer.start(WAIT_S))
     assert await first.committed(0, 1) == {0: largest, 1: None}
@@ -198,7 +200,7 @@ async def test_a_refused_committer_takes_nothing_until_it_is_started_again(under
     with pytest.raises(NotConfirmed):
         await first.commit({0: Position(1)}, output(under_test, b"never started"))
     await started(lambda: first.committer.start(WAIT_S))
-    with pytest.raises(NotConfirmed):
+    with pytest.raises(CommitRefused):
         await first.commit({0: Position(1, "m" * 2 * METADATA_BYTES)}, output(under_test, b"refused"))
     with pytest.raises(NotConfirmed):
         await first.commit({0: Position(1)}, output(under_test, b"not begun"))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from infra.errors import CannotContinue
 from schemas.messages import Fingerprint
 from schemas.records import ProducedRecord
 from schemas.topics import Topic
@@ -22,6 +23,10 @@ REVOKE_WITHIN_S = 3.0
 
 class NotConfirmed(Exception):  # expected during faults, and handled
     """The broker refused a request or did not confirm it in time. After a commit: read the committed positions before the next one."""
+
+
+class CommitRefused(CannotContinue):
+    """The broker refuses a commit for a reason that stays, such as a size or a missing right. Nothing of the commit was written."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Membership(Protocol):
         """The group's committed positions, after open transactions have ended. Raises NotConfirmed without an answer in time."""
 
     async def commit(self, positions: Mapping[int, Position], timeout_s: float) -> None:
-        """Commit positions alone, outside a transaction. Raises NotConfirmed."""
+        """Commit positions alone, outside a transaction. Raises NotConfirmed and CommitRefused."""
 
     async def ends(self) -> Mapping[int, int]:
         """The end of each partition for a reader of committed records. Raises NotConfirmed without an answer in time."""
@@ -106,7 +111,7 @@ class Committer(Protocol):
         """Raises CannotContinue if the broker lacks transactions, NotConfirmed without an answer in time."""
 
     async def commit(self, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
-        """Commit results and positions together. After NotConfirmed the producer is dropped; `start` makes a new one.
+        """Commit results and positions together. After NotConfirmed the producer is dropped; `start` makes a new one. Raises CommitRefused too.
 
         An outdated membership raises NotConfirmed too. Only `poll` shows whether another process took the member's name: a process that
         rejoins after a long stop is a new member with the same instance name, and the broker fences the commits of its old membership.

@@ -50,6 +50,8 @@ class CommitLoop:
         self._is_due = asyncio.Event()
         self._committing = asyncio.Lock()
         self._began_at = float("-inf")
+        self._refused_since: float | None = None  # the first of a row of commits that were not confirmed
+        self._recovered_at = float("-inf")
         self.commits = 0
         self.not_confirmed = 0
 
@@ -101,9 +103,9 @@ class CommitLoop:
         except TimeoutError:
             log.warning("stopped without a last commit: the broker is away", extra={"worker": self._watchdog.name, "records": self._partitions.finished})
 
-    async def start_committer(self) -> None:
-        """Raises CannotContinue if the broker is away for too long."""
-        began = self._clock.monotonic()
+    async def start_committer(self, since: float | None = None) -> None:
+        """Raises CannotContinue if the broker is away for too long, since now or since an earlier time."""
+        began = self._clock.monotonic() if since is None else since
         while True:
             try:
                 await self._committer.start(2 * COMMIT_WITHIN_S)
@@ -119,26 +121,37 @@ class CommitLoop:
             self.not_confirmed += 1
             self._watchdog.not_confirmed(error)
             log.warning("a commit is not confirmed", extra={"worker": self._watchdog.name, "reason": str(error), "records": len(batch.records)})
+            if self._refused_since is None or self._began_at - self._recovered_at > RECOVER_WITHIN_S:  # the row ended with a partition that moved
+                self._refused_since = self._began_at
+            self._stop_if_late(self._refused_since, error)
             await self._recover()
+            self._recovered_at = self._clock.monotonic()
         else:
+            self._refused_since = None
             self.commits += 1
             self._watchdog.committed(self._partitions.committed(batch), self._clock.monotonic() - self._began_at)
 
     async def _recover(self) -> None:
         """Start a new producer, which ends the unconfirmed transaction, then read the committed positions from the broker."""
-        began = self._clock.monotonic()
-        await self.start_committer()
+        since = self._refused_since
+        assert since is not None
+        await self.start_committer(since)
         while True:
             try:
                 committed = await self._membership.committed(set(self._partitions.numbers), COMMIT_WITHIN_S)
             except NotConfirmed as error:
-                await self._pause_or_stop(began, error)
+                await self._pause_or_stop(since, error)
             else:
-                self._watchdog.count(self._partitions.reconcile(committed))
+                if taken := self._partitions.reconcile(committed):  # the commit succeeded, and its answer was lost
+                    self._refused_since = None
+                self._watchdog.count(taken)
                 return
 
-    async def _pause_or_stop(self, began: float, error: NotConfirmed) -> None:
+    def _stop_if_late(self, since: float, error: NotConfirmed) -> None:
         """Raises CannotContinue if the broker is away for too long."""
-        if self._clock.monotonic() - began > RECOVER_WITHIN_S:
+        if self._clock.monotonic() - since > RECOVER_WITHIN_S:
             raise CannotContinue(f"the broker took no results for {RECOVER_WITHIN_S:g} s: {error}") from error
+
+    async def _pause_or_stop(self, since: float, error: NotConfirmed) -> None:
+        self._stop_if_late(since, error)
         await self._clock.sleep(0.1 + self._rng.random() / 10)

@@ -29,10 +29,11 @@ from infra.kafka.group_consumer import CONNECT_S, GroupConsumer
 from infra.settings import Settings
 from schemas.records import ConsumedRecord
 from schemas.topics import Topic, consumer_group
-from workers.runtime.broker import REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
+from workers.runtime.broker import REVOKE_WITHIN_S, CommitRefused, NotConfirmed, PollResult, RebalanceListener, ResumePoint
 from workers.runtime.in_flight import InFlight
 from workers.runtime.kafka.client_thread import ClientThread
 from workers.runtime.kafka.recent_fingerprints import read_recent_fingerprints
+from workers.runtime.kafka.refusals import lasting_refusal
 from workers.runtime.offsets import Position, remembered_range
 
 log = logging.getLogger(__name__)
@@ -121,13 +122,15 @@ class KafkaMembership:
         self._requests.end()
 
     async def _request(self, request: Any, timeout_s: float) -> Any:
-        """Raises NotConfirmed."""
+        """Raises NotConfirmed and CommitRefused."""
         try:
             return await self._requests.call(request, timeout_s + 1)
         except (TimeoutError, RetryLater, kafka_errors.KafkaError) as error:
             if isinstance(error, TimeoutError):
                 self._requests.end()  # it ends if the call ever returns
                 self._requests = ClientThread(f"{self._group}-requests")
+            if refusal := lasting_refusal(error):
+                raise CommitRefused(f"the broker at {self._settings.bootstrap_servers()} refuses group {self._group}: {refusal}") from error
             raise NotConfirmed(type(error).__name__) from error
 
     async def _resolve(self, unresolved: Mapping[int, object]) -> None:

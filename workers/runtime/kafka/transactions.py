@@ -23,9 +23,10 @@ from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
 from schemas.records import ProducedRecord
 from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
-from workers.runtime.broker import Committer, Membership, NotConfirmed
+from workers.runtime.broker import CommitRefused, Committer, Membership, NotConfirmed
 from workers.runtime.kafka.client_thread import ClientThread
 from workers.runtime.kafka.membership import KafkaMembership, by_partition
+from workers.runtime.kafka.refusals import lasting_refusal
 from workers.runtime.offsets import Position
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,13 @@ class _ProducerThread:
     def __init__(self, name: str) -> None:
         self.thread = ClientThread(name)
         self.producer: KafkaProducer | None = None
+
+    @property
+    def transaction_error(self) -> BaseException | None:
+        """The error that ended the transaction. The client raises others after it, or waits for ever."""
+        transaction = self.producer and self.producer._transaction_manager
+        error: BaseException | None = transaction and transaction.last_error
+        return error
 
     def drop(self) -> None:
         """Close it in a separate thread: it may hang."""
@@ -82,7 +90,10 @@ class _KafkaCommitter:
         try:
             await self._make_durable(self._client, outputs, positions, membership, timeout_s)
         except (TimeoutError, kafka_errors.KafkaError) as error:
+            refusal = lasting_refusal(error, self._client.transaction_error)
             self._drop()
+            if refusal:
+                raise CommitRefused(f"the broker at {self._settings.bootstrap_servers()} takes no results of {self._name}: {refusal}") from error
             raise NotConfirmed(type(error).__name__) from error
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
-from workers.runtime.broker import NotConfirmed
+from workers.runtime.broker import CommitRefused, NotConfirmed
 from workers.runtime.memory.group import MemoryGroup
 from workers.runtime.offsets import METADATA_BYTES, Position
 
@@ -116,9 +116,9 @@ class MemoryLog:
         return not any(partition in offsets for offsets in pending)
 
     def commit(self, group: str, positions: Mapping[int, Position]) -> None:
-        """Commit outside any transaction. Raises NotConfirmed for metadata that is too large."""
+        """Commit outside any transaction. Raises CommitRefused for metadata that is too large."""
         if any(len(position.metadata.encode()) > self._metadata_bytes for position in positions.values()):
-            raise NotConfirmed("OffsetMetadataTooLarge")
+            raise CommitRefused("OffsetMetadataTooLarge")
         self._committed.setdefault(group, {}).update(positions)
 
     # Transactions: each call may raise NotConfirmed for a fenced producer
@@ -139,7 +139,7 @@ class MemoryLog:
 
     def add_offsets(self, transactional_id: str, epoch: int, group: str, positions: Mapping[int, Position]) -> None:
         if any(len(position.metadata.encode()) > self._metadata_bytes for position in positions.values()):
-            raise NotConfirmed("OffsetMetadataTooLarge")
+            raise CommitRefused("OffsetMetadataTooLarge")
         self._current(transactional_id, epoch).offsets.append((group, dict(positions)))
 
     def end_transaction(self, transactional_id: str, epoch: int) -> None:

@@ -27,7 +27,7 @@ from tests.support.worker_harness import (
     serve_until,
     wait_for,
 )
-from workers.runtime.broker import NotConfirmed
+from workers.runtime.broker import CommitRefused, NotConfirmed
 from workers.runtime.handler import Incoming, Outgoing
 
 STEPS = ["begin", "produce", "offsets", "end", "ended"]
@@ -60,6 +60,18 @@ class Loses:
         if step == self._step and self._left > 0:
             self._left -= 1
             raise NotConfirmed(f"lost {step}")
+        await asyncio.sleep(0)
+
+
+class Refuses:
+    """The broker refuses each request at this step, for a reason that stays."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    async def at(self, step: str) -> None:
+        if step == self._step:
+            raise CommitRefused("too large")
         await asyncio.sleep(0)
 
 
@@ -214,6 +226,29 @@ async def test_a_broker_that_is_away_for_too_long_ends_the_worker(monkeypatch: p
     harness.ask(*numbered(3))
     with pytest.raises(CannotContinue, match=r"the broker took no results for 0\.3 s: lost init"):
         await serve_until(harness.worker(answer, faults=Loses("init", times=float("inf"))), lambda: False)
+
+
+async def test_a_broker_that_refuses_every_commit_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers everything else, so the worker recovers each time."""
+    monkeypatch.setattr("workers.runtime.commit_loop.RECOVER_WITHIN_S", 0.3)
+    harness = WorkerHarness()
+    harness.ask(*numbered(3))
+    worker = harness.worker(answer, faults=Loses("end", times=float("inf")))
+    with pytest.raises(CannotContinue, match=r"the broker took no results for 0\.3 s: lost end"):
+        await serve_until(worker, lambda: False)
+    assert worker.counts.not_confirmed > 1
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+async def test_a_refusal_that_stays_ends_the_worker_at_once(delivery: str) -> None:
+    harness, queries = WorkerHarness(), numbered(3)
+    harness.ask(*queries)
+    worker = harness.worker(answer, faults=Refuses("produce"), delivery=delivery)
+    with pytest.raises(CommitRefused, match="too large"):
+        await serve_until(worker, lambda: False)
+    assert (worker.counts.not_confirmed, worker.counts.commits) == (0, 0)
+    await serve_until(harness.worker(answer, delivery=delivery), lambda: len(harness.answers()) == 3)
+    assert harness.answered() == each_once(queries)
 
 
 async def test_a_stop_does_not_retry_a_refused_commit_for_ever() -> None:
