@@ -33,12 +33,17 @@ NO_USAGE = Usage()
 #: Usage beyond this is no count of tokens.
 _MAX_TOKENS = 1 << 48
 _CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, *range(128, 160)])
-#: Of many models: `<think>`, `</think >`, `<seed:think>`, `[THINK]`, `◁think▷`. The groups hold the slash of a closing tag.
-_TAG = re.compile(r"[<◁]\s{0,8}(/?)\s{0,8}(?:\w{1,16}:)?(?:think|thinking|thoughts?|reasoning)\s{0,8}[>▷]|\[(/?)THINK\]", re.IGNORECASE)
+#: Of many models: `<think>`, `</think >`, `<seed:think>`, `[THINK]`, `◁think▷`, and gpt-oss's channels. The groups hold what makes it a closing tag.
+_TAG = re.compile(
+    r"[<◁]\s{0,8}(/?)\s{0,8}(?:\w{1,16}:)?(?:think|thinking|thoughts?|reasoning)\s{0,8}[>▷]|\[(/?)THINK\]"
+    r"|<\|channel\|>(?:analysis|commentary|(final))[^<]{0,64}<\|message\|>",
+    re.IGNORECASE,
+)
 _FENCE = re.compile(r"```.*?```", re.DOTALL)
 _NO_FENCE = (-2, -2)
 _QUOTES = tuple("`'\"“”‘’")
 _HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
+_NO_WORDS = ("None", "null")  # as LiteLLM writes them
 _WORD = re.compile(r"[\w.:/\[\]-]{1,64}", re.ASCII)
 
 
@@ -303,7 +308,7 @@ def _split_reasoning(text: str) -> tuple[str, str]:
     is_answer = False
     last_closing: re.Match[str] | None = None
     for tag in _tags(text):
-        is_closing = bool(tag[1] or tag[2])
+        is_closing = any(tag.groups())
         if begin < 0 and not is_answer:
             is_answer = not is_blank(text[answer_at : tag.start()])
         if not is_closing:
@@ -377,7 +382,7 @@ def _error_of(data: Any) -> EndpointError | None:
     details = [part for name in ("details", "detail") if isinstance(parts := error.get(name), list) for part in parts[:10] if isinstance(part, dict)]
     metadata = error.get("metadata")
     codes = [error.get(name) for name in ("code", "type", "status")] + [part.get(name) for part in details for name in ("reason", "type")]
-    words = [code for code in codes if isinstance(code, str) and _WORD.fullmatch(code)]
+    words = [code for code in codes if isinstance(code, str) and _WORD.fullmatch(code) and code not in _NO_WORDS and not code.isdigit()]
     alone = [text for text in [data.get("error")] if isinstance(text, str) and _WORD.fullmatch(text)]  # not shown: it may quote a prompt
     located: list[Any] = next((part["loc"] for part in details if isinstance(part.get("loc"), list)), [])
     param = error.get("param") or next((part for part in located if isinstance(part, str) and part != "body"), None)
@@ -386,7 +391,7 @@ def _error_of(data: Any) -> EndpointError | None:
     return EndpointError(
         codes=frozenset(words + alone),
         code=next(iter(words), ""),
-        param=param if isinstance(param, str) and _WORD.fullmatch(param) else "",
+        param=param if isinstance(param, str) and _WORD.fullmatch(param) and param not in _NO_WORDS else "",
         message=" ".join(clean_text(message[: 4 * MAX_MESSAGE_CHARS]).split())[:MAX_MESSAGE_CHARS] if isinstance(message, str) else "",
         status=number if isinstance(number, int) and 400 <= number < 600 else 0,
         is_flagged=isinstance(metadata, dict) and bool(metadata.keys() & {"flagged_input", "reasons"}),

@@ -128,6 +128,13 @@ def test_a_text_can_be_written_and_shown(content: Any, text: str) -> None:
         ("<seed:think>dark</seed:think>Comedy", "Comedy", "dark"),
         ("◁think▷dark◁/think▷Comedy", "Comedy", "dark"),
         ("dark[/THINK]Comedy", "Comedy", "dark"),
+        ("<|channel|>analysis<|message|>dark<|end|><|start|>assistant<|channel|>final<|message|>Comedy", "Comedy", "dark<|end|><|start|>assistant"),
+        (
+            "<|channel|>analysis<|message|>a<|channel|>commentary to=x<|message|>b<|channel|>final<|message|>Comedy",
+            "Comedy",
+            "a<|channel|>commentary to=x<|message|>b",
+        ),
+        ("<|channel|>final<|message|>Comedy", "Comedy", ""),
         ("Write `</think>` at its end", "Write `</think>` at its end", ""),
         ('The tag "</think>" ends it', 'The tag "</think>" ends it', ""),
         ("<think>as `</think>` does</think>Comedy", "Comedy", "as `</think>` does"),
@@ -141,6 +148,10 @@ def test_a_text_can_be_written_and_shown(content: Any, text: str) -> None:
 )
 def test_parts_are_joined_and_reasoning_is_kept_apart(content: Any, text: str, reasoning: str) -> None:
     assert answer(completion(content)) == ChatAnswer(text, reasoning=reasoning)
+
+
+def test_a_code_and_a_parameter_that_say_nothing_are_not_shown() -> None:
+    assert str(failure({"error": {"message": "no", "type": "None", "param": "None", "code": "401"}}, 401)) == "wrong_key, status 401"
 
 
 def test_a_long_text_of_tags_is_read_in_linear_time() -> None:
