@@ -51,14 +51,22 @@ def status(settings: Settings) -> StackRecord | None:
 
 
 def down(settings: Settings) -> bool:
-    """Stop the stack of this directory and return whether one ran. Blocks until it has stopped; kills it after a bound."""
-    pid = holder(lock_path(settings.stack.dir))
+    """Stop the stack of this directory and return whether one ran. Blocks until it has stopped; kills it after a bound.
+
+    Raises CannotContinue if this user may not stop it, or cannot remove its record.
+    """
+    pid, record = holder(lock_path(settings.stack.dir)), record_path(settings.stack.dir)
     if pid is not None:
         try:
             _stop(psutil.Process(pid), settings)
         except psutil.NoSuchProcess:
             return False
-    record_path(settings.stack.dir).unlink(missing_ok=True)
+        except psutil.AccessDenied:
+            raise CannotContinue(f"the stack in {settings.stack.dir} (pid {pid}) belongs to another user, who can stop it") from None
+    try:
+        record.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotContinue(f"cannot remove {record}: {error.strerror or error}; remove it, or set stack.dir to another place") from error
     return pid is not None
 
 

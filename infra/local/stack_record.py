@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from infra.errors import CannotContinue
 from infra.process.file_lock import PidLock, holder
 from infra.settings import Settings
 
@@ -119,15 +120,25 @@ def promoter_url(directory: Path, processes: Sequence[ProcessRecord]) -> str | N
         return None
     try:
         return str(json.loads((directory / "promoter.json").read_bytes())["url"])
-    except (OSError, ValueError, KeyError):  # the promoter restarts
+    except (OSError, ValueError, KeyError, TypeError):  # the promoter restarts
         return None
 
 
 def read_record(directory: Path) -> StackRecord | None:
-    """The record of the running or failed stack in this directory. None if there is none, or if the stack was killed."""
+    """The record of the running or failed stack in this directory. None if there is none, or if the stack was killed.
+
+    Raises CannotContinue for a file that cannot be read, and for one of a running stack that is no record.
+    """
+    path = record_path(directory)
     try:
-        record = StackRecord.model_validate_json(record_path(directory).read_bytes())
-    except (FileNotFoundError, ValidationError):
+        record = StackRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CannotContinue(f"cannot read {path}: {error.strerror or error}; make it readable for this user, or set stack.dir to another place") from error
+    except ValidationError:
+        if pid := holder(lock_path(directory)):
+            raise CannotContinue(f"{path} is no record of a stack, but one runs (pid {pid}): `retouch down` stops it") from None
         return None
     is_current = record.state is StackState.FAILED or holder(lock_path(directory)) == record.pid
     return record if is_current else None

@@ -68,7 +68,7 @@ class PidLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock. Does not wait."""
+    """Whether a process holds the lock. Does not wait. Raises CannotContinue if the file cannot be read."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two callers do not take each other for a holder
@@ -76,11 +76,13 @@ def is_locked(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise CannotContinue(f"cannot read {path}: {error.strerror or error}; it must be a file that this user may read, or be absent") from error
     return False
 
 
 def holder(path: Path) -> int | None:
-    """The process id of the process that holds a PidLock; None if no process does."""
+    """The process id of the process that holds a PidLock; None if no process does. Raises CannotContinue if the file cannot be read."""
     return _pid(path) if is_locked(path) else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from infra.errors import CannotContinue
+from infra.local.daemon import down
 from infra.local.stack_record import ProcessRecord, ProcessState, StackRecord, StackState, promoter_url, read_record, running_settings, stack_lock
 from infra.settings import load
 
@@ -104,12 +106,46 @@ def test_a_record_that_cannot_be_parsed_is_ignored(tmp_path: Path) -> None:
     assert read_record(tmp_path) is None
 
 
+def test_a_running_stack_whose_record_cannot_be_parsed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text("{half")
+    lock = stack_lock(tmp_path)
+    lock.acquire()
+    with pytest.raises(CannotContinue, match=rf"stack.json is no record of a stack, but one runs \(pid {os.getpid()}\): `retouch down`"):
+        read_record(tmp_path)
+    lock.release()
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("make", [a_directory, a_link_to_itself])
+@pytest.mark.parametrize("name", ["stack.json", "lock"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    record().write(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    make(tmp_path / name)
+    with pytest.raises(CannotContinue, match=rf"cannot read {tmp_path / name}: "):
+        read_record(tmp_path)
+
+
+def test_a_record_that_cannot_be_removed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").mkdir()
+    with pytest.raises(CannotContinue, match=rf"cannot remove {tmp_path}/stack.json: "):
+        down(load(stack={"dir": tmp_path}))
+
+
 @pytest.mark.parametrize(
     ("state", "content", "url"),
     [
         (ProcessState.READY, '{"url": "http://127.0.0.1:9", "pid": 1}', "http://127.0.0.1:9"),
         (ProcessState.STARTING, '{"url": "http://127.0.0.1:9", "pid": 1}', None),
         (ProcessState.READY, "", None),
+        (ProcessState.READY, "[]", None),
     ],
 )
 def test_the_url_of_the_promotion_page_is_known_while_the_promoter_serves(tmp_path: Path, state: ProcessState, content: str, url: str | None) -> None:
