@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import logging
 import struct
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
 from schemas.topics import JOIN_STATE_CHANGELOG
 
+log = logging.getLogger(__name__)
+
 _ENTRY = struct.Struct(">qi")  # arrived, milliseconds since 1970; partition
+_KEY_BYTES = 17  # of a key: the kind and the id, without the user
 
 
 class _Kind(NamedTuple):
@@ -37,6 +41,10 @@ class _Kind(NamedTuple):
 
 
 _RESPONSE, _FEEDBACK, _FINGERPRINT = _Kind(b"R", b"r", Response), _Kind(b"F", b"f", Feedback), _Kind(b"J")
+
+
+class UnreadableEntry(ValueError):
+    """Bytes that are no entry of the join state: another program wrote to the changelog."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,12 @@ class PendingRecords:
 
     @classmethod
     def from_bytes(cls, entry: bytes) -> PendingRecords:
-        since_ms, partition = _ENTRY.unpack_from(entry)
-        return cls(since_ms, partition, tuple(_frames(entry, _ENTRY.size)))
+        """Raises UnreadableEntry for anything that `to_bytes` does not write."""
+        try:
+            since_ms, partition = _ENTRY.unpack_from(entry)
+            return cls(since_ms, partition, tuple(_frames(entry, _ENTRY.size)))
+        except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UnreadableEntry(type(error).__name__) from None  # its text may hold a user's
 
 
 class JoinState:
@@ -92,9 +104,11 @@ class JoinState:
 
         Entries of other partitions are dropped silently: the process that owns them reports them.
         """
-        old = [key for key, entry in self._entries.items() if _ENTRY.unpack_from(entry)[0] < before_ms]
+        old = [key for key, entry in self._entries.items() if len(entry) < _ENTRY.size or _ENTRY.unpack_from(entry)[0] < before_ms]
         for key in old:
-            pending = PendingRecords.from_bytes(self._entries[key])
+            pending = self._read(key)
+            if pending is None:
+                continue
             if pending.partition not in assigned:
                 del self._entries[key]
                 continue
@@ -111,14 +125,29 @@ class JoinState:
         return len(self._entries)
 
     def _find(self, kind: _Kind, identity: MessageIdentity) -> PendingRecords | None:
-        entry = self._entries.get(self._key(kind, identity))
-        return PendingRecords.from_bytes(entry) if entry else None
+        return self._read(self._key(kind, identity))
+
+    def _read(self, key: bytes) -> PendingRecords | None:
+        """None also for an unreadable entry, which is dropped: it would end the process after each restart. The changelog keeps it."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        try:
+            pending = PendingRecords.from_bytes(entry)
+            if pending.records:
+                return pending
+            reason = "it holds no record"
+        except UnreadableEntry as error:
+            reason = str(error)
+        del self._entries[key]
+        log.error("an entry of the join state cannot be read", extra={"topic": JOIN_STATE_CHANGELOG, "key": key[:_KEY_BYTES].hex(), "reason": reason})
+        return None
 
     def _key(self, kind: _Kind, identity: MessageIdentity) -> bytes:
         """The key of this user's entry of an earlier version if there is one, else the present key."""
         earlier = kind.earlier_prefix + identity.id.bytes
-        entry = self._entries.get(earlier) if kind.message else None
-        if entry and kind.message and (first := _fingerprint(kind.message, PendingRecords.from_bytes(entry))) and first.identity.key == identity.key:
+        pending = self._read(earlier) if kind.message else None
+        if pending and kind.message and (first := _fingerprint(kind.message, pending)) and first.identity.key == identity.key:
             return earlier
         return kind.prefix + identity.id.bytes + identity.key
 
@@ -152,10 +181,14 @@ def _frames(entry: bytes, start: int) -> Iterator[ConsumedRecord]:
     while start < len(entry):
         newline = entry.index(b"\n", start)
         description = json.loads(entry[start:newline])
+        if any(size is not None and size < 0 for size in (description["key"], description["value"])):
+            raise UnreadableEntry("a negative size")  # it would lead back to the same record, for ever
         key_end = newline + 1 + (description["key"] or 0)
         start = key_end + (description["value"] or 0)
         topic, partition, offset, timestamp_ms = description["at"]
         key = None if description["key"] is None else entry[newline + 1 : key_end]
         value = None if description["value"] is None else entry[key_end:start]
         headers = [(name, None if content is None else base64.b64decode(content)) for name, content in description["headers"]]
+        if {type(topic), *(type(name) for name, _ in headers)} != {str} or {type(partition), type(offset), type(timestamp_ms)} != {int}:
+            raise UnreadableEntry("a field of another type")
         yield ConsumedRecord(topic, partition, offset, timestamp_ms, key, value, tuple(headers))
