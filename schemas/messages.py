@@ -44,6 +44,8 @@ AwareDatetime = Annotated[pydantic.AwareDatetime, WrapValidator(_in_utc)]
 #: Users' and models' text. Limited, so that one record never exceeds the topic's message size.
 MAX_TEXT_CHARS = 32_768
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
+#: Largest value that is parsed, twice of what a topic takes: a broker measures compressed batches, and JSON takes up to 500 times its bytes while it is parsed.
+MAX_VALUE_BYTES = 2 * 1_048_576
 #: A short text that is not empty.
 MAX_LABEL_CHARS = 256
 Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS)]
@@ -150,6 +152,8 @@ class Message(Record):
         """Parse a record's value. Raises Malformed with the fields and kinds of error, never with the values."""
         if value is None:
             raise Malformed(f"{cls.ce_type()}: the record has no value")
+        if len(value) > MAX_VALUE_BYTES:
+            raise Malformed(f"{cls.ce_type()}: the value has {len(value)} bytes, more than {MAX_VALUE_BYTES}")
         try:
             return cls.model_validate_json(value, context={"message": cls})
         except ValidationError as error:

@@ -22,6 +22,7 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBase, DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatch
 from kafka.record.memory_records import MemoryRecords
+from kafka.record.util import decode_varint
 
 from infra.errors import UnreadableBatch
 from infra.kafka.compression import TooLarge, codec_name, decompressed
@@ -32,6 +33,14 @@ log = logging.getLogger(__name__)
 
 HEADER: struct.Struct = DefaultRecordBase.HEADER_STRUCT
 ATTRIBUTES = 5  # of the header's fields
+#: Both clients keep the headers of a record in a list: one of two bytes takes 64 in it. A record of a batch that is not compressed cannot have many more.
+MAX_RECORD_HEADERS = 500_000
+#: Records of fewer bytes are not checked.
+CHECKED_RECORD_BYTES = 1 << 20
+
+
+class TooManyHeaders(ValueError):
+    """A record has more than MAX_RECORD_HEADERS."""
 
 
 class BatchDecoding:
@@ -142,7 +151,31 @@ class _Batch:
         """The same batch without compression. Its checksum is not that of these bytes; the clients compare it before they read records."""
         header = list(HEADER.unpack_from(self._content))
         header[ATTRIBUTES] &= ~DefaultRecordBase.CODEC_MASK
-        return HEADER.pack(*header) + decompressed(self.compression_type, bytes(self._content[HEADER.size :]), self._limit)
+        records = decompressed(self.compression_type, bytes(self._content[HEADER.size :]), self._limit)
+        if len(records) > CHECKED_RECORD_BYTES:
+            _check_headers(records)
+        return HEADER.pack(*header) + records
+
+
+def _check_headers(records: bytes) -> None:
+    """Raises TooManyHeaders. Reads no header."""
+    position = 0
+    while position < len(records):
+        length, position = decode_varint(records, position)
+        if length < 0:
+            raise CorruptRecordError(f"a record of {length} bytes")
+        end = position + length
+        if length > CHECKED_RECORD_BYTES:
+            position += 1  # attributes
+            for _ in ("timestamp", "offset"):
+                _, position = decode_varint(records, position)
+            for _ in ("key", "value"):
+                size, position = decode_varint(records, position)
+                position += max(0, size)
+            count, _ = decode_varint(records, position)
+            if count > MAX_RECORD_HEADERS:
+                raise TooManyHeaders
+        position = end
 
 
 def _with_any_names(batch: Iterable[Any], content: bytes | memoryview) -> Iterator[Any]:

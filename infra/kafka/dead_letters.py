@@ -178,7 +178,7 @@ class RedriveRecord:
         try:
             fields = json.loads(data)
             return cls(int(fields["set_aside_ms"]), int(fields["redriven_ms"]), RecordId.parse(fields["sent_as"]))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
 

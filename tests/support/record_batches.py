@@ -12,6 +12,7 @@ import kafka.codec
 from kafka import TopicPartition
 from kafka.record.default_records import DefaultRecordBase
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
+from kafka.record.util import encode_varint
 
 from infra.kafka.batches import BatchDecoding
 from infra.kafka.compression import CODECS
@@ -53,6 +54,15 @@ def with_wrong_name(codec: str = "none") -> bytes:
     second[place : place + 2] = b"\xe9\xff"
     set_checksum(second)
     return bytes(batch(0, [b"0"]) + compressed(second, codec) + batch(3, [b"3"]))
+
+
+def headers_alone(number: int, codec: str) -> bytes:
+    """One batch with one record that has this number of headers, each `a` without a value, and nothing else."""
+    content, record, length = bytearray(batch(0, [b""]))[: HEADER.size], bytearray(b"\x00\x00\x00\x01\x01"), bytearray()
+    encode_varint(number, record.append)
+    record += b"\x02a\x01" * number
+    encode_varint(len(record), length.append)
+    return bytes(compressed(content + length + record, codec))
 
 
 def legacy_batch(first: int, values: list[bytes], codec: str, magic: int) -> bytes:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from schemas.drafts import Draft
 from schemas.feedback import Feedback
-from schemas.messages import Malformed, message_type
+from schemas.messages import MAX_VALUE_BYTES, Malformed, message_type
 from schemas.queries import Query
 from schemas.tasks import Task
 
@@ -42,6 +42,14 @@ def test_a_malformed_record_is_refused_without_repeating_it(value: bytes | None)
     assert "retouch.query.v1" in str(raised.value)
     assert SECRET not in str(raised.value)
     assert raised.value.__cause__ is None  # the cause would hold the values
+
+
+def test_a_value_that_is_too_large_is_not_parsed() -> None:
+    """A few kilobytes of a compressed batch hold it; parsed, it would take hundreds of times its size."""
+    content = query().to_bytes()
+    assert Query.from_bytes(content.ljust(MAX_VALUE_BYTES)) == Query.from_bytes(content)
+    with pytest.raises(Malformed, match=f"{MAX_VALUE_BYTES + 1} bytes, more than"):
+        Query.from_bytes(content.ljust(MAX_VALUE_BYTES + 1))
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,23 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record.memory_records import MemoryRecords
 
 from infra.errors import BadSetting, UnreadableBatch
-from infra.kafka.batches import BatchDecoding
+from infra.kafka.batches import MAX_RECORD_HEADERS, BatchDecoding
 from infra.kafka.clients import DecodedRecords
 from infra.kafka.compression import CODECS
 from infra.settings.loading import load
 from infra.telemetry.metrics import KAFKA_BATCHES_SKIPPED
-from tests.support.record_batches import PARTITION, batch, damaged_at_random, decoding, java_batch, java_records, legacy_batch, with_damage, with_wrong_name
+from tests.support.record_batches import (
+    PARTITION,
+    batch,
+    damaged_at_random,
+    decoding,
+    headers_alone,
+    java_batch,
+    java_records,
+    legacy_batch,
+    with_damage,
+    with_wrong_name,
+)
 from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
 
 NAME, SERIES = "queries/3/2", (("topic", "queries"),)
@@ -103,6 +114,13 @@ def test_a_header_whose_name_is_not_utf8_is_read_with_escapes(codec: str) -> Non
     assert [record.value for record in records] == [b"0", b"1", b"2", b"3"]
     assert [record.headers[1][0] for record in records] == ["ce_source", "ce_source", "\\xe9\\xff_source", "ce_source"]
     assert {record.headers[1][1] for record in records} == {"/caf\u00e9".encode()}
+
+
+def test_a_record_with_too_many_headers_is_named_before_they_are_read() -> None:
+    [record] = fetched(headers_alone(1_000, "zstd"), decoding()).take(100)
+    assert record.headers == [("a", None)] * 1_000
+    with pytest.raises(UnreadableBatch, match=r"queries/3/0 cannot be decoded \(TooManyHeaders, codec zstd\)"):
+        values(fetched(headers_alone(MAX_RECORD_HEADERS + 1, "zstd"), decoding()))
 
 
 @pytest.mark.parametrize("magic", [0, 1])

@@ -152,7 +152,10 @@ def test_a_redrive_record_counts_only_for_its_own_dead_letter() -> None:
     assert last_redrive(letter(at_ms=7000), records) is None  # another dead letter: the topic was created anew
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"1", b"{}", b'{"set_aside_ms": 1, "redriven_ms": 2, "sent_as": "x"}', b'{"set_aside_ms": null}'])
+NO_REDRIVES = [b"", b"\xff", b"[]", b"1", b"{}", b'{"set_aside_ms": 1, "redriven_ms": 2, "sent_as": "x"}', b'{"set_aside_ms": null}']
+
+
+@pytest.mark.parametrize("data", [*NO_REDRIVES, b'{"set_aside_ms": Infinity}', b"[" * 100_000], ids=range(len(NO_REDRIVES) + 2))
 def test_bytes_that_are_no_redrive_record_give_none(data: bytes) -> None:
     assert RedriveRecord.from_bytes(data) is None
     assert RedriveRecord.from_bytes(RedriveRecord(1, 2, RecordId("q", 0, 0)).to_bytes()) == RedriveRecord(1, 2, RecordId("q", 0, 0))
