@@ -16,12 +16,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import faust
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.exceptions import ProducerSendError
 from yarl import URL
 
 from infra.errors import CannotContinue, RetryLater
+from infra.kafka.refusals import lasting_refusal
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
@@ -207,15 +208,18 @@ async def retry_until_done(attempt: Callable[[], Awaitable[T]], name: str, reaso
 
 
 async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
-    """Produce in order and wait for all replicas. Raises RetryLater if any record fails; sending all again only repeats records."""
+    """Produce in order and wait for all replicas. Raises RetryLater if any record fails; sending all again only repeats records.
+
+    Raises CannotContinue for a refusal that stays, such as a size or a missing right.
+    """
     try:
         futures = [await app.producer.send(r.topic, r.key, r.value, r.partition, None, list(r.headers)) for r in records]
         for error in await asyncio.gather(*futures, return_exceptions=True):
             if isinstance(error, BaseException):
                 raise error
-    except MessageSizeTooLargeError as error:
-        raise CannotContinue("the broker rejects a record as too large: compare max.message.bytes with `retouch topics describe`") from error
     except (KafkaError, ProducerSendError) as error:
+        if refusal := lasting_refusal(error):
+            raise CannotContinue(f"the broker refuses the results of {GROUP}: {refusal}") from error
         raise RetryLater(f"the broker did not take {len(records)} records: {type(error).__name__}") from error
 
 

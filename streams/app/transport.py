@@ -107,14 +107,21 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
 
 
 async def checked_send(send: Callable[..., Awaitable[Any]], transport: Transport, node_id: Any, request: Any, **options: Any) -> Any:
-    """The answer to `request`. A partition that the broker cannot read is a failure; aiokafka would send the request again without a pause."""
+    """The answer to `request`. A partition that the broker cannot read, or of which it sends no complete batch, is a failure.
+
+    aiokafka would send the first request again without a pause. For the second it raises an error without a place, and leaves out an offset.
+    """
     response = await send(node_id, request, **options)
     if isinstance(request, FetchRequest):
         wanted = {(topic, number): offset for topic, partitions in request.topics for number, offset, _ in partitions}
-        unreadable = [(topic, number) for topic, partitions in response.topics for number, code, *_ in partitions if code == CorruptRecordException.errno]
-        for topic, number in unreadable:
+        fetched = [(topic, number, code, rest[-1]) for topic, partitions in response.topics for number, code, *rest in partitions]
+        refused = [(topic, number) for topic, number, code, _ in fetched if code == CorruptRecordException.errno]
+        cut_off = [(topic, number) for topic, number, _, content in fetched if content and not MemoryRecords(content).has_next()]
+        for topic, number in refused + cut_off:
             transport.fail(UnreadableBatch(topic, number, wanted[topic, number], "the broker cannot read it", is_damaged=True))
-        if unreadable:
+        if cut_off:
+            raise CorruptRecordException(f"no complete batch of {len(cut_off)} partitions")  # the fetcher logs it, and tries again after a pause
+        if refused:
             await asyncio.sleep(REFILL_S)
     return response
 

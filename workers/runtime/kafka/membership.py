@@ -26,6 +26,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.group_consumer import CONNECT_S, GroupConsumer
+from infra.kafka.refusals import lasting_refusal
 from infra.settings import Settings
 from schemas.records import ConsumedRecord
 from schemas.topics import Topic, consumer_group
@@ -33,7 +34,6 @@ from workers.runtime.broker import REVOKE_WITHIN_S, CommitRefused, NotConfirmed,
 from workers.runtime.in_flight import InFlight
 from workers.runtime.kafka.client_thread import ClientThread
 from workers.runtime.kafka.recent_fingerprints import read_recent_fingerprints
-from workers.runtime.kafka.refusals import lasting_refusal
 from workers.runtime.offsets import Position, remembered_range
 
 log = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from kafka import errors as kafka_errors
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer as make_producer
 from infra.kafka.group_consumer import offsets_and_metadata
+from infra.kafka.refusals import lasting_refusal
 from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
 from schemas.records import ProducedRecord
@@ -26,7 +27,6 @@ from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
 from workers.runtime.broker import CommitRefused, Committer, Membership, NotConfirmed
 from workers.runtime.kafka.client_thread import ClientThread
 from workers.runtime.kafka.membership import KafkaMembership, by_partition
-from workers.runtime.kafka.refusals import lasting_refusal
 from workers.runtime.offsets import Position
 
 log = logging.getLogger(__name__)

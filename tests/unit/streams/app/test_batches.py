@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
+from faust.exceptions import ProducerSendError
 
 from infra.errors import CannotContinue, RetryLater
 from infra.telemetry.metrics import STREAMS_RECORDS, RetryReason
 from schemas.dead_letters import dead_letter
 from schemas.messages import IdConflict, Malformed
-from schemas.records import ConsumedRecord
-from streams.app.app import batches, count_acknowledged, retry_until_done
+from schemas.records import ConsumedRecord, ProducedRecord
+from streams.app.app import batches, count_acknowledged, deliver, retry_until_done
 from streams.app.app import consumed_record as app_record
 from streams.app.processor import GROUP
 from tests.support.streams_fakes import consumed_record, interaction
@@ -61,6 +63,34 @@ async def test_cannot_continue_is_not_retried() -> None:
 
     with pytest.raises(CannotContinue):
         await retry_until_done(attempt, "test", RetryReason.OTHER)
+
+
+class RefusingProducer:
+    """Its broker answers each record with this error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def send(self, *record: object) -> asyncio.Future[None]:
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sent.set_exception(self._error)
+        return sent
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "text"),
+    [
+        (MessageSizeTooLargeError(), CannotContinue, "MessageSizeTooLargeError: compare max.message.bytes"),
+        (TopicAuthorizationFailedError("drafts"), CannotContinue, "TopicAuthorizationFailedError: give its user the right"),
+        (ProducerSendError(f"Error while sending: {TopicAuthorizationFailedError('drafts')!r}"), CannotContinue, "give its user the right"),
+        (KafkaTimeoutError(), RetryLater, "KafkaTimeoutError"),
+    ],
+    ids=["size", "right", "right, at once", "time"],
+)
+async def test_a_refusal_that_stays_is_not_retried(error: Exception, raised: type[Exception], text: str) -> None:
+    app = SimpleNamespace(producer=RefusingProducer(error))
+    with pytest.raises(raised, match=text):
+        await deliver(app, [ProducedRecord("contexts", b"k", b"v")])
 
 
 def test_acknowledged_records_are_counted_as_done_set_aside_or_conflict() -> None:

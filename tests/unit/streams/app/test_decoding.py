@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import TopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import UnreadableBatch
 from infra.kafka.compression import CODECS
-from streams.app.transport import DecodedRecords, FetchedRecords
+from streams.app.transport import DecodedRecords, FetchedRecords, checked_send
 from tests.support.record_batches import PARTITION, batch, damaged_at_random, decoding, java_batch, java_records, legacy_batch, with_damage, with_wrong_name
 from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
 
@@ -86,6 +89,18 @@ def test_a_batch_of_an_old_format_is_read_up_to_the_limit(codec: str, magic: int
     assert values(records) == [b"0", b"1"] and NAME in str(failure)
     records, failure = read(content, NAME, end=3, limit=LIMIT)
     assert values(records) == [b"0", b"1"] and failure is None
+
+
+async def test_a_partition_without_a_complete_batch_ends_reading_with_its_place() -> None:
+    transport, whole = Transport(), bytes(batch(0, [b"0"]))
+
+    async def send(node_id: int, request: FetchRequest) -> Any:
+        return SimpleNamespace(topics=[("queries", [(0, 0, 9, None, whole), (1, 0, 9, None, b""), (3, 0, 9, None, whole[:-1])])])
+
+    request = FetchRequest(50, 1, 1 << 20, READ_COMMITTED, [("queries", [(0, 5, 99), (1, 6, 99), (3, 7, 99)])])
+    with pytest.raises(KafkaError):  # the fetcher tries again
+        await checked_send(send, transport, 1, request)  # type: ignore[arg-type]  # all that it uses of the transport
+    assert str(transport.failure).startswith("the batch at queries/3/7 cannot be decoded")
 
 
 @given(st.integers(0, 1 << 32), st.booleans())

@@ -1,4 +1,4 @@
-"""Refusals of commits that stay: the same commit, and mostly every other one, would be refused again until someone changes the broker or a setting."""
+"""Refusals of results and commits that stay: the same ones, and mostly all others, would be refused again until someone changes the broker or a setting."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ REMEDIES: dict[str, str] = {
 def lasting_refusal(*errors: BaseException | None) -> str | None:
     """Name of the error and what to do, if one of these is a refusal that stays.
 
-    Compares texts: after a failed transaction kafka-python 3.0.12 raises a KafkaError whose text holds the name of the first one.
+    Compares texts. After a failed transaction kafka-python 3.0.12 raises a KafkaError whose text holds the name of the first one. aiokafka has its own
+    classes of the same names, and Faust wraps them.
     """
     texts = [f"{type(error).__name__} {error}" for error in errors if error is not None]
     return next((f"{name}: {remedy}" for name, remedy in REMEDIES.items() if any(name in text for text in texts)), None)

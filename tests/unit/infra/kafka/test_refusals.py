@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kafka import errors as kafka_errors
 
-from workers.runtime.kafka.refusals import lasting_refusal
+from infra.kafka.refusals import lasting_refusal
 
 METADATA = kafka_errors.OffsetMetadataTooLargeError()
 
