@@ -13,10 +13,13 @@ from infra.process.command_output import show, show_json, show_table
 
 #: Maximum number of reasons in the text; JSON has all.
 MAX_REASONS = 20
+#: Of the year 9999, in UTC.
+END_MS = 253_402_300_800_000
 
 
 def time_text(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds") if unix_ms >= 0 else "unknown"
+    """Producers may give a record any time: a negative one, or one after the year 9999."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds") if 0 <= unix_ms < END_MS else "unknown"
 
 
 def summary(dead_letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:

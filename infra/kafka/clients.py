@@ -17,6 +17,9 @@ from schemas.envelope import envelope_headers
 from schemas.messages import Message
 from schemas.topics import MAX_MESSAGE_BYTES, Topic
 
+#: Of a record before Kafka 0.10, as Kafka's own clients return it. kafka-python returns None, and for a damaged sum more than 64 bits.
+NO_TIMESTAMP, FIRST_TIMESTAMP, LAST_TIMESTAMP = -1, -(2**63), 2**63 - 1
+
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """Connection options of kafka-python. Raises BadSetting without an address."""
@@ -100,7 +103,9 @@ class DecodedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def _unpack_records(self, partition: Any, batches: Any, *deserializers: Any) -> Iterator[Any]:
         unpack = super()._unpack_records
         try:
-            yield from self._decoding.records(self, partition, batches, batches._buffer, lambda tracked: unpack(partition, tracked, *deserializers))
+            for record in self._decoding.records(self, partition, batches, batches._buffer, lambda tracked: unpack(partition, tracked, *deserializers)):
+                at = record.timestamp
+                yield record if at is not None and FIRST_TIMESTAMP <= at <= LAST_TIMESTAMP else record._replace(timestamp=NO_TIMESTAMP)
         except UnreadableBatch as error:
             self._unreadable = error
             raise

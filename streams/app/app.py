@@ -22,6 +22,7 @@ from faust.exceptions import ProducerSendError
 from yarl import URL
 
 from infra.errors import CannotContinue, RetryLater
+from infra.kafka.clients import LAST_TIMESTAMP
 from infra.kafka.refusals import lasting_refusal
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
@@ -225,5 +226,5 @@ async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
 
 def consumed_record(message: Any) -> ConsumedRecord:
     headers = tuple((name, None if value is None else bytes(value)) for name, value in message.headers or ())
-    timestamp_ms = round((message.timestamp or 0) * 1000)
+    timestamp_ms = min(round((message.timestamp or 0) * 1000), LAST_TIMESTAMP)  # Faust's are seconds, and round up
     return ConsumedRecord(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value, headers)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from cli.dlq_actions import parse_time
-from cli.dlq_output import detail, encoded, summary
+from cli.dlq_output import END_MS, detail, encoded, summary, time_text
 from infra.errors import BadSetting
 from infra.kafka.dead_letters import RecordId, RedriveRecord, parse_dead_letter
 from infra.process.command_output import printable
@@ -76,3 +76,11 @@ def test_a_foreign_dead_letter_with_null_headers_is_shown() -> None:
 
 def test_control_characters_of_a_record_do_not_reach_the_terminal() -> None:
     assert printable("a\x1b[31mé\n\x9b\u202e") == "a\\x1b[31mé\n\\x9b\\u202e"
+
+
+@pytest.mark.parametrize(
+    ("unix_ms", "text"),
+    [(0, "1970-01-01T00:00:00.000+00:00"), (END_MS - 1000, "9999-12-31T23:59:59.000+00:00"), (END_MS, "unknown"), (2**63 - 1, "unknown"), (-1, "unknown")],
+)
+def test_any_time_of_a_record_has_a_text(unix_ms: int, text: str) -> None:
+    assert time_text(unix_ms) == text

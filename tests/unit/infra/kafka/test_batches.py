@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka.protocol.consumer import IsolationLevel
-from kafka.record.memory_records import MemoryRecords
+from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
 from infra.errors import BadSetting, UnreadableBatch
 from infra.kafka.batches import MAX_RECORD_HEADERS, BatchDecoding
-from infra.kafka.clients import DecodedRecords
+from infra.kafka.clients import LAST_TIMESTAMP, NO_TIMESTAMP, DecodedRecords
 from infra.kafka.compression import CODECS
 from infra.settings.loading import load
 from infra.telemetry.metrics import KAFKA_BATCHES_SKIPPED
@@ -32,10 +32,12 @@ from tests.support.record_batches import (
     with_damage,
     with_wrong_name,
 )
-from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
+from tests.support.segment_files import broken_payload, set_checksum, unknown_codec, wrong_checksum
 
 NAME, SERIES = "queries/3/2", (("topic", "queries"),)
 LIMIT = 1 << 20
+#: Position of the first record's time in a batch.
+FIRST_TIMESTAMP_AT = struct.calcsize(">qiibIhi")
 
 
 def fetched(content: bytes, by: BatchDecoding) -> Any:
@@ -133,6 +135,24 @@ def test_a_batch_of_an_old_format_is_read_up_to_the_limit(codec: str, magic: int
         with pytest.raises(UnreadableBatch, match=r"queries/3/2 .*more than kafka.max_decompressed_bytes"):
             values(fetched(content, decoding(limit=LIMIT)))
         assert values(fetched(content, decoding(NAME, end=3, limit=LIMIT))) == [b"0", b"1"]
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_a_record_of_the_oldest_format_has_no_time(codec: str) -> None:
+    [record] = fetched(legacy_batch(0, [b"0"], codec, 0), decoding()).take(100)
+    assert record.timestamp == NO_TIMESTAMP
+
+
+def test_a_time_beyond_64_bits_counts_as_none() -> None:
+    """A dead letter of such a record could not be written."""
+    builder = MemoryRecordsBuilder(2, 0, 1 << 20)
+    for at in (0, 1):
+        builder.append(at, b"key", b"value")
+    builder.close()
+    content = bytearray(builder.buffer())
+    struct.pack_into(">q", content, FIRST_TIMESTAMP_AT, LAST_TIMESTAMP)
+    set_checksum(content)
+    assert [record.timestamp for record in fetched(bytes(content), decoding()).take(100)] == [LAST_TIMESTAMP, NO_TIMESTAMP]
 
 
 def test_an_old_compressed_batch_with_a_negative_length_inside_ends_its_reader() -> None:

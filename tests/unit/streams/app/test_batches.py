@@ -101,6 +101,13 @@ def test_acknowledged_records_are_counted_as_done_set_aside_or_conflict() -> Non
     assert counts == {"done": 1, "set_aside": 1, "conflict": 1}
 
 
+def test_any_time_of_a_record_fits_into_a_dead_letter() -> None:
+    message = {"topic": "drafts", "partition": 1, "offset": 2, "key": None, "value": b"v", "headers": []}
+    for seconds in (None, -1e-3, (2**63 - 1) / 1000):
+        read = app_record(SimpleNamespace(timestamp=seconds, **message))
+        assert dead_letter(read, GROUP, Malformed("why")).headers
+
+
 def test_a_null_header_stays_null() -> None:
     """For all readers it counts as missing; an empty one would hide an earlier header of its name."""
     read = app_record(SimpleNamespace(topic="drafts", partition=1, offset=2, timestamp=3.5, key=None, value=b"v", headers=[("a", None), ("b", b"")]))
