@@ -143,9 +143,18 @@ class _Batch:
         if self.magic < 2:
             return iter(_CompressedLegacyBatch(self._content, self.magic, self._limit) if self.compression_type else self._batch)
         if not self.compression_type:
-            return _with_any_names(self._batch, self._content)
+            return self._checked(_with_any_names(self._batch, self._content))
         content = self._decompressed()
-        return _with_any_names(type(self._batch)(content), content)
+        return self._checked(_with_any_names(type(self._batch)(content), content))
+
+    def _checked(self, records: Iterator[Any]) -> Iterator[Any]:
+        """Raises CorruptRecordError at a record whose offset does not grow inside the batch. A broker does not check all; a client would read on from there."""
+        first = self.base_offset
+        for record in records:
+            if not first <= record.offset < self.next_offset:
+                raise CorruptRecordError(f"a record at {record.offset} between {first} and {self.next_offset}")
+            first = record.offset + 1
+            yield record
 
     def _decompressed(self) -> bytes:
         """The same batch without compression. Its checksum is not that of these bytes; the clients compare it before they read records."""

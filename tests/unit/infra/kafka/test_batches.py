@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka.protocol.consumer import IsolationLevel
+from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
 from infra.errors import BadSetting, UnreadableBatch
@@ -153,6 +154,19 @@ def test_a_time_beyond_64_bits_counts_as_none() -> None:
     struct.pack_into(">q", content, FIRST_TIMESTAMP_AT, LAST_TIMESTAMP)
     set_checksum(content)
     assert [record.timestamp for record in fetched(bytes(content), decoding()).take(100)] == [LAST_TIMESTAMP, NO_TIMESTAMP]
+
+
+@pytest.mark.parametrize("offsets", [[0, 1 << 40, 2], [0, 0, 1], [1, 0, 2], [0, -5, 2]], ids=["beyond the batch", "twice", "back", "before the batch"])
+def test_an_offset_that_does_not_grow_inside_its_batch_ends_reading(offsets: list[int]) -> None:
+    """The reader would go on from that offset: records would be left out, or read again."""
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 20)
+    for offset in offsets:
+        builder.append(offset, 1_700_000_000_000, b"key", b"%d" % offset, [])
+    records = fetched(bytes(builder.build()), decoding())
+    assert [record.offset for record in records.take(100)] == offsets[:1]
+    assert records.next_fetch_offset == offsets[0] + 1
+    with pytest.raises(UnreadableBatch, match=r"queries/3/0 .*CorruptRecordError"):
+        records.take(100)
 
 
 def test_an_old_compressed_batch_with_a_negative_length_inside_ends_its_reader() -> None:
