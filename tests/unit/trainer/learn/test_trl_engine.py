@@ -26,7 +26,6 @@ from trainer.learn.rewards import Reward
 from trainer.learn.rl_engine import Diverged, RlInputs, rate_schedule
 from trainer.learn.rollout import PolicyCompletion
 from trainer.learn.shared_prompt_engine import RolloutBatch, update_policy
-from trainer.learn.trl_trainer import ReinforceTrainer
 
 RL = RlSettings(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
 CASES = [make_case(n) for n in range(4)]
@@ -110,26 +109,25 @@ def test_the_reward_rises_and_the_steps_record_the_curriculum(tiny_checkpoint: P
     assert steps[-1].reward > steps[0].reward + 0.2
 
 
-class RecordingTrainer(ReinforceTrainer):
-    """Records the reference policy's weights after each step."""
-
-    references: list[dict[str, torch.Tensor]] = []
-
-    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        if self.ref_model is not None:
-            RecordingTrainer.references.append(copied(self.ref_model.state_dict()))
-        else:
-            adapter = {name: w for name, w in self._policy.model.named_parameters() if ".ref." in name}
-            assert not any(weight.requires_grad for weight in adapter.values())
-            RecordingTrainer.references.append(copied({name.replace(".ref.", ".default."): weight for name, weight in adapter.items()}))
-        super().log(logs, start_time)
-
-
 @pytest.fixture
 def references(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
-    RecordingTrainer.references.clear()
-    monkeypatch.setattr("trainer.learn.trl_engine.ReinforceTrainer", RecordingTrainer)
-    return RecordingTrainer.references
+    """The reference policy's weights after each step."""
+    from trainer.learn.trl_trainer import ReinforceTrainer  # slow to import
+
+    recorded: list[dict[str, torch.Tensor]] = []
+    log = ReinforceTrainer.log
+
+    def record_and_log(trainer: Any, *arguments: Any) -> None:
+        if trainer.ref_model is not None:
+            recorded.append(copied(trainer.ref_model.state_dict()))
+        else:
+            adapter = {name: w for name, w in trainer._policy.model.named_parameters() if ".ref." in name}
+            assert not any(weight.requires_grad for weight in adapter.values())
+            recorded.append(copied({name.replace(".ref.", ".default."): weight for name, weight in adapter.items()}))
+        log(trainer, *arguments)
+
+    monkeypatch.setattr(ReinforceTrainer, "log", record_and_log)
+    return recorded
 
 
 def test_the_reference_stays_the_policy_before_rl(policy: Policy, references: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
