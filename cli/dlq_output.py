@@ -13,12 +13,12 @@ from infra.process.command_output import show, show_json, show_table
 
 #: Maximum number of reasons in the text; JSON has all.
 MAX_REASONS = 20
-#: Of the year 9999, in UTC.
+#: End of the year 9999 in UTC, in Unix milliseconds: `datetime` has no later time.
 END_MS = 253_402_300_800_000
 
 
 def time_text(unix_ms: int) -> str:
-    """Producers may give a record any time: a negative one, or one after the year 9999."""
+    """ISO 8601, or "unknown" for a negative time and for one after the year 9999: producers may set any timestamp."""
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds") if 0 <= unix_ms < END_MS else "unknown"
 
 

@@ -4,8 +4,8 @@ The clients decode a batch inside a poll, and raise every error of codecs and pa
 and aiokafka fetches the batch again without end. Here each of these errors becomes UnreadableBatch, of any type: decoding depends on the fetched bytes
 alone, so a retry fails too. Errors of requests, which a retry may solve, are not raised here (`infra.kafka.errors`).
 
-Two things are not left to the clients: decompression, which has a limit here (`infra.kafka.compression`), and names of headers that are not UTF-8, which
-both clients refuse together with the whole batch. Here each wrong byte becomes `\\x` and two digits, and the record is judged like any other.
+Two things are not left to the clients: decompression, which has a limit here (`infra.kafka.compression`), and header names that are not UTF-8. Both clients
+cannot decode a batch with such a name. Here each wrong byte becomes `\\x` and two hexadecimal digits, and the record is read.
 
 `kafka.skip_batches` names batches to skip if they cannot be decoded. A named batch that can be decoded is read like any other.
 """
@@ -32,10 +32,12 @@ from infra.telemetry.metrics import KAFKA_BATCHES_SKIPPED
 log = logging.getLogger(__name__)
 
 HEADER: struct.Struct = DefaultRecordBase.HEADER_STRUCT
-ATTRIBUTES = 5  # of the header's fields
-#: Both clients keep the headers of a record in a list: one of two bytes takes 64 in it. A record of a batch that is not compressed cannot have many more.
+#: Index of the attributes among the header's fields.
+ATTRIBUTES = 5
+#: Maximum number of headers of a record in a compressed batch. Both clients keep headers in a list, where a header of two bytes takes 64 bytes. Without
+#: compression the broker's limit of a batch's bytes (1 MiB) allows 524,288.
 MAX_RECORD_HEADERS = 500_000
-#: Records of fewer bytes are not checked.
+#: The headers of smaller records are not counted.
 CHECKED_RECORD_BYTES = 1 << 20
 
 
@@ -58,12 +60,12 @@ class BatchDecoding:
         batches: Any,
         content: bytes,
         unpack: Callable[[Any], Iterator[Any]],
-        instead: Callable[[int], Iterable[Any]] = lambda offset: (),
+        placeholders: Callable[[int], Iterable[Any]] = lambda offset: (),
     ) -> Iterator[Any]:
-        """What the client's `unpack` yields from `batches` of a partition, and for a skipped batch what `instead` returns for its last offset.
+        """The records that the client's `unpack` yields from `batches` of a partition. For a skipped batch, what `placeholders` returns for its last offset.
 
-        `state` is the client's: its `next_fetch_offset` is the reader's position. `content` are the bytes of `batches`. Raises UnreadableBatch and nothing
-        else.
+        `state` is an object of the client: its `next_fetch_offset` is the reader's position. `content` holds the bytes of `batches`. Raises only
+        UnreadableBatch.
         """
         tracked = _Batches(batches, content, self._limit)
         while True:
@@ -71,10 +73,10 @@ class BatchDecoding:
                 yield from unpack(tracked)
                 return
             except Exception as error:
-                state.next_fetch_offset = self._behind(error, partition, tracked.opened, state.next_fetch_offset)
-                yield from instead(state.next_fetch_offset - 1)
+                state.next_fetch_offset = self._offset_after(error, partition, tracked.opened, state.next_fetch_offset)
+                yield from placeholders(state.next_fetch_offset - 1)
 
-    def _behind(self, error: Exception, partition: Any, batch: _Batch | None, position: int) -> int:
+    def _offset_after(self, error: Exception, partition: Any, batch: _Batch | None, position: int) -> int:
         """The offset after this batch, if it may be skipped; raises UnreadableBatch otherwise. `batch` is None if it has no header."""
         topic, number = partition.topic, partition.partition
         too_large = f"more than kafka.max_decompressed_bytes={self._limit} bytes"
@@ -119,9 +121,9 @@ class _Batches:
 
 
 class _Batch:
-    """A batch of either client, which yields its records and has all its attributes. Its records are decompressed here.
+    """Wraps a batch of either client. It has the batch's attributes and yields its records, which it decompresses itself.
 
-    Not each client's batch has the four attributes that are set here. A batch of the formats before Kafka 0.11 has one offset, of its last record.
+    Neither client sets all four public attributes. In the formats before Kafka 0.11 a batch has one offset, that of its last record.
     """
 
     def __init__(self, batch: Any, content: memoryview, limit: int) -> None:
@@ -136,16 +138,16 @@ class _Batch:
         return getattr(self._batch, name)
 
     def __next__(self) -> Any:
-        """The marker of a transaction: the clients read it without iterating over its batch. It is not compressed."""
+        """The transaction marker of a control batch, which is never compressed. The clients call `next` for it, and do not iterate."""
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
         if self.magic < 2:
             return iter(_CompressedLegacyBatch(self._content, self.magic, self._limit) if self.compression_type else self._batch)
         if not self.compression_type:
-            return self._checked(_with_any_names(self._batch, self._content))
+            return self._checked(_with_escaped_names(self._batch, self._content))
         content = self._decompressed()
-        return self._checked(_with_any_names(type(self._batch)(content), content))
+        return self._checked(_with_escaped_names(type(self._batch)(content), content))
 
     def _checked(self, records: Iterator[Any]) -> Iterator[Any]:
         """Raises CorruptRecordError at a record whose offset does not grow inside the batch. A broker does not check all; a client would read on from there."""
@@ -157,7 +159,7 @@ class _Batch:
             yield record
 
     def _decompressed(self) -> bytes:
-        """The same batch without compression. Its checksum is not that of these bytes; the clients compare it before they read records."""
+        """The same batch without compression. Its checksum is that of the compressed bytes; the clients compare it before they read records."""
         header = list(HEADER.unpack_from(self._content))
         header[ATTRIBUTES] &= ~DefaultRecordBase.CODEC_MASK
         records = decompressed(self.compression_type, bytes(self._content[HEADER.size :]), self._limit)
@@ -167,7 +169,7 @@ class _Batch:
 
 
 def _check_headers(records: bytes) -> None:
-    """Raises TooManyHeaders. Reads no header."""
+    """Raises TooManyHeaders. Reads the number of headers and no header."""
     position = 0
     while position < len(records):
         length, position = decode_varint(records, position)
@@ -187,30 +189,30 @@ def _check_headers(records: bytes) -> None:
         position = end
 
 
-def _with_any_names(batch: Iterable[Any], content: bytes | memoryview) -> Iterator[Any]:
-    """The records of a batch that is not compressed."""
+def _with_escaped_names(batch: Iterable[Any], content: bytes | memoryview) -> Iterator[Any]:
+    """The records of a batch that is not compressed. After an error of the client's parser it continues with the slower parser below."""
     read = 0
     try:
         for read, record in enumerate(batch, 1):  # noqa: B007  # read after an error
             yield record
     except Exception:
-        yield from islice(_AnyNamesBatch(content), read, None)
+        yield from islice(_EscapedNamesBatch(content), read, None)
 
 
-class _AnyNamesBatch(DefaultRecordBatch):  # type: ignore[misc]  # the client has no types
-    """A batch that is not compressed, with any bytes as names of headers. Slower than the clients' own."""
+class _EscapedNamesBatch(DefaultRecordBatch):  # type: ignore[misc]  # the client has no types
+    """A batch that is not compressed, whose header names may hold any bytes. Slower than the clients' parsers."""
 
     def __init__(self, content: bytes | memoryview) -> None:
         super().__init__(content)
-        self._buffer: bytearray = _Escaping(content)
+        self._buffer: bytearray = _EscapingBuffer(content)
 
 
-class _Escaping(bytearray):
-    """Its slices decode what is not UTF-8 as `\\x` and two digits. Not as surrogates: clients encode the names of headers again."""
+class _EscapingBuffer(bytearray):
+    """Its slices decode bytes that are not UTF-8 as `\\x` and two hexadecimal digits. Surrogates could not be encoded again in a dead letter."""
 
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
         found = super().__getitem__(index)
-        return _Escaping(found) if isinstance(index, slice) else found
+        return _EscapingBuffer(found) if isinstance(index, slice) else found
 
     def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
         return super().decode(encoding, errors)
@@ -230,7 +232,7 @@ class _CompressedLegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
         return decompressed(self.compression_type, value, self._limit)
 
     def _read_header(self, pos: int) -> Any:
-        """A negative length would lead the client back to the same record, for ever."""
+        """Raises CorruptRecordError for a length with which the client would read the same record for ever."""
         header = super()._read_header(pos)
         if header[1] < self.RECORD_OVERHEAD_V0:
             raise CorruptRecordError(f"a record of {header[1]} bytes")

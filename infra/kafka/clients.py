@@ -17,7 +17,8 @@ from schemas.envelope import envelope_headers
 from schemas.messages import Message
 from schemas.topics import MAX_MESSAGE_BYTES, Topic
 
-#: Of a record before Kafka 0.10, as Kafka's own clients return it. kafka-python returns None, and for a damaged sum more than 64 bits.
+#: Timestamp of a record without one, as Kafka's Java client returns it. kafka-python returns None for a record from before Kafka 0.10. In a damaged batch the
+#: sum of base and delta may exceed 64 bits.
 NO_TIMESTAMP, FIRST_TIMESTAMP, LAST_TIMESTAMP = -1, -(2**63), 2**63 - 1
 
 

@@ -1,6 +1,6 @@
-"""Decompresses the records of a batch, up to a limit. Both Kafka clients read through it: their own codecs allocate whatever the bytes ask for.
+"""Decompresses the records of a batch, up to a limit. Both Kafka clients use it instead of their own codecs, which have no limit.
 
-A few kilobytes can ask for gigabytes, and the broker measures only compressed batches. So each codec stops one byte behind the limit here.
+A few kilobytes can decompress to gigabytes, and the broker limits only the compressed bytes. Here each codec stops one byte after the limit.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from kafka.errors import UnsupportedCodecError
 
 #: By the number in a batch's attributes.
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
-#: How xerial's Java library, and so Kafka's own producer, begins a sequence of snappy blocks. Two version numbers follow, which some producers write wrongly.
+#: First bytes of the snappy format of the xerial Java library, which Kafka's own producer writes: a header, then blocks. The header also holds two version
+#: numbers, which are not checked, because some producers write wrong ones.
 XERIAL, XERIAL_HEADER_BYTES = b"\x82SNAPPY\x00", 16
-SMALL = 1 << 18  # bytes
+#: Size of the first read. Most batches fit into it, and a read allocates the size that is requested.
+FIRST_READ_BYTES = 1 << 18
 
 
 class TooLarge(ValueError):
@@ -51,9 +53,9 @@ def decompressed(codec: int, data: bytes, limit: int) -> bytes:
 
 
 def _read(read: Callable[[int], bytes], limit: int) -> bytes:
-    """At most `limit` + 1 bytes. A read allocates the size that it is asked for, and most batches are small."""
-    content = read(min(SMALL, limit) + 1)
-    return content + read(limit + 1 - len(content)) if len(content) > SMALL else content
+    """At most `limit` + 1 bytes."""
+    content = read(min(FIRST_READ_BYTES, limit) + 1)
+    return content + read(limit + 1 - len(content)) if len(content) > FIRST_READ_BYTES else content
 
 
 def _snappy(data: bytes, limit: int) -> bytes:
@@ -69,7 +71,7 @@ def _snappy(data: bytes, limit: int) -> bytes:
 
 
 def _snappy_block(data: bytes, limit: int) -> bytes:
-    """The length comes first, and the package allocates it."""
+    """A block begins with its decompressed size, and the package allocates that many bytes. So the size is checked first."""
     if cramjam.snappy.decompress_raw_len(data) > limit:
         raise TooLarge
     return bytes(cramjam.snappy.decompress_raw(data))

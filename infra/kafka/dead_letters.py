@@ -21,7 +21,7 @@ from schemas.topics import dead_letter_topic
 
 #: The names of the headers that are added to a record that is set aside, in order.
 ADDED_HEADERS = tuple(name for name, _ in written_dead_letter(ConsumedRecord("", 0, 0, 0, None, None, ()), "", Exception()).headers)
-#: How `infra.kafka.batches` reads a byte that is not UTF-8 in the name of a header.
+#: A byte that is not UTF-8 in a header's name, as `infra.kafka.batches` reads it.
 ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
 #: Maximum size of one transaction: small enough to end well within its timeout, large enough to send thousands of records in seconds.
 BATCH_RECORDS = 200
@@ -96,7 +96,7 @@ class StoredDeadLetter:
         if self.key is None and self.value == b"":
             notes.append("the empty value may have been a null one: dead letters without a key cannot tell them apart")
         if any(ESCAPED.search(name) for name, _ in self.original_headers):
-            notes.append("the name of a header may not have been UTF-8: its wrong bytes became \\x and two digits")
+            notes.append("a header's name may have had bytes that are not UTF-8: they are written as \\x and two digits")
         if self.origin and self.origin.timestamp_ms < 0:
             notes.append("the original had no timestamp: it gets the present time")
         return tuple(notes)

@@ -92,11 +92,11 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
 
     def _unpack_records(self) -> Iterator[Any]:
         try:
-            yield from self._decoding.records(self, self._tp, self._records, self._records.content, self._unpack, self._instead)
+            yield from self._decoding.records(self, self._tp, self._records, self._records.content, self._unpack, self._placeholders)
         except UnreadableBatch as error:
             self._transport.fail(error)
 
-    def _instead(self, offset: int) -> Iterator[Any]:
+    def _placeholders(self, offset: int) -> Iterator[Any]:
         """A tombstone for a key without an entry: Faust restores its table until it gets a record at the changelog's end."""
         if self._tp.topic == JOIN_STATE_CHANGELOG:
             yield ConsumerRecord(JOIN_STATE_CHANGELOG, self._tp.partition, offset, 0, 0, b"skipped", None, None, 0, -1, ())
@@ -107,9 +107,10 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
 
 
 async def checked_send(send: Callable[..., Awaitable[Any]], transport: Transport, node_id: Any, request: Any, **options: Any) -> Any:
-    """The answer to `request`. A partition that the broker cannot read, or of which it sends no complete batch, is a failure.
+    """The broker's answer to `request`. The transport fails with topic, partition and offset in two cases that aiokafka handles badly:
 
-    aiokafka would send the first request again without a pause. For the second it raises an error without a place, and leaves out an offset.
+    - The broker cannot read the partition: aiokafka repeats the request without a pause.
+    - The answer has no complete batch of the partition: aiokafka raises an error without topic and partition, and skips an offset.
     """
     response = await send(node_id, request, **options)
     if isinstance(request, FetchRequest):

@@ -107,7 +107,7 @@ def test_a_batch_that_decompresses_beyond_the_limit_is_named(codec: str) -> None
     assert values(fetched(content, decoding(limit=LIMIT + 1000))) == [b"0", b"1", bytes(LIMIT), b"3", b"4"]
 
 
-def test_the_limit_is_one_of_decompression() -> None:
+def test_batches_without_compression_have_no_limit() -> None:
     assert values(fetched(bytes(batch(0, [bytes(LIMIT)])), decoding(limit=LIMIT))) == [bytes(LIMIT)]
 
 

@@ -1,4 +1,4 @@
-"""Decompression with a limit, of what both clients' own codecs write. A lock that loses one of the packages fails here, and not on the first such batch."""
+"""Decompression with a limit, of what both clients' own codecs write. If a codec's package is missing, a test here fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from kafka.errors import UnsupportedCodecError
 
-from infra.kafka.compression import CODECS, SMALL, TooLarge, decompressed
+from infra.kafka.compression import CODECS, FIRST_READ_BYTES, TooLarge, decompressed
 
 WRITERS = {"kafka-python": kafka.codec, "aiokafka": aiokafka.codec}
 RECORDS = b"caf\xc3\xa9, again and again. " * 20_000  # several blocks of 32 KiB
@@ -31,7 +31,7 @@ def test_what_a_client_compresses_is_read(writer: ModuleType, codec: str) -> Non
 
 @pytest.mark.parametrize("codec", CODECS[1:])
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
-@pytest.mark.parametrize("size", [1, SMALL - 1, SMALL, SMALL + 1, SMALL + 2])
+@pytest.mark.parametrize("size", [1, FIRST_READ_BYTES - 1, FIRST_READ_BYTES, FIRST_READ_BYTES + 1, FIRST_READ_BYTES + 2])
 def test_the_limit_is_exact(writer: ModuleType, codec: str, size: int) -> None:
     content = (RECORDS * 2)[:size]
     compressed = bytes(getattr(writer, f"{codec}_encode")(content))
@@ -66,7 +66,7 @@ def test_more_than_the_limit_is_never_allocated() -> None:
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4"])  # zstd's package reads a part; the record format finds that the rest is missing
-def test_a_part_of_the_data_is_an_error(codec: str) -> None:
+def test_truncated_data_is_an_error(codec: str) -> None:
     compressed = getattr(kafka.codec, f"{codec}_encode")(RECORDS)
     for end in (1, len(compressed) // 2, len(compressed) - 1):
         with pytest.raises(Exception, match=r".") as raised:

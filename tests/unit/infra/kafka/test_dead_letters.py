@@ -112,7 +112,7 @@ def test_possible_differences_are_noted() -> None:
     assert letter().notes == ()
     lossy = letter(key=None, value=None, headers=(("a", None),), origin=RecordOrigin("queries", 0, 0, -1, "g"))
     assert [note.split(" may")[0] for note in lossy.notes[:2]] == ["an empty header", "the empty value"] and "present time" in lossy.notes[2]
-    assert "not have been UTF-8" in letter(headers=(("caf\\xe9", b"v"),)).notes[0]
+    assert "bytes that are not UTF-8" in letter(headers=(("caf\\xe9", b"v"),)).notes[0]
 
 
 @pytest.mark.parametrize("text", ["", "queries-dlt", "queries-dlt/0", "queries-dlt/0/x", "queries-dlt/-1/0", "/0/0", "q/0/0/0", "q/0/²", "q/0/" + "9" * 30])
