@@ -39,7 +39,8 @@ _TAG = re.compile(
     r"|<\|channel\|>(?:analysis|commentary|(final))[^<]{0,64}<\|message\|>",
     re.IGNORECASE,
 )
-_FENCE = re.compile(r"```.*?```", re.DOTALL)
+#: From one line that begins with a fence to the next: reasoning also names fences in its sentences, without closing them.
+_FENCE = re.compile(r"^[ \t]*```[^`\n]*$.*?^[ \t]*```", re.DOTALL | re.MULTILINE)
 _NO_FENCE = (-2, -2)
 _QUOTES = tuple("`'\"“”‘’")
 _HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
@@ -301,7 +302,8 @@ def _split_reasoning(text: str) -> tuple[str, str]:
 
     Reasoning begins with an opening tag and ends where as many tags have closed as have opened: tags may be nested. If they never balance, it ends at the last
     closing tag; without one, all of the text is reasoning. A closing tag that nothing opens ends it too: a chat template has written the opening one.
-    Tags in quotes or in a code fence are no tags, and those after the start of the answer are part of the answer.
+    Tags in quotes or in a code fence are no tags, and those after the start of the answer are part of the answer. If reasoning would not end, they are tags:
+    it may end in a quote before an answer in quotes, or leave a fence open.
     """
     thoughts: list[str] = []
     answer_at, begin, depth = 0, -1, 0  # `begin`: of the reasoning that is open; -1 in the answer
@@ -326,6 +328,8 @@ def _split_reasoning(text: str) -> tuple[str, str]:
         if is_answer and thoughts:
             break
     if begin >= 0:
+        if last_closing is None:
+            last_closing = next((tag for tag in reversed(list(_TAG.finditer(text, begin))) if any(tag.groups())), None)
         thoughts.append(text[begin : last_closing.start() if last_closing else None])
         answer_at = last_closing.end() if last_closing else len(text)
     return "".join(thoughts), text[answer_at:]

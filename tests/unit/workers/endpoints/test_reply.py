@@ -140,6 +140,10 @@ def test_a_text_can_be_written_and_shown(content: Any, text: str) -> None:
         ("<think>as `</think>` does</think>Comedy", "Comedy", "as `</think>` does"),
         ("Like this:\n```\nso</think>\n```", "Like this:\n```\nso</think>\n```", ""),
         ("```\nx\n```\nso</think>Comedy", "Comedy", "```\nx\n```\nso"),
+        ("<think>I open ```json first</think>\n```json\n{}\n```", "\n```json\n{}\n```", "I open ```json first"),
+        ("I open ```json first</think>\n```json\n{}\n```", "\n```json\n{}\n```", "I open ```json first"),
+        ("<think>So:\n```json\n{</think>\n```json\n{}\n```", "\n```json\n{}\n```", "So:\n```json\n{"),
+        ('<think>It is a "Comedy"</think>"Comedy"', '"Comedy"', 'It is a "Comedy"'),
         ("Begin with <think>", "Begin with <think>", ""),
         ("<thinker>a</thinker>", "<thinker>a</thinker>", ""),
         ("I think > you think", "I think > you think", ""),
@@ -155,7 +159,7 @@ def test_a_code_and_a_parameter_that_say_nothing_are_not_shown() -> None:
 
 
 def test_a_long_text_of_tags_is_read_in_linear_time() -> None:
-    for unit in ("<think></think>", "a<think></think>", "</think>", "```</think>", "`</think>`", "<" + " " * 1000, "◁/"):
+    for unit in ("<think></think>", "a<think></think>", "</think>", "```</think>", "```a\n</think>", "```\n", "`</think>`", "<" + " " * 1000, "◁/"):
         read(completion("a" + unit * (100_000 // len(unit))))
 
 
