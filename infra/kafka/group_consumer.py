@@ -47,7 +47,7 @@ class GroupConsumer:
     def __init__(self, settings: Settings, group: str, assignor: type, connect_s: float = CONNECT_S) -> None:
         self.group = group
         self._connect_s = connect_s
-        self._started_by = 0.0
+        self._start_deadline = 0.0
         self.client_id = f"{group}-{settings.kafka.instance or socket.gethostname()}"
         self._settings = settings
         self._assignor = assignor
@@ -69,14 +69,14 @@ class GroupConsumer:
 
     def connect(self) -> None:
         """Raises CannotContinue if the broker is away for `connect_s`."""
-        self._started_by = time.monotonic() + self._connect_s
+        self._start_deadline = time.monotonic() + self._connect_s
         self._consumer = self._retried(self._make, CannotContinue)
 
     def subscribe(self, topics: Sequence[str], listener: Any = None) -> None:
         self._consumer.subscribe(list(topics), listener=listener)
 
     def partitions_of(self, topic: str) -> set[int]:
-        """Empty if the topic does not exist. Raises RetryLater if the broker is away, in the first `connect_s` only after them."""
+        """Empty if the topic does not exist. Raises RetryLater if the broker is away. Until `connect_s` after `connect` it retries first."""
         return set(self._retried(lambda: self._consumer.partitions_for_topic(topic)) or ())
 
     def poll(self, max_records: int, timeout_s: float, prepare: Callable[[], None] = lambda: None) -> list[Any] | None:
@@ -167,13 +167,13 @@ class GroupConsumer:
         self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000))
 
     def _retried(self, request: Callable[[], T], error: type[RetouchError] = RetryLater) -> T:
-        """Its result. Raises `error` if it fails when the time for the start is over."""
+        """The result of `request`, which is retried until the deadline of the start. Then raises `error`."""
         while True:
             try:
                 with broker_errors(self._settings, error, "answer"):
                     return request()
             except error:
-                if time.monotonic() > self._started_by:
+                if time.monotonic() > self._start_deadline:
                     raise
                 time.sleep(RETRY_S)
 

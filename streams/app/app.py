@@ -23,7 +23,7 @@ from yarl import URL
 
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import LAST_TIMESTAMP
-from infra.kafka.refusals import lasting_refusal
+from infra.kafka.permanent_errors import permanent_error
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
@@ -211,7 +211,7 @@ async def retry_until_done(attempt: Callable[[], Awaitable[T]], name: str, reaso
 async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
     """Produce in order and wait for all replicas. Raises RetryLater if any record fails; sending all again only repeats records.
 
-    Raises CannotContinue for a refusal that stays, such as a size or a missing right.
+    Raises CannotContinue for a permanent error, such as a record that is too large or a missing right.
     """
     try:
         futures = [await app.producer.send(r.topic, r.key, r.value, r.partition, None, list(r.headers)) for r in records]
@@ -219,12 +219,12 @@ async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
             if isinstance(error, BaseException):
                 raise error
     except (KafkaError, ProducerSendError) as error:
-        if refusal := lasting_refusal(error):
-            raise CannotContinue(f"the broker refuses the results of {GROUP}: {refusal}") from error
+        if permanent := permanent_error(error):
+            raise CannotContinue(f"the broker refuses the results of {GROUP}: {permanent}") from error
         raise RetryLater(f"the broker did not take {len(records)} records: {type(error).__name__}") from error
 
 
 def consumed_record(message: Any) -> ConsumedRecord:
     headers = tuple((name, None if value is None else bytes(value)) for name, value in message.headers or ())
-    timestamp_ms = min(round((message.timestamp or 0) * 1000), LAST_TIMESTAMP)  # Faust's are seconds, and round up
+    timestamp_ms = min(round((message.timestamp or 0) * 1000), LAST_TIMESTAMP)  # Faust's are seconds as a float, which may round up
     return ConsumedRecord(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value, headers)

@@ -26,7 +26,7 @@ class NotConfirmed(Exception):  # expected during faults, and handled
 
 
 class CommitRefused(CannotContinue):
-    """The broker refuses a commit for a reason that stays, such as a size or a missing right. Nothing of the commit was written."""
+    """The broker refuses a commit with a permanent error, such as a record that is too large or a missing right. Nothing of the commit was written."""
 
 
 @dataclass(frozen=True)

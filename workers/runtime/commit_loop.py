@@ -50,7 +50,7 @@ class CommitLoop:
         self._is_due = asyncio.Event()
         self._committing = asyncio.Lock()
         self._began_at = float("-inf")
-        self._refused_since: float | None = None  # the first of a row of commits that were not confirmed
+        self._unconfirmed_since: float | None = None  # start of the first commit in the current row of unconfirmed ones
         self._recovered_at = float("-inf")
         self.commits = 0
         self.not_confirmed = 0
@@ -104,7 +104,7 @@ class CommitLoop:
             log.warning("stopped without a last commit: the broker is away", extra={"worker": self._watchdog.name, "records": self._partitions.finished})
 
     async def start_committer(self, since: float | None = None) -> None:
-        """Raises CannotContinue if the broker is away for too long, since now or since an earlier time."""
+        """Raises CannotContinue if the broker is away for too long, counted from now or from `since`."""
         began = self._clock.monotonic() if since is None else since
         while True:
             try:
@@ -121,19 +121,20 @@ class CommitLoop:
             self.not_confirmed += 1
             self._watchdog.not_confirmed(error)
             log.warning("a commit is not confirmed", extra={"worker": self._watchdog.name, "reason": str(error), "records": len(batch.records)})
-            if self._refused_since is None or self._began_at - self._recovered_at > RECOVER_WITHIN_S:  # the row ended with a partition that moved
-                self._refused_since = self._began_at
-            self._stop_if_late(self._refused_since, error)
+            # If the partitions of unconfirmed results moved away, nothing was left to commit for a while. Then this commit is the first of a new row.
+            if self._unconfirmed_since is None or self._began_at - self._recovered_at > RECOVER_WITHIN_S:
+                self._unconfirmed_since = self._began_at
+            self._stop_if_late(self._unconfirmed_since, error)
             await self._recover()
             self._recovered_at = self._clock.monotonic()
         else:
-            self._refused_since = None
+            self._unconfirmed_since = None
             self.commits += 1
             self._watchdog.committed(self._partitions.committed(batch), self._clock.monotonic() - self._began_at)
 
     async def _recover(self) -> None:
         """Start a new producer, which ends the unconfirmed transaction, then read the committed positions from the broker."""
-        since = self._refused_since
+        since = self._unconfirmed_since
         assert since is not None
         await self.start_committer(since)
         while True:
@@ -143,7 +144,7 @@ class CommitLoop:
                 await self._pause_or_stop(since, error)
             else:
                 if taken := self._partitions.reconcile(committed):  # the commit succeeded, and its answer was lost
-                    self._refused_since = None
+                    self._unconfirmed_since = None
                 self._watchdog.count(taken)
                 return
 

@@ -26,7 +26,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.group_consumer import CONNECT_S, GroupConsumer
-from infra.kafka.refusals import lasting_refusal
+from infra.kafka.permanent_errors import permanent_error
 from infra.settings import Settings
 from schemas.records import ConsumedRecord
 from schemas.topics import Topic, consumer_group
@@ -129,8 +129,8 @@ class KafkaMembership:
             if isinstance(error, TimeoutError):
                 self._requests.end()  # it ends if the call ever returns
                 self._requests = ClientThread(f"{self._group}-requests")
-            if refusal := lasting_refusal(error):
-                raise CommitRefused(f"the broker at {self._settings.bootstrap_servers()} refuses group {self._group}: {refusal}") from error
+            if permanent := permanent_error(error):
+                raise CommitRefused(f"the broker at {self._settings.bootstrap_servers()} refuses group {self._group}: {permanent}") from error
             raise NotConfirmed(type(error).__name__) from error
 
     async def _resolve(self, unresolved: Mapping[int, object]) -> None:

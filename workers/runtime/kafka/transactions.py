@@ -19,7 +19,7 @@ from kafka import errors as kafka_errors
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer as make_producer
 from infra.kafka.group_consumer import offsets_and_metadata
-from infra.kafka.refusals import lasting_refusal
+from infra.kafka.permanent_errors import permanent_error
 from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
 from schemas.records import ProducedRecord
@@ -54,7 +54,7 @@ class _ProducerThread:
 
     @property
     def transaction_error(self) -> BaseException | None:
-        """The error that ended the transaction. The client raises others after it, or waits for ever."""
+        """The error that ended the transaction. Later calls of the client raise other errors, or never return."""
         transaction = self.producer and self.producer._transaction_manager
         error: BaseException | None = transaction and transaction.last_error
         return error
@@ -90,10 +90,10 @@ class _KafkaCommitter:
         try:
             await self._make_durable(self._client, outputs, positions, membership, timeout_s)
         except (TimeoutError, kafka_errors.KafkaError) as error:
-            refusal = lasting_refusal(error, self._client.transaction_error)
+            permanent = permanent_error(error, self._client.transaction_error)
             self._drop()
-            if refusal:
-                raise CommitRefused(f"the broker at {self._settings.bootstrap_servers()} takes no results of {self._name}: {refusal}") from error
+            if permanent:
+                raise CommitRefused(f"the broker at {self._settings.bootstrap_servers()} takes no results of {self._name}: {permanent}") from error
             raise NotConfirmed(type(error).__name__) from error
 
     async def close(self) -> None:

@@ -87,7 +87,7 @@ class RefusingProducer:
     ],
     ids=["size", "right", "right, at once", "time"],
 )
-async def test_a_refusal_that_stays_is_not_retried(error: Exception, raised: type[Exception], text: str) -> None:
+async def test_a_permanent_error_is_not_retried(error: Exception, raised: type[Exception], text: str) -> None:
     app = SimpleNamespace(producer=RefusingProducer(error))
     with pytest.raises(raised, match=text):
         await deliver(app, [ProducedRecord("contexts", b"k", b"v")])

@@ -64,7 +64,7 @@ class Loses:
 
 
 class Refuses:
-    """The broker refuses each request at this step, for a reason that stays."""
+    """The broker refuses each request at this step with a permanent error."""
 
     def __init__(self, step: str) -> None:
         self._step = step
@@ -240,7 +240,7 @@ async def test_a_broker_that_refuses_every_commit_ends_the_worker(monkeypatch: p
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
-async def test_a_refusal_that_stays_ends_the_worker_at_once(delivery: str) -> None:
+async def test_a_permanent_error_ends_the_worker_at_once(delivery: str) -> None:
     harness, queries = WorkerHarness(), numbered(3)
     harness.ask(*queries)
     worker = harness.worker(answer, faults=Refuses("produce"), delivery=delivery)

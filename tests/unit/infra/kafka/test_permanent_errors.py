@@ -1,17 +1,17 @@
-"""Which errors of kafka-python end a worker at once. tests/contract/test_broker.py shows one of them on a broker."""
+"""Which errors of kafka-python are permanent, so that they end a worker at once. tests/contract/test_broker.py shows one of them on a broker."""
 
 from __future__ import annotations
 
 import pytest
 from kafka import errors as kafka_errors
 
-from infra.kafka.refusals import lasting_refusal
+from infra.kafka.permanent_errors import permanent_error
 
 METADATA = kafka_errors.OffsetMetadataTooLargeError()
 
 
 @pytest.mark.parametrize(
-    ("errors", "refusal"),
+    ("errors", "text"),
     [
         ([METADATA], "OffsetMetadataTooLargeError: set workers.metadata_bytes"),
         ([kafka_errors.KafkaError(f"Unexpected error in TxnOffsetCommitResponse: {METADATA}")], "OffsetMetadataTooLargeError: set workers.metadata_bytes"),
@@ -20,8 +20,8 @@ METADATA = kafka_errors.OffsetMetadataTooLargeError()
     ],
     ids=["offsets", "offsets in a transaction", "a record", "a right"],
 )
-def test_a_refusal_that_stays_says_what_to_do(errors: list[BaseException | None], refusal: str) -> None:
-    assert str(lasting_refusal(*errors)).startswith(refusal)
+def test_a_permanent_error_says_what_to_do(errors: list[BaseException | None], text: str) -> None:
+    assert str(permanent_error(*errors)).startswith(text)
 
 
 @pytest.mark.parametrize(
@@ -36,5 +36,5 @@ def test_a_refusal_that_stays_says_what_to_do(errors: list[BaseException | None]
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_other_errors_are_tried_again(error: BaseException) -> None:
-    assert lasting_refusal(error, None) is None
+def test_other_errors_are_not_permanent(error: BaseException) -> None:
+    assert permanent_error(error, None) is None

@@ -1,4 +1,4 @@
-"""Refusals of results and commits that stay: the same ones, and mostly all others, would be refused again until someone changes the broker or a setting."""
+"""Permanent errors of produce and commit requests: the broker returns them again until someone changes its configuration, a right or a setting."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ REMEDIES: dict[str, str] = {
 }
 
 
-def lasting_refusal(*errors: BaseException | None) -> str | None:
-    """Name of the error and what to do, if one of these is a refusal that stays.
+def permanent_error(*errors: BaseException | None) -> str | None:
+    """Name of the error and what to do, if one of these is permanent; None otherwise.
 
-    Compares texts. After a failed transaction kafka-python 3.0.12 raises a KafkaError whose text holds the name of the first one. aiokafka has its own
+    Compares texts: after a failed transaction kafka-python 3.0.12 raises a KafkaError whose text holds the name of the first error; aiokafka has its own
     classes of the same names, and Faust wraps them.
     """
     texts = [f"{type(error).__name__} {error}" for error in errors if error is not None]
