@@ -24,8 +24,8 @@ class RetryLater(RetouchError):
 
 
 class DependencyUnavailable(RetryLater):
-    """A dependency works for no record now, so the record is not at fault. A try that ends like this does not count: the record waits until the
-    dependency works again, or until its own deadline."""
+    """A dependency fails for every record. An attempt that ends like this does not count: the record waits until the dependency works again, or until its own
+    deadline."""
 
 
 class DependencyBlocked(DependencyUnavailable):

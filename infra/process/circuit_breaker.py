@@ -1,4 +1,4 @@
-"""A circuit breaker: after failures it stops the calls to a dependency for a pause, then lets one call try.
+"""A circuit breaker: after failures it stops the calls to a dependency for a pause, then lets one trial call through.
 
 Not a library: those read the wall clock, which the simulation replaces, or wrap functions and do not return how long to wait.
 """
@@ -16,8 +16,8 @@ from infra.telemetry.metrics import BREAKER_STATE, RetryReason
 class CircuitBreaker:
     """Opens for `open_s` after `failures` failures in a row, or at once if the dependency refuses everything (DependencyBlocked).
 
-    Each failed trial doubles the pause, up to `longest_s`; a success closes it. Failures of one key in a row count as one, each failure without a key counts:
-    with a key per user, one user whose calls always fail does not open it for the others.
+    Each failed trial doubles the pause, up to `longest_s`; a success closes it. All failures of one key in a row count as one, so one user whose calls always
+    fail does not open it for the others. Each failure without a key counts.
 
     `call` is for callers that retry, `pause_left_s`, `failed` and `succeeded` are for callers that work without the dependency.
     `now` is a monotonic clock in seconds. With `endpoint`, its state is a metric.
@@ -67,8 +67,8 @@ class CircuitBreaker:
     def call(self, key: Hashable | None = None) -> Iterator[None]:
         """Wraps one call. While the breaker is open it raises DependencyUnavailable without a call; `after_s` is the time to wait.
 
-        RetryLater or TimeoutError from inside is a failure. DependencyUnavailable is one that does not depend on `key`.
-        Any other error is an answer of the dependency, so a success.
+        RetryLater or TimeoutError from inside is a failure of `key`; DependencyUnavailable counts as a failure without a key. Any other error is an answer of
+        the dependency, so a success.
         """
         is_trial = self._begin_trial()
         try:
@@ -99,7 +99,7 @@ class CircuitBreaker:
         return True
 
     def _rejection(self, after_s: float) -> DependencyUnavailable:
-        return DependencyUnavailable(f"the endpoint does not work, calls to it pause: {self._why}", after_s, RetryReason.BREAKER, self._cause)
+        return DependencyUnavailable(f"the endpoint fails, calls to it pause: {self._why}", after_s, RetryReason.BREAKER, self._cause)
 
     def _show(self, state: float) -> None:
         if self._endpoint:

@@ -18,7 +18,7 @@ from schemas.queries import Strategy
 #: Fields of a request that are no parameter, with what decides them.
 _FIXED_FIELDS = {"model": "is a setting of its own", "messages": "come from the query", "stream": "must stay off: answers are read whole"}
 
-_RIGHT = 'write one such as {"temperature": null, "top_p": 0.9}'
+_EXAMPLE = 'write one such as {"temperature": null, "top_p": 0.9}'
 
 
 def _from_json(value: Any) -> Any:
@@ -27,11 +27,11 @@ def _from_json(value: Any) -> Any:
         parsed = json.loads(value) if isinstance(value, str) else value
         json.dumps(parsed, allow_nan=False)
     except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON: {error.msg} in line {error.lineno}, column {error.colno}; {_RIGHT}") from None
+        raise ValueError(f"is no JSON: {error.msg} in line {error.lineno}, column {error.colno}; {_EXAMPLE}") from None
     except (ValueError, TypeError, RecursionError):
-        raise ValueError(f"holds what JSON cannot hold, such as NaN, a date, or a number of thousands of digits; {_RIGHT}") from None
+        raise ValueError(f"holds what JSON cannot hold, such as NaN, a date, or a number of thousands of digits; {_EXAMPLE}") from None
     if not isinstance(parsed, dict):
-        raise ValueError(f"is no JSON object; {_RIGHT}")
+        raise ValueError(f"is no JSON object; {_EXAMPLE}")
     return parsed
 
 
@@ -56,10 +56,12 @@ class BaseModelSettings(Section):
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     max_new_tokens: Positive = 64  # of one answer
     timeout_s: Seconds = 30.0  # of one call
-    attempts: Positive = 6  # failures at one query while the endpoint answers others; then the draft has the status `base_failed`
+    attempts: Positive = (
+        6  # failed calls of one query, after which its draft has the status `base_failed`; calls while the endpoint fails for every prompt do not count
+    )
     concurrency: Positive = 64  # calls at the same time
-    breaker_failures: Positive = 5  # failures in a row that open the circuit breaker; a user's own failures count once. No query is sent while it is open
-    breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one small call tests the endpoint
+    breaker_failures: Positive = 5  # failures in a row that open the circuit breaker; those of one user count as one. While it is open no query is sent
+    breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one health check with a constant prompt tests the endpoint
     checkpoint: AnyPath = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
 
 

@@ -128,7 +128,7 @@ KINDS = (
     BadAnswerKind("503-nan", _fixed(b"", 503, Retry_After="nan")),
     BadAnswerKind("429", _fixed(b"", 429, Retry_After="0.5")),
     BadAnswerKind("cut", _fixed(b'{"choices"', cut=True)),
-    # Seems to concern every prompt. Either a probe shows that it does not, or the worker waits and tries again.
+    # May concern every prompt. Either the health check passes, or the worker waits and tries again.
     BadAnswerKind("401", _error(401, "invalid_api_key")),
     BadAnswerKind("402", _error(402)),
     BadAnswerKind("403", _error(403)),

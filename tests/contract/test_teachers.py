@@ -15,7 +15,7 @@ from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite, parse
 from tests.support.openai_server import OpenAiServer, ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.worker_messages import STARS, make_outcome
-from workers.endpoints.client import PROBE_PROMPT, ChatEndpoint
+from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint
 from workers.teacher.checks import ReasoningLength, first_flaw
 from workers.teacher.llm import LlmTeacher
 from workers.teacher.reasoning_teacher import ReasoningTeacher, Rejection, RejectionReason
@@ -115,7 +115,7 @@ async def test_the_llm_gets_query_draft_example_truth_and_a_strict_schema() -> N
 )
 async def test_an_llm_without_reasoning_rejects_the_outcome(answer: ScriptedAnswer, reason: RejectionReason) -> None:
     def respond(body: dict[str, Any]) -> ScriptedAnswer:
-        return completion("ok") if body["messages"][0]["content"] == PROBE_PROMPT else answer
+        return completion("ok") if body["messages"][0]["content"] == HEALTH_CHECK_PROMPT else answer
 
     with serving(respond) as server:
         async with endpoint(server) as opened:

@@ -34,7 +34,7 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
-from workers.endpoints.client import PROBE_PROMPT
+from workers.endpoints.client import HEALTH_CHECK_PROMPT
 from workers.runtime.handler import DEFAULT_BACKOFF, Backoff, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.worker import Worker, WorkerCounts
 
@@ -431,9 +431,9 @@ def test_a_base_worker_finishes_on_sigterm_and_exits_with_zero(settings: Setting
     assert all(times == 1 for times in drafted.values()), "a record in flight at the stop was answered twice"
 
 
-def test_queries_that_alone_fail_get_base_failed_drafts(settings: Settings, tmp_path: Path) -> None:
+def test_queries_that_fail_while_others_succeed_get_base_failed_drafts(settings: Settings, tmp_path: Path) -> None:
     def respond(body: dict[str, Any]) -> ScriptedAnswer:
-        return completion("ok") if body["messages"][0]["content"] == PROBE_PROMPT else failure(500)
+        return completion("ok") if body["messages"][0]["content"] == HEALTH_CHECK_PROMPT else failure(500)
 
     with serving(respond) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
         queries = ask(settings, QUERIES, 5)
@@ -469,7 +469,7 @@ def test_queries_wait_while_the_endpoint_works_for_no_prompt(settings: Settings,
         queries = ask(settings, QUERIES, 8)
         wait_until(lambda: any(reason in path.read_text() for path in tmp_path.glob("ready-*.blocked")))
         before = len(endpoint.requests)
-        wait_until(lambda: len(endpoint.requests) > before + 3)  # probes: more than a query has tries
+        wait_until(lambda: len(endpoint.requests) > before + 3)  # health checks: more than a query has attempts
         answers["is"] = completion("ok")
         drafts = [Draft.from_bytes(record.value) for record in drafts_of(settings, queries)]
         wait_until(lambda: not any(tmp_path.glob("ready-*.blocked")))

@@ -1,8 +1,8 @@
 """Client of OpenAI-compatible endpoints: one chat completion per call. The types of its errors say what the caller should do.
 
 It sends each request once: the caller decides about retries. It repeats a call only to leave out a parameter that the endpoint refuses.
-A failure that may concern every prompt is checked by a probe, a call with a constant prompt. So one user's prompt never stops the others, an endpoint that
-works for nobody costs no query its tries, and the endpoint's message, which may quote the prompt, can be shown. Error texts contain no user's text.
+After a failure that may concern every prompt it makes a health check: a call with a constant prompt. So one user's prompt never stops the others, an
+endpoint that is away costs no query an attempt, and the endpoint's message, which may quote the prompt, can be shown. Error texts contain no user's text.
 It uses aiohttp: at 64 concurrent requests httpx, also below the openai client, took 7.5 ms of CPU per request, aiohttp 0.2 (2026-11-21).
 """
 
@@ -30,8 +30,8 @@ from workers.endpoints.request import ChatRequest
 
 log = logging.getLogger(__name__)
 
-#: Asks for as little as possible, and holds no user's text.
-PROBE_PROMPT = "Say ok."
+#: Prompt of a health check. It needs few tokens and holds no user's text.
+HEALTH_CHECK_PROMPT = "Say ok."
 #: Bound of the call at the start. Refusals come at once; an endpoint that is slower than this counts as away.
 START_WITHIN_S = 3.0
 #: The breaker's longest pause, as a multiple of its first.
@@ -62,11 +62,11 @@ class PromptRefused(RetouchError):
 
 
 class EndpointFailed(RetryLater):
-    """The endpoint failed at this prompt, and it works for another one. Another try may succeed."""
+    """The endpoint failed at this prompt, and passed the health check. Another try may succeed."""
 
 
 class EndpointAway(DependencyUnavailable):
-    """The endpoint works for no prompt, or cannot be reached."""
+    """The endpoint cannot be reached, or failed the health check too. It may work again by itself."""
 
 
 class EndpointBlocked(DependencyBlocked):
@@ -115,11 +115,11 @@ class ChatEndpoint:
         self._breaker = breaker or endpoint_breaker(section)
         self._on_blocked = on_blocked
         self._session: aiohttp.ClientSession | None = None
-        self._probing = asyncio.Lock()
-        self._probes = 0  # number of probes that have ended
-        self._last_probe: Failure | None = None  # why it failed
-        self._probe_tokens = 0  # of `checked`: one prompt with a large `max_tokens` says nothing about the others
-        self._blocked: str | None = None  # the reason that `on_blocked` got last
+        self._checking = asyncio.Lock()
+        self._checks = 0  # number of health checks that have ended
+        self._last_check: Failure | None = None  # why it failed; None: it passed
+        self._check_tokens = 0  # `max_tokens` of a health check, as for `checked`; 0: that of the call
+        self._reported: str | None = None  # the reason that `on_blocked` got last
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -138,17 +138,19 @@ class ChatEndpoint:
 
     @contextlib.asynccontextmanager
     async def checked(self, max_tokens: int) -> AsyncIterator[Self]:
-        """Like `async with` itself, after one small call. Raises BadSetting or CannotContinue, with the setting to check, if the endpoint refuses every prompt
-        for good. An endpoint that is away is no error, and neither is a refusal with a server's error, such as 503 `model_not_available`: it may pass.
+        """Enters the endpoint, as `async with` does, and makes a health check.
+
+        Raises BadSetting or CannotContinue, with the setting to check, if the endpoint refuses every prompt. An endpoint that is away is no error, and a
+        refusal with a status from 500, such as 503 `model_not_available`, is none either: both may be temporary.
         """
-        self._probe_tokens = max_tokens
+        self._check_tokens = max_tokens
         async with self:
             try:
                 async with asyncio.timeout(START_WITHIN_S):
-                    failure = await self._probe(max_tokens)
+                    failure = await self._health_check(max_tokens)
             except TimeoutError:
                 failure = Failure(Meaning.RETRY, FailureCause.TIMEOUT)
-            if failure is not None and failure.may_concern_all and failure.meaning is not Meaning.RETRY and failure.status < 500:
+            if failure is not None and failure.may_concern_every_prompt and failure.meaning is not Meaning.RETRY and failure.status < 500:
                 raise (CannotContinue if failure.cause in _OUTSIDE else BadSetting)(self._reason(failure))
             if failure is not None:
                 log.warning("the endpoint does not answer yet", extra={"endpoint": self._section, "failure": str(failure)})
@@ -161,59 +163,59 @@ class ChatEndpoint:
         DependencyUnavailable if no prompt gets one now, and EndpointFailed for everything else (`after_s` from Retry-After).
         """
         if self._breaker.is_open:
-            with self._breaker.call():  # raises during the pause; after it one call at a time tests the endpoint, with no user's prompt
-                await self._test(max_tokens, self._probes, is_trial=True)
+            with self._breaker.call():  # raises during the pause; after it one call at a time makes a health check
+                await self._raise_if_unhealthy(max_tokens, self._checks, is_trial=True)
         with self._breaker.call(key):
-            probes = self._probes
+            checks = self._checks
             reading = await self._ask(prompt, max_tokens, schema)
             if isinstance(reading, Failure) and reading.cause is FailureCause.UNREACHABLE:
                 raise _away(reading)
-            if isinstance(reading, Failure) and reading.may_concern_all:
-                await self._test(max_tokens, probes)
+            if isinstance(reading, Failure) and reading.may_concern_every_prompt:
+                await self._raise_if_unhealthy(max_tokens, checks)
                 if reading.meaning is Meaning.RETRY:
                     raise _failed(reading)
         if isinstance(reading, ChatAnswer):
-            self._set_blocked(None)
+            self._report(None)
             return reading
         if reading.meaning is Meaning.PROMPT:
             raise PromptRefused(f"the endpoint gives no answer to this prompt: {reading}", reading.cause)
         raise _failed(reading)
 
-    async def _test(self, max_tokens: int, probes: int, *, is_trial: bool = False) -> None:
-        """Probes, unless another call has done so since `probes`. Raises EndpointBlocked or EndpointAway if the constant prompt gets no answer either.
+    async def _raise_if_unhealthy(self, max_tokens: int, checks: int, *, is_trial: bool = False) -> None:
+        """Raises EndpointBlocked or EndpointAway if the health check fails. Makes none if another call has made one since `checks` of them had ended.
 
-        An endpoint that is away is reported at a trial of the breaker: before that it may be a moment.
+        An endpoint that is away is reported only at a trial of the breaker: until then it may be away for a moment.
         """
-        async with self._probing:
-            if self._probes == probes:
-                self._last_probe = await self._probe(self._probe_tokens or max_tokens)
-                self._probes += 1
-            failure = self._last_probe
-        if failure is None or not failure.may_concern_all:
-            self._set_blocked(None)
+        async with self._checking:
+            if self._checks == checks:
+                self._last_check = await self._health_check(self._check_tokens or max_tokens)
+                self._checks += 1
+            failure = self._last_check
+        if failure is None or not failure.may_concern_every_prompt:
+            self._report(None)
         elif failure.meaning is not Meaning.RETRY:
             reason = self._reason(failure)
-            self._set_blocked(reason)
+            self._report(reason)
             raise EndpointBlocked(reason, failure.after_s, RetryReason.ENDPOINT, failure.cause)
         else:
-            if is_trial and self._blocked is None:  # whether a blocked endpoint still refuses every prompt is not known
-                self._set_blocked(f"{without_user(self._url)} is away: {self._shown(failure)}")
+            if is_trial and self._reported is None:  # whether a blocked endpoint still refuses every prompt is not known
+                self._report(f"{without_user(self._url)} is away: {self._shown(failure)}")
             raise _away(failure)
 
-    async def _probe(self, max_tokens: int) -> Failure | None:
-        """Why the constant prompt gets no answer; None if it gets one."""
-        reading = await self._ask(PROBE_PROMPT, max_tokens, None)
+    async def _health_check(self, max_tokens: int) -> Failure | None:
+        """Why its prompt gets no answer; None if it gets one."""
+        reading = await self._ask(HEALTH_CHECK_PROMPT, max_tokens, None)
         return reading if isinstance(reading, Failure) else None
 
-    def _set_blocked(self, reason: str | None) -> None:
-        """Logs and reports a change."""
-        if reason == self._blocked:
+    def _report(self, reason: str | None) -> None:
+        """Logs a change, and calls `on_blocked`."""
+        if reason == self._reported:
             return
         if reason:
-            log.error("the endpoint works for no prompt: calls to it pause", extra={"endpoint": self._section, "reason": reason})
+            log.error("the endpoint fails for every prompt: calls to it pause", extra={"endpoint": self._section, "reason": reason})
         else:
             log.warning("the endpoint works again", extra={"endpoint": self._section})
-        self._blocked = reason
+        self._reported = reason
         self._on_blocked(reason)
 
     def _reason(self, failure: Failure) -> str:
@@ -222,7 +224,7 @@ class ChatEndpoint:
         return f"{remedy}: {without_user(self._url)} refuses every prompt to the model {self._model!r}: {self._shown(failure)}"
 
     def _shown(self, failure: Failure) -> str:
-        """With the endpoint's message: `failure` answers the constant prompt, so it holds no user's text. Some endpoints quote the key that they refuse."""
+        """With the endpoint's message: `failure` is one of the health check, so it holds no user's text. Some endpoints quote the key that they refuse."""
         message = failure.message.replace(self._api_key, "***") if self._api_key else failure.message
         return f"{failure} ({message})" if message else str(failure)
 
@@ -234,7 +236,7 @@ class ChatEndpoint:
             if not (isinstance(reading, Failure) and self._request.learn(body, reading.param)):
                 break
         if isinstance(reading, Failure) and reading.cause is FailureCause.PROMPT_REFUSED and (plain := self._request.body(prompt, max_tokens)) != body:
-            # Endpoints refuse structured output in many words. An answer without it shows that it was the reason.
+            # Endpoints refuse structured output in many words. If the same prompt gets an answer without it, it was the reason.
             without_schema = await self._post(plain)
             if isinstance(without_schema, ChatAnswer):
                 self._request.learn(body, "response_format")

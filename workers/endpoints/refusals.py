@@ -56,12 +56,12 @@ _CODES = {
 }
 #: In this order: an error may have a code and a type.
 _CAUSES = {cause: {_plain_code(code) for code in codes.split()} for cause, codes in _CODES.items()}
-_PASSING_CODES = {
+_TEMPORARY_CODES = {
     FailureCause.RATE_LIMITED: "rate_limit_exceeded rate_limit_error too_many_requests throttling throttling_exception resource_exhausted",
     FailureCause.SERVER_ERROR: "overloaded overloaded_error server_overloaded engine_overloaded model_loading model_not_ready model_not_loaded",
 }
-#: Each means another try, whatever the status.
-_PASSING = {cause: {_plain_code(code) for code in codes.split()} for cause, codes in _PASSING_CODES.items()}
+#: With one of these codes the request is retried, whatever the status.
+_TEMPORARY = {cause: {_plain_code(code) for code in codes.split()} for cause, codes in _TEMPORARY_CODES.items()}
 _OF_THE_PROMPT = {FailureCause.FILTERED, FailureCause.PROMPT_TOO_LONG}
 _STATUSES = {
     401: FailureCause.WRONG_KEY,
@@ -69,8 +69,8 @@ _STATUSES = {
     403: FailureCause.NOT_ALLOWED,
     **dict.fromkeys((*range(300, 400), 404, 405, 406, 407, 410, 415, 421, 426), FailureCause.WRONG_URL),
 }
-_TEMPORARY = (408, 409, 424, 425, 429, 498, 499)
-_TOO_LONG = (413, 414)
+_TEMPORARY_STATUSES = (408, 409, 424, 425, 429, 498, 499)
+_TOO_LONG_STATUSES = (413, 414)
 _PARAMETER = re.compile(
     r"(?:Unsupported (?:parameter|value)|Unknown parameter|Invalid parameter): '([\w.\[\]]{1,64})'|Unrecognized request arguments? supplied: (\w{1,64})"
     r"|(?:litellm\.)?UnsupportedParamsError: [\w./-]{1,64} does not support parameters: [\[{]'(\w{1,64})'"
@@ -84,22 +84,25 @@ def meaning_of(status: int, error: EndpointError) -> tuple[Meaning, FailureCause
         cause = FailureCause.WRONG_PARAMETER
     if cause is not None:
         return Meaning.PROMPT if cause in _OF_THE_PROMPT else Meaning.EVERY_PROMPT, cause
-    if status not in _TOO_LONG and (cause := next((cause for cause, known in _PASSING.items() if codes & known), None)):
+    if status not in _TOO_LONG_STATUSES and (cause := next((cause for cause, known in _TEMPORARY.items() if codes & known), None)):
         return Meaning.RETRY, cause
     message = error.message.lower()
     if status in _STATUSES:
         cause = _STATUSES[status]
         names_model = status == 404 and ("model" in message or "deployment" in message)
         return Meaning.EVERY_PROMPT, FailureCause.WRONG_MODEL if names_model else cause
-    if status in _TEMPORARY or not 400 <= status < 500:
+    if status in _TEMPORARY_STATUSES or not 400 <= status < 500:
         return Meaning.RETRY, FailureCause.RATE_LIMITED if status == 429 else FailureCause.SERVER_ERROR
-    is_long = status in _TOO_LONG or "context length" in message
+    is_long = status in _TOO_LONG_STATUSES or "context length" in message
     return Meaning.PROMPT, FailureCause.PROMPT_TOO_LONG if is_long else FailureCause.PROMPT_REFUSED
 
 
 def refused_parameter(error: EndpointError) -> str:
-    """The field of the request that the endpoint refuses, or "". From `param` if a code says that it names one. A message may quote the prompt, so it counts
-    only if it begins as those of OpenAI or LiteLLM do."""
+    """The field of the request that the endpoint refuses, or "".
+
+    It is `param` if a code says that a parameter is refused. Otherwise it comes from a message that begins as those of OpenAI or LiteLLM do: other messages
+    are not searched, because they may quote the prompt.
+    """
     codes = {_plain_code(code) for code in error.codes}
     name = ""
     if codes & _CAUSES[FailureCause.WRONG_PARAMETER] or error.param.startswith("response_format"):

@@ -1,7 +1,7 @@
 """Reads an HTTP response of an OpenAI-compatible endpoint: a ChatAnswer, or a Failure with its cause. Pure, for any status, headers and bytes.
 
 Only the text decides whether there is an answer. Usage, ids and other bookkeeping are read if they can be read.
-Reasoning (`<think>…</think>` and the like at the start, `reasoning_content`, parts of type `thinking`) is kept apart from the answer.
+Reasoning (between tags such as `<think>` at the start of the text, `reasoning_content`, parts of type `thinking`) is kept apart from the answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ NO_USAGE = Usage()
 #: Usage beyond this is no count of tokens.
 _MAX_TOKENS = 1 << 48
 _CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, *range(128, 160)])
-#: Of many models: `<think>`, `</think >`, `<seed:think>`, `[THINK]`, `◁think▷`, and gpt-oss's channels. The groups hold what makes it a closing tag.
+#: Reasoning tags of many models: `<think>`, `</think >`, `<seed:think>`, `[THINK]`, `◁think▷`, and gpt-oss's channels. In a closing tag one group is not
+#: empty.
 _TAG = re.compile(
     r"[<◁]\s{0,8}(/?)\s{0,8}(?:\w{1,16}:)?(?:think|thinking|thoughts?|reasoning)\s{0,8}[>▷]|\[(/?)THINK\]"
     r"|<\|channel\|>(?:analysis|commentary|(final))[^<]{0,64}<\|message\|>",
@@ -41,10 +42,10 @@ _TAG = re.compile(
 )
 #: From one line that begins with a fence to the next: reasoning also names fences in its sentences, without closing them.
 _FENCE = re.compile(r"^[ \t]*```[^`\n]*$.*?^[ \t]*```", re.DOTALL | re.MULTILINE)
-_NO_FENCE = (-2, -2)
+_NO_MORE_FENCES = (-2, -2)
 _QUOTES = tuple("`'\"“”‘’")
 _HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
-_NO_WORDS = ("None", "null")  # as LiteLLM writes them
+_NULLS = ("None", "null")  # as LiteLLM writes a missing code
 _WORD = re.compile(r"[\w.:/\[\]-]{1,64}", re.ASCII)
 
 
@@ -70,8 +71,8 @@ class Failure:
     message: str = field(default="", repr=False)
 
     @property
-    def may_concern_all(self) -> bool:
-        """Whether the cause may lie outside of the prompt. The constant prompt is short and harmless, so for it an unknown refusal is one of every prompt."""
+    def may_concern_every_prompt(self) -> bool:
+        """Whether other prompts may fail too. For the short and harmless prompt of a health check it means that they do."""
         return self.meaning is not Meaning.PROMPT or self.cause in (FailureCause.PROMPT_REFUSED, FailureCause.PROMPT_TOO_LONG)
 
     def __str__(self) -> str:
@@ -342,8 +343,8 @@ def _tags(text: str) -> Iterator[re.Match[str]]:
     fences = (match.span() for match in _FENCE.finditer(text))
     begin, end = -1, -1
     for tag in _TAG.finditer(text):
-        while end <= tag.start() and (begin, end) != _NO_FENCE:
-            begin, end = next(fences, _NO_FENCE)
+        while end <= tag.start() and (begin, end) != _NO_MORE_FENCES:
+            begin, end = next(fences, _NO_MORE_FENCES)
         is_quoted = text[tag.start() - 1 : tag.start()] in _QUOTES and text[tag.end() : tag.end() + 1] in _QUOTES
         if not is_quoted and not begin <= tag.start() < end:
             yield tag
@@ -379,14 +380,14 @@ def _error_of(data: Any) -> EndpointError | None:
     error = data.get("error") or data.get("errors") or (data if data.keys() & {"detail", "message", "code", "statusCode"} else None)
     if isinstance(error, list):
         error = error[0] if error else None
-    if isinstance(error, str):  # with its codes beside it, or as the code itself
+    if isinstance(error, str):  # its codes are beside it, or it is the code itself
         error = {name: data.get(name) for name in ("code", "type", "param")} | {"status": data.get("error_type"), "message": error}
     if not isinstance(error, dict):
         return None
     details = [part for name in ("details", "detail") if isinstance(parts := error.get(name), list) for part in parts[:10] if isinstance(part, dict)]
     metadata = error.get("metadata")
     codes = [error.get(name) for name in ("code", "type", "status")] + [part.get(name) for part in details for name in ("reason", "type")]
-    words = [code for code in codes if isinstance(code, str) and _WORD.fullmatch(code) and code not in _NO_WORDS and not code.isdigit()]
+    words = [code for code in codes if isinstance(code, str) and _WORD.fullmatch(code) and code not in _NULLS and not code.isdigit()]
     alone = [text for text in [data.get("error")] if isinstance(text, str) and _WORD.fullmatch(text)]  # not shown: it may quote a prompt
     located: list[Any] = next((part["loc"] for part in details if isinstance(part.get("loc"), list)), [])
     param = error.get("param") or next((part for part in located if isinstance(part, str) and part != "body"), None)
@@ -395,7 +396,7 @@ def _error_of(data: Any) -> EndpointError | None:
     return EndpointError(
         codes=frozenset(words + alone),
         code=next(iter(words), ""),
-        param=param if isinstance(param, str) and _WORD.fullmatch(param) and param not in _NO_WORDS else "",
+        param=param if isinstance(param, str) and _WORD.fullmatch(param) and param not in _NULLS else "",
         message=" ".join(clean_text(message[: 4 * MAX_MESSAGE_CHARS]).split())[:MAX_MESSAGE_CHARS] if isinstance(message, str) else "",
         status=number if isinstance(number, int) and 400 <= number < 600 else 0,
         is_flagged=isinstance(metadata, dict) and bool(metadata.keys() & {"flagged_input", "reasons"}),

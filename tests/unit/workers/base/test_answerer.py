@@ -18,7 +18,7 @@ from tests.support.manual_clock import ManualClock
 from tests.support.openai_server import Respond, ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.worker_messages import NOON, make_incoming, make_query, make_record
 from workers.base.answerer import Answerer
-from workers.endpoints.client import PROBE_PROMPT, ChatClient, ChatEndpoint, PromptRefused
+from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatClient, ChatEndpoint, PromptRefused
 from workers.endpoints.reply import ChatAnswer
 from workers.runtime.handler import Backoff, DegradeReason, HandlerSpec, Outgoing
 from workers.runtime.in_flight import Finished, TryAgain
@@ -141,16 +141,16 @@ def answer_of(outcome: Finished | TryAgain) -> Draft:
     return Draft.from_bytes(outcome.outputs[0].value or b"")
 
 
-def but_not_the_probe(*answers: ScriptedAnswer) -> Respond:
+def but_not_the_health_check(*answers: ScriptedAnswer) -> Respond:
     respond = scripted(*answers)
-    return lambda body: completion("ok") if body["messages"][0]["content"] == PROBE_PROMPT else respond(body)
+    return lambda body: completion("ok") if body["messages"][0]["content"] == HEALTH_CHECK_PROMPT else respond(body)
 
 
 async def test_over_http_a_failing_prompt_is_retried_until_the_attempts_run_out() -> None:
-    first, second = await over_http(make_query(), but_not_the_probe(failure(503), completion("good")), tries=2)
+    first, second = await over_http(make_query(), but_not_the_health_check(failure(503), completion("good")), tries=2)
     assert isinstance(first, TryAgain) and first.counts
     assert answer_of(second).answer == "good"
-    _, given_up = await over_http(make_query(), but_not_the_probe(failure(503)), tries=2)
+    _, given_up = await over_http(make_query(), but_not_the_health_check(failure(503)), tries=2)
     assert (answer_of(given_up).status, answer_of(given_up).failure) == (DraftStatus.BASE_FAILED, "server_error")
 
 

@@ -15,7 +15,7 @@ from infra.telemetry.tracing import span
 from schemas.drafts import FailureCause
 from schemas.envelope import new_traceparent
 from tests.support.openai_server import OpenAiServer, Respond, ScriptedAnswer, completion, failure, scripted, serving
-from workers.endpoints.client import PROBE_PROMPT, ChatEndpoint, EndpointFailed, PromptRefused, endpoint_breaker
+from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint, EndpointFailed, PromptRefused, endpoint_breaker
 from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer
 
 
@@ -32,8 +32,8 @@ def refusal(status: int, code: str = "", message: str = "no", **error: Any) -> S
     return ScriptedAnswer({"error": {"message": message, "code": code} | error}, status)
 
 
-def of_prompt(probe: ScriptedAnswer, other: ScriptedAnswer) -> Respond:
-    return lambda body: probe if body["messages"][0]["content"] == PROBE_PROMPT else other
+def of_prompt(health_check: ScriptedAnswer, other: ScriptedAnswer) -> Respond:
+    return lambda body: health_check if body["messages"][0]["content"] == HEALTH_CHECK_PROMPT else other
 
 
 def prompts(server: OpenAiServer) -> list[str]:
@@ -182,7 +182,7 @@ async def test_of_a_huge_body_only_the_first_part_is_read() -> None:
 async def test_a_status_that_concerns_every_prompt_blocks_the_endpoint(status: int) -> None:
     with serving(scripted(failure(status))) as server, pytest.raises(DependencyBlocked, match=f"status {status}"):
         await ask(server.url)
-    assert prompts(server) == ["what is it", PROBE_PROMPT]
+    assert prompts(server) == ["what is it", HEALTH_CHECK_PROMPT]
 
 
 @pytest.mark.parametrize("refused", [refusal(400, "something_new"), refusal(400, message="This model's maximum context length is 4096 tokens.")])
@@ -212,7 +212,7 @@ async def test_an_endpoint_that_goes_away_while_it_is_blocked_stays_blocked() ->
                     await endpoint.complete("what is it", max_tokens=9)
                 now[0] += 30.0
     assert [bool(reason) for reason in reasons] == [True]
-    assert prompts(server) == ["what is it", *[PROBE_PROMPT] * 3]
+    assert prompts(server) == ["what is it", *[HEALTH_CHECK_PROMPT] * 3]
 
 
 async def test_the_text_of_an_error_has_no_user_or_password() -> None:
@@ -249,7 +249,7 @@ async def test_a_refusal_of_one_prompt_alone_blocks_nothing() -> None:
     assert len(server.requests) == 6
 
 
-async def test_a_blocked_endpoint_gets_one_probe_per_pause_until_it_works() -> None:
+async def test_a_blocked_endpoint_gets_one_health_check_per_pause_until_it_works() -> None:
     now = [100.0]
     reasons: list[str | None] = []
     answers = {"is": refusal(402, "insufficient_quota")}
@@ -262,21 +262,21 @@ async def test_a_blocked_endpoint_gets_one_probe_per_pause_until_it_works() -> N
                 return all(isinstance(each, DependencyUnavailable) for each in await asyncio.gather(*calls, return_exceptions=True))
 
             assert await all_are_blocked()
-            assert prompts(server).count(PROBE_PROMPT) == 1
+            assert prompts(server).count(HEALTH_CHECK_PROMPT) == 1
             for pause_s in (3.0, 6.0, 12.0):
                 server.requests.clear()
                 assert await all_are_blocked()
                 assert prompts(server) == []
                 now[0] += pause_s
                 assert await all_are_blocked()
-                assert prompts(server) == [PROBE_PROMPT]
+                assert prompts(server) == [HEALTH_CHECK_PROMPT]
             answers["is"] = completion("back")
             now[0] += 24.0
             assert [(await endpoint.complete("a", max_tokens=9)).text for _ in range(2)] == ["back", "back"]
     assert [bool(reason) for reason in reasons] == [True, False]
 
 
-async def test_a_probe_that_gets_no_answer_decides_nothing() -> None:
+async def test_a_health_check_that_gets_no_answer_decides_nothing() -> None:
     with serving(of_prompt(failure(500), refusal(401))) as server:
         async with endpoint_at(server.url) as endpoint:
             with pytest.raises(RetryLater, match="server_error") as caught:
@@ -352,7 +352,7 @@ async def test_a_prompt_that_always_fails_does_not_keep_the_breaker_open() -> No
             bad, good = await asyncio.gather(*asked, return_exceptions=True)
             assert isinstance(bad, EndpointFailed)
             assert isinstance(good, ChatAnswer | DependencyUnavailable), "it came during the trial, or after it"
-    assert prompts(server)[:2] == [PROBE_PROMPT, "bad"]
+    assert prompts(server)[:2] == [HEALTH_CHECK_PROMPT, "bad"]
 
 
 async def test_an_endpoint_that_stays_away_is_reported_until_it_answers() -> None:
@@ -429,7 +429,7 @@ async def test_other_parameters_and_those_of_the_setting_are_never_left_out(para
     parameters = {"temperature": 0.5, "max_completion_tokens": 9, "top_k": 3}
     with serving(scripted(refusal(400, "unsupported_parameter", param=param))) as server, pytest.raises(DependencyBlocked, match=f"parameter {param}"):
         await ask(server.url, parameters=parameters)
-    assert len(server.requests) == 2, "the call and the probe"
+    assert len(server.requests) == 2, "the call and the health check"
 
 
 # The start
@@ -456,7 +456,7 @@ async def start(url: str, **options: Any) -> None:
 async def test_an_endpoint_that_refuses_every_prompt_at_the_start_is_an_error(answer: ScriptedAnswer, error: type[RetouchError], text: str) -> None:
     with serving(scripted(answer)) as server, pytest.raises(error, match=text):
         await start(server.url)
-    assert prompts(server) == [PROBE_PROMPT]
+    assert prompts(server) == [HEALTH_CHECK_PROMPT]
 
 
 @pytest.mark.parametrize("answer", [failure(500), failure(429), completion(None), ScriptedAnswer(b"<html>"), ScriptedAnswer(b"")])
@@ -475,7 +475,7 @@ async def test_an_endpoint_that_is_away_at_the_start_is_no_error(answer: Scripte
         ScriptedAnswer({"error": "Model m is currently loading", "estimated_time": 20.0}, 503),
     ],
 )
-async def test_a_refusal_that_may_pass_is_waited_for_at_the_start(answer: ScriptedAnswer) -> None:
+async def test_a_temporary_refusal_is_waited_for_at_the_start(answer: ScriptedAnswer) -> None:
     now = [100.0]
     with serving(scripted(answer)) as server:
         async with endpoint_at(server.url, breaker=endpoint_breaker("base", failures=1, now=lambda: now[0])).checked(9) as endpoint:

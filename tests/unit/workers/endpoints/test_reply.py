@@ -281,7 +281,7 @@ def test_other_bodies_with_status_200_are_worth_another_try(body: Any, cause: Fa
         (404, {"code": "model_loading"}, FailureCause.SERVER_ERROR),
     ],
 )
-def test_a_code_that_passes_is_worth_another_try_whatever_the_status(status: int, error: dict[str, Any], cause: FailureCause) -> None:
+def test_a_temporary_code_is_retried_whatever_the_status(status: int, error: dict[str, Any], cause: FailureCause) -> None:
     reading = failure({"error": error}, status)
     assert (reading.meaning, reading.cause) == (RETRY, cause)
 
@@ -437,7 +437,7 @@ def test_the_parameter_that_an_endpoint_refuses_is_found(status: int, body: Any,
         "Invalid prompt: Unrecognized request argument supplied: temperature",
     ],
 )
-def test_a_parameter_in_the_words_of_a_message_decides_nothing(message: str) -> None:
+def test_a_parameter_that_a_message_only_quotes_decides_nothing(message: str) -> None:
     reading = failure({"error": {"message": message, "type": "invalid_request_error", "param": "messages", "code": None}}, 400)
     assert (reading.meaning, reading.cause, reading.param) == (PROMPT, FailureCause.PROMPT_REFUSED, "messages")
 
