@@ -29,7 +29,7 @@ class Ineligible(StrEnum):
 
 
 def valid_truth(outcome: Outcome) -> str | None:
-    """The user's own answer if the query allows it: the option that it names, in the query's spelling, or free text without blanks around it."""
+    """The user's own answer if the query allows it: the option that it names, in the query's spelling, or free text without white space around it."""
     query, truth = outcome.response.context.draft.query, outcome.truth or ""
     if not is_valid(query.task, truth, query.options):
         return None

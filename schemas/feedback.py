@@ -28,7 +28,7 @@ class Feedback(Message, wire="retouch.feedback", version=1):
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
         if self.own_text is None and self.score is None:
-            raise PydanticCustomError("no_truth_and_no_score", "needs a truth that shows something, a score, or both")
+            raise PydanticCustomError("no_truth_and_no_score", "needs a truth that is not blank, a score, or both")
         return self
 
     @classmethod

@@ -44,7 +44,7 @@ AwareDatetime = Annotated[pydantic.AwareDatetime, WrapValidator(_in_utc)]
 #: Users' and models' text. Limited, so that one record never exceeds the topic's message size.
 MAX_TEXT_CHARS = 32_768
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
-#: Largest value that is parsed, twice of what a topic takes: a broker measures compressed batches, and JSON takes up to 500 times its bytes while it is parsed.
+#: Maximum size of a value that is parsed: twice the topics' limit. A broker limits only the compressed batch, and parsed JSON takes up to 500 times its bytes.
 MAX_VALUE_BYTES = 2 * 1_048_576
 #: A short text that is not empty.
 MAX_LABEL_CHARS = 256

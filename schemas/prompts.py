@@ -73,7 +73,7 @@ def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], 
 
 
 def template_digest(style: PromptStyle) -> str:
-    """sha256 over the source of this module and of those that it calls, and the style: two answers with the same digest had the same prompt template."""
+    """sha256 over the style and the source of this module and those that it calls. Answers with the same digest had the same prompt template."""
     source = "\n".join(map(inspect.getsource, (sys.modules[__name__], control_marks, rewriting, sameness, tasks)))
     return hashlib.sha256(f"{style}\n{source}".encode()).hexdigest()
 

@@ -26,9 +26,9 @@ class Strategy(StrEnum):
 class Query(Message, wire="retouch.query", version=1):
     """A question of one user. Topic: queries. Key: tenant/user.
 
-    Options are stored in NFC, without invisible characters, with single blanks. A query is refused if an option is blank, or if two are the same text and
-    have the same quotes (`schemas.sameness.normalized`): no answer could choose between them. Queries inside drafts, contexts, responses and outcomes stay
-    as they are, because earlier versions accepted them.
+    Options are stored in NFC, without invisible characters, with single spaces. A query is refused if an option is blank, or if two are the same text with
+    the same quotes (`schemas.sameness.normalized`): no answer could choose between them. A query inside a draft, context, response or outcome is not
+    checked: stored messages stay readable.
     """
 
     query_id: UUID
@@ -44,14 +44,14 @@ class Query(Message, wire="retouch.query", version=1):
     @field_validator("options")
     @classmethod
     def _options_differ(cls, options: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if info.context and info.context.get("message") is not cls:  # a part of a stored message
+        if info.context and info.context.get("message") is not cls:  # the query is part of a stored message
             return options
-        options = tuple(map(_as_stored, options))
+        options = tuple(map(_stored_form, options))
         positions: dict[str, int] = {}
         for position, option in enumerate(options):
             form = normalized(option, keep_quotes=True)
             if not form:
-                raise PydanticCustomError(f"blank_option_{position}", f"option {position} shows nothing; give each option a visible text")
+                raise PydanticCustomError(f"blank_option_{position}", f"option {position} is blank; give each option a visible text")
             if len(option) > MAX_LABEL_CHARS:
                 raise PydanticCustomError(f"long_option_{position}", f"option {position} has more than {MAX_LABEL_CHARS} characters in NFC")
             if (first := positions.setdefault(form, position)) != position:
@@ -71,10 +71,10 @@ class Query(Message, wire="retouch.query", version=1):
         return task_of(self.options)
 
     def external_content(self) -> bytes:
-        """With the options as they are stored today: a message that an earlier version made from this query has the same content."""
-        return super(Query, self.model_copy(update={"options": tuple(map(_as_stored, self.options))})).external_content()
+        """With the options in the form that a new query gets: a stored message with another form of them has the same content as its query."""
+        return super(Query, self.model_copy(update={"options": tuple(map(_stored_form, self.options))})).external_content()
 
 
 @lru_cache(maxsize=4096)
-def _as_stored(option: str) -> str:
+def _stored_form(option: str) -> str:
     return " ".join(visible(option).split())

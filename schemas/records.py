@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from schemas.contexts import Source
-from schemas.envelope import Envelope, Headers, envelope_headers, read_message
-from schemas.messages import Message
+from schemas.envelope import Envelope, Headers, envelope_headers, read_fingerprint, read_message
+from schemas.messages import Fingerprint, Message
 from schemas.topics import Topic
 
 M = TypeVar("M", bound=Message)
@@ -41,6 +41,10 @@ class ConsumedRecord:
     def read(self, expected: type[M]) -> tuple[M, Envelope]:
         """Raises Malformed for anything but a record of the expected type."""
         return read_message(expected, self.headers, self.value)
+
+    def fingerprint(self, expected: type[Message]) -> Fingerprint | None:
+        """None for an unreadable record, and for messages without an own id."""
+        return read_fingerprint(expected, self.headers, self.value)
 
 
 @dataclass(frozen=True)

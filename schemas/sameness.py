@@ -1,10 +1,11 @@
-"""When two texts are the same, and when a text shows nothing: the one normalization before every comparison of an answer with a truth or an option.
+"""When two texts are the same, and when a text is blank: the one normalization before every comparison of an answer with a truth or an option.
 
 - `visible`: the text as its reader sees it. Scores of free text count its words.
 - `normalized`: equal for texts that are the same label, rating or answer. Letter case and punctuation stay, because they are part of a user's style.
 - `folded`: `normalized` without letter case.
-- `schemas.tasks` compares answers with options: it looks at quotes and letter case only where that does not mix up two options.
-- `is_blank`: whether the text shows nothing, so that it is no answer, truth or option.
+- `is_blank`: whether the text has no visible character, so that it is no answer, truth or option.
+
+`schemas.tasks` compares answers with options. It ignores quotes and letter case only if exactly one option then matches.
 
 Invisible are control and format characters, noncharacters, and what Unicode lists as `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt): zero-width
 and bidirectional marks, soft hyphens, byte order marks, tags. Three kinds of them change what a reader sees, so they stay where they do:
@@ -13,10 +14,10 @@ and bidirectional marks, soft hyphens, byte order marks, tags. Three kinds of th
 - a joiner and tags inside an emoji sequence (UTS #51);
 - a variation selector after an emoji. `normalized` drops it, because it selects a glyph and no other emoji (UTS #51, 2).
 
-The Hangul fillers and the Braille blank are blanks: their own glyph is empty. Unassigned characters stay: they may be new ones, which readers see.
-Texts in NFC, NFD and other canonically equivalent forms are the same (UAX #15). Of the compatibility forms only those of width, ligatures, position and
-typesetting are: `５` is `5`, `ﬁ` is `fi`, `…` is `...`, `㎏` is `kg`. NFKC would drop those with a meaning of their own: superscripts, subscripts,
-fractions, circled characters and the alphabets of mathematics. So `2⁵` is not `25`, and `½`, `①` and `ℝ` stay.
+The Hangul fillers and the Braille blank count as spaces: their own glyph is empty. Unassigned characters stay: they may be new ones, which readers see.
+Canonically equivalent texts, such as NFC and NFD, are the same (UAX #15). Of the compatibility mappings only those of width, ligatures, position and
+typesetting are applied: `５` is `5`, `ﬁ` is `fi`, `…` is `...`, `㎏` is `kg`. NFKC would also apply those that change the meaning: superscripts, subscripts,
+fractions, circled characters and mathematical alphabets. Here `2⁵` is not `25`, and `½`, `①` and `ℝ` stay.
 """
 
 from __future__ import annotations
@@ -51,26 +52,24 @@ _PERHAPS_INVISIBLE = re.compile(
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"
     "\U000110bd-\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001d17a\U0001fffe-\U0001ffff\U0002fffe-\U0010ffff]"
 )
-#: Compatibility forms that are the same as their decomposition: all but <super>, <sub>, <fraction>, <circle> and <font> (UAX #44, 5.7.3).
-_OTHER_FORMS = regex.compile(
-    r"[\p{dt=com}\p{dt=wide}\p{dt=nar}\p{dt=sml}\p{dt=vert}\p{dt=sqr}\p{dt=nb}\p{dt=init}\p{dt=med}\p{dt=fin}\p{dt=iso}]", regex.VERSION1
-)
+#: Characters whose compatibility mapping is applied: all but <super>, <sub>, <fraction>, <circle> and <font> (UAX #44, 5.7.3).
+_MAPPED = regex.compile(r"[\p{dt=com}\p{dt=wide}\p{dt=nar}\p{dt=sml}\p{dt=vert}\p{dt=sqr}\p{dt=nb}\p{dt=init}\p{dt=med}\p{dt=fin}\p{dt=iso}]", regex.VERSION1)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 #: UAX #15, 13: no script needs more than 30 marks in a row.
 _MANY_MARKS, _SHORT_CHARS = regex.compile(r"\p{M}{31,}"), 1_000
 
 
 def visible(text: str) -> str:
-    """The text in NFC, without characters that show nothing. Blanks stay as they are."""
-    return _shown(text, _NOT_SHOWN, keeps_forms=True)
+    """The text in NFC, without invisible characters. White space stays as it is."""
+    return _shown(text, _NOT_SHOWN, maps=False)
 
 
 def normalized(text: str, *, keep_quotes: bool = False) -> str:
-    """The form in which texts are compared: one form of each character, nothing invisible, single blanks, no quotes around the whole.
+    """The form in which texts are compared: one form of each character, nothing invisible, single spaces, no quotes around the whole.
 
-    Quotes around nothing stay: they are the text.
+    Quotes with nothing between them stay.
     """
-    plain = " ".join(_shown(text, _NOT_COMPARED, keeps_forms=False).split())
+    plain = " ".join(_shown(text, _NOT_COMPARED, maps=True).split())
     while not keep_quotes and len(plain) > 2 and plain[0] + plain[-1] in _QUOTES and (inside := plain[1:-1].strip()):
         plain = inside
     return plain
@@ -79,20 +78,20 @@ def normalized(text: str, *, keep_quotes: bool = False) -> str:
 def folded(text: str) -> str:
     """Normalized, without letter case."""
     plain = normalized(text)
-    return plain.casefold() if plain.isascii() else _shown(plain.casefold(), _NOT_COMPARED, keeps_forms=False)
+    return plain.casefold() if plain.isascii() else _shown(plain.casefold(), _NOT_COMPARED, maps=True)
 
 
 def is_blank(text: str) -> bool:
-    """Whether the text shows nothing: it is empty, or blanks and invisible characters only."""
+    """Whether the text has no visible character: it is empty, or consists of white space and invisible characters."""
     return not visible(text).strip()
 
 
-def _shown(text: str, invisible: regex.Pattern[str], *, keeps_forms: bool) -> str:
+def _shown(text: str, invisible: regex.Pattern[str], *, maps: bool) -> str:
     if text.isascii():
         return _CONTROL.sub("", text)
-    text = _with_short_runs(text)
-    if not (keeps_forms or unicodedata.is_normalized("NFKC", text)):
-        text = _with_short_runs(_without_forms(text))
+    text = _with_sorted_marks(text)
+    if maps and not unicodedata.is_normalized("NFKC", text):
+        text = _with_sorted_marks(_mapped(text))
     text = unicodedata.normalize("NFC", text)
     if not _PERHAPS_INVISIBLE.search(text):
         return text
@@ -103,28 +102,29 @@ def _shown(text: str, invisible: regex.Pattern[str], *, keeps_forms: bool) -> st
         return " " if found[0] in _FILLERS else ""
 
     shown = _PERHAPS_INVISIBLE.sub(shown_character, text)
-    return text if shown == text else _shown(shown, invisible, keeps_forms=keeps_forms)
+    return text if shown == text else _shown(shown, invisible, maps=maps)
 
 
-def _without_forms(text: str) -> str:
-    """The text, decomposed, with the usual form of its characters."""
-    usual: str = _OTHER_FORMS.sub(lambda found: _usual_form(found[0]), unicodedata.normalize("NFD", text))
-    return usual
+def _mapped(text: str) -> str:
+    """The text in NFD, after the compatibility mappings."""
+    mapped: str = _MAPPED.sub(lambda found: _mapping(found[0]), unicodedata.normalize("NFD", text))
+    return mapped
 
 
 @lru_cache(maxsize=4096)  # there are some 2,000
-def _usual_form(character: str) -> str:
+def _mapping(character: str) -> str:
     _, *codes = unicodedata.decomposition(character).split() or ("", f"{ord(character):X}")
-    usual = "".join(chr(int(code, 16)) for code in codes)
-    return usual if usual == character else _without_forms(usual)
+    mapped = "".join(chr(int(code, 16)) for code in codes)
+    return mapped if mapped == character else _mapped(mapped)
 
 
-def _with_short_runs(text: str) -> str:
+def _with_sorted_marks(text: str) -> str:
+    """The text with long runs of marks in canonical order. `unicodedata.normalize` sorts them too, in quadratic time: seconds for the longest texts."""
     return _MANY_MARKS.sub(_in_canonical_order, text) if len(text) > _SHORT_CHARS else text
 
 
 def _in_canonical_order(marks: regex.Match[str]) -> str:
-    """The marks as UAX #15 orders them. `unicodedata.normalize` does it too, in quadratic time: seconds for the longest texts."""
+    """The marks as UAX #15 orders them."""
     decomposed = unicodedata.normalize  # of one character at a time, so that no run is long
     characters = [part for mark in marks[0] for part in decomposed("NFD", mark)]
     runs = groupby(characters, key=lambda character: unicodedata.combining(character) == 0)

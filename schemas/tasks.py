@@ -51,7 +51,7 @@ def task_of(options: Sequence[str]) -> Task:
 
 
 def option_of(answer: str, options: Sequence[str]) -> str | None:
-    """The option that is the same text as `answer`, in the query's spelling, or None. Quotes around the whole count only if options differ by them alone."""
+    """The option that is the same text as `answer`, in the query's spelling, or None. An option with the same quotes around the whole comes first."""
     if answer in options:
         return answer
     return _only_option(answer, options, (_WITH_QUOTES, normalized))
@@ -60,8 +60,8 @@ def option_of(answer: str, options: Sequence[str]) -> str | None:
 def choose_option(answer: str, options: Sequence[str]) -> str | None:
     """The option that `answer` names, in the query's spelling, or None. Without options the answer itself.
 
-    The same text wins; otherwise letter case is ignored if exactly one option matches. Answers and truths are read by this function everywhere: when they
-    enter, in serving, in rewards and in checks.
+    Like `option_of`. If no option is the same text, letter case is ignored, and exactly one option must match. Data sets, serving, rewards and checks all read
+    answers and truths with this function.
     """
     if not options or answer in options:
         return answer
@@ -69,7 +69,7 @@ def choose_option(answer: str, options: Sequence[str]) -> str | None:
 
 
 def is_same_label(answer: str, truth: str, options: Sequence[str]) -> bool:
-    """Whether two texts are the same label: the same text, unless the options differ by quotes alone."""
+    """Whether two texts are the same label: the same text, also without quotes around the whole, unless these make them different options."""
     if normalized(answer, keep_quotes=True) == normalized(truth, keep_quotes=True):
         return True
     return normalized(answer) == normalized(truth) and option_of(answer, options) == option_of(truth, options)
@@ -80,7 +80,7 @@ _WITH_QUOTES: _Form = partial(normalized, keep_quotes=True)
 
 
 def _only_option(answer: str, options: Sequence[str], forms: Iterable[_Form]) -> str | None:
-    """The option that has the form of `answer`, in the first form in which any has it. None if several have it."""
+    """The option that equals `answer` in the first of the forms in which any option does. None if several different ones do."""
     for form in forms:
         text = form(answer)
         matches = {_form_of_option(_WITH_QUOTES, option): option for option in reversed(options) if text and _form_of_option(form, option) == text}
@@ -91,5 +91,5 @@ def _only_option(answer: str, options: Sequence[str], forms: Iterable[_Form]) ->
 
 @lru_cache(maxsize=4096)
 def _form_of_option(form: _Form, option: str) -> str:
-    """A query has up to 256 options, and queries of one domain often have the same ones."""
+    """Cached: a query has up to 256 options, and queries of one domain often have the same ones."""
     return form(option)

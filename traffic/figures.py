@@ -94,6 +94,7 @@ def macro_f1(pairs: Sequence[Pair], options: Sequence[str]) -> float:
 
 
 def _label(text: str, options: Sequence[str]) -> str:
+    """The option that the text is, or else the text, in the form in which they are compared."""
     return normalized(option_of(text, options) or text, keep_quotes=True)
 
 

@@ -4,8 +4,8 @@ Entries are bytes, so the state is a plain mapping and the changelog topic holds
 keeps the entry, and the records. A response stays after its first join, because a user may give feedback again. The fingerprint of accepted feedback
 stays too, whatever query it belongs to, to recognize conflicts.
 
-Keys hold tenant, user and the id of query or feedback, so two users' queries with one id are two queries. Entries of earlier versions have keys of the
-query id alone. They stay under their keys until they expire.
+Keys hold tenant, user and the id of query or feedback, so two users' queries with one id are two queries. Legacy keys hold the
+query id alone. Their entries stay under them until they expire.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from schemas.envelope import read_fingerprint
 from schemas.feedback import Feedback
-from schemas.messages import Fingerprint, IdConflict, Message, MessageIdentity
+from schemas.messages import IdConflict, MessageIdentity
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
 from schemas.topics import JOIN_STATE_CHANGELOG
@@ -29,14 +28,14 @@ from schemas.topics import JOIN_STATE_CHANGELOG
 log = logging.getLogger(__name__)
 
 _ENTRY = struct.Struct(">qi")  # arrived, milliseconds since 1970; partition
-_KEY_BYTES = 17  # of a key: the kind and the id, without the user
+_LOGGED_KEY_BYTES = 17  # of a key: the kind and the id, without the user
 
 
 class _Kind(NamedTuple):
-    """A kind of entry. Keys of earlier versions have `earlier_prefix` and the query id alone; earlier versions have no entries of kinds without `message`."""
+    """A kind of entry. A legacy key is `legacy_prefix` and the query id. Kinds without `message` have none."""
 
     prefix: bytes
-    earlier_prefix: bytes = b""
+    legacy_prefix: bytes = b""
     message: type[Response] | type[Feedback] | None = None
 
 
@@ -113,7 +112,7 @@ class JoinState:
                 del self._entries[key]
                 continue
             self._drop(key, pending.partition)
-            if key[:1] in (_FEEDBACK.prefix, _FEEDBACK.earlier_prefix):
+            if key[:1] in (_FEEDBACK.prefix, _FEEDBACK.legacy_prefix):
                 yield pending
 
     def take_changes(self) -> list[ProducedRecord]:
@@ -140,15 +139,15 @@ class JoinState:
         except UnreadableEntry as error:
             reason = str(error)
         del self._entries[key]
-        log.error("an entry of the join state cannot be read", extra={"topic": JOIN_STATE_CHANGELOG, "key": key[:_KEY_BYTES].hex(), "reason": reason})
+        log.error("an entry of the join state cannot be read", extra={"topic": JOIN_STATE_CHANGELOG, "key": key[:_LOGGED_KEY_BYTES].hex(), "reason": reason})
         return None
 
     def _key(self, kind: _Kind, identity: MessageIdentity) -> bytes:
-        """The key of this user's entry of an earlier version if there is one, else the present key."""
-        earlier = kind.earlier_prefix + identity.id.bytes
-        pending = self._read(earlier) if kind.message else None
-        if pending and kind.message and (first := _fingerprint(kind.message, pending)) and first.identity.key == identity.key:
-            return earlier
+        """The legacy key if there is an entry of this user under it, else the present key."""
+        legacy = kind.legacy_prefix + identity.id.bytes
+        pending = self._read(legacy) if kind.message else None
+        if pending and kind.message and (first := pending.records[0].fingerprint(kind.message)) and first.identity.key == identity.key:
+            return legacy
         return kind.prefix + identity.id.bytes + identity.key
 
     def _put(self, key: bytes, pending: PendingRecords) -> None:
@@ -158,11 +157,6 @@ class JoinState:
     def _drop(self, key: bytes, partition: int) -> None:
         self._entries.pop(key, None)
         self._changes.append(ProducedRecord(JOIN_STATE_CHANGELOG, key, None, partition=partition))
-
-
-def _fingerprint(message: type[Message], pending: PendingRecords) -> Fingerprint | None:
-    """Of the first record. None if an earlier version accepted it and this one does not."""
-    return read_fingerprint(message, pending.records[0].headers, pending.records[0].value)
 
 
 def _frame(record: ConsumedRecord) -> bytes:
@@ -182,7 +176,7 @@ def _frames(entry: bytes, start: int) -> Iterator[ConsumedRecord]:
         newline = entry.index(b"\n", start)
         description = json.loads(entry[start:newline])
         if any(size is not None and size < 0 for size in (description["key"], description["value"])):
-            raise UnreadableEntry("a negative size")  # it would lead back to the same record, for ever
+            raise UnreadableEntry("a negative size")  # the loop would read the same record for ever
         key_end = newline + 1 + (description["key"] or 0)
         start = key_end + (description["value"] or 0)
         topic, partition, offset, timestamp_ms = description["at"]

@@ -14,10 +14,9 @@ from functools import partial
 
 from infra.errors import PoisonMessage
 from schemas.dead_letters import dead_letter
-from schemas.envelope import read_fingerprint
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
-from schemas.messages import Fingerprint, IdConflict, Malformed, MessageIdentity
+from schemas.messages import IdConflict, Malformed, MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
@@ -134,17 +133,13 @@ def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> li
 def with_record(pending: Sequence[ConsumedRecord], record: ConsumedRecord) -> tuple[ConsumedRecord, ...]:
     """The pending records and `record`; without `record` if it repeats one of them. Raises IdConflict.
 
-    A pending record that an earlier version accepted may be unreadable.
+    A pending record may be unreadable: it was stored before an update that changed what feedback may hold.
     """
-    identity, digest = _fingerprint(record) or (None, None)
+    identity, digest = record.fingerprint(Feedback) or (None, None)
     for earlier in pending:
-        known = _fingerprint(earlier)
+        known = earlier.fingerprint(Feedback)
         if known and known.identity == identity:
             if known.digest != digest:
                 raise IdConflict(earlier.source)
             return tuple(pending)
     return (*pending, record)
-
-
-def _fingerprint(record: ConsumedRecord) -> Fingerprint | None:
-    return read_fingerprint(Feedback, record.headers, record.value)

@@ -167,7 +167,7 @@ def is_code(word: str) -> bool:
 
 
 def compared_words(text: str) -> list[str]:
-    """The words as the probes compare them: in one letter case, without the punctuation around them. In scripts without blanks, the characters."""
+    """The words as the probes compare them: in one letter case, without the punctuation around them. In scripts without spaces, the characters."""
     return _words(folded(text))
 
 
@@ -273,7 +273,7 @@ def _rarest(training: Sequence[QueryCase], domains: Collection[str]) -> list[Que
 
 def _first_half(text: str) -> str:
     words = text.split()
-    if len(words) == 1:  # perhaps a script without blanks
+    if len(words) == 1:  # perhaps a script without spaces
         characters = _words(text)
         return "".join(characters[: len(characters) // 2])
     return " ".join(words[: len(words) // 2])

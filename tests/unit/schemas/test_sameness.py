@@ -1,4 +1,4 @@
-"""When two texts are the same, in any script, and when a text shows nothing."""
+"""When two texts are the same, in any script, and when a text is blank."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def test_texts_that_show_something_are_not_blank(text: str) -> None:
     assert not is_blank(text)
 
 
-def test_usual_forms_are_those_of_nfkc_but_for_characters_with_a_meaning() -> None:
+def test_mappings_are_those_of_nfkc_except_for_those_that_change_the_meaning() -> None:
     kept = ("<super>", "<sub>", "<fraction>", "<circle>", "<font>")
     for character in map(chr, range(sys.maxunicode + 1)):
         decomposed = unicodedata.normalize("NFKD", character)
         if decomposed == character or any(unicodedata.decomposition(part).startswith(kept) for part in (character, *unicodedata.normalize("NFD", character))):
             continue
-        text = sameness._without_forms(character)
+        text = sameness._mapped(character)
         if not any(unicodedata.decomposition(part).startswith(kept) for part in text):
             assert unicodedata.normalize("NFKD", text) == text == decomposed, character
 

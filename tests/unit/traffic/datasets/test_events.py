@@ -114,7 +114,7 @@ def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path, num
         (1, {}, " ", r":2: field 'truth' is empty"),
         (1, {"options": ["1", "2"]}, None, r":3: the truth is none of the 2 options"),
         (2, {"truth": "c"}, None, r":3: the truth is none of the 2 options"),
-        (2, {"truth": "\u200b"}, None, r":3: no retouch\.feedback\.v1: value: needs a truth that shows something"),
+        (2, {"truth": "\u200b"}, None, r":3: no retouch\.feedback\.v1: value: needs a truth that is not blank"),
         (2, {"occurred_at": "2020-01-01T23:59:59Z"}, None, r":3: the feedback's occurred_at is before its query's asked_at. The query is at .*:2"),
         (2, {}, "a", r":3: field 'truth' belongs to the line of a query"),
         (0, {"kind": "x", "self": "y", "response": "\ud800"}, None, r":1: no retouch\.interaction\.v1: response"),
