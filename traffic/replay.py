@@ -186,7 +186,7 @@ class ReplayScript:
         return list(waves.values())
 
     def expected_in_log(self) -> Iterator[Interaction]:
-        """The interactions that the topic holds at the end: the history, and the users' texts that come back as feedback."""
+        """The interactions that the topic must hold at the end: the history, and the users' texts that come back as feedback."""
         yield from self.history()
         for question in self.questions:
             interactions = (Interaction.from_feedback(question.query, feedback) for feedback in question.feedback)
@@ -301,5 +301,5 @@ def _in_log(settings: Settings, script: ReplayScript, timeout_s: float) -> tuple
 
 
 def _identity(interaction: Interaction) -> bytes:
-    """In less memory than a MessageIdentity."""
+    """The interaction's identity as bytes, which take less memory than a MessageIdentity."""
     return interaction.key + interaction.interaction_id.bytes

@@ -63,10 +63,12 @@ def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, sourc
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
-    """A consumer with the addresses and the security of the settings. Two things differ from kafka-python 3.0.12:
+    """A consumer with the addresses and the security of the settings. Four things differ from kafka-python 3.0.12:
 
-    - `poll` raises UnreadableBatch at a batch that cannot be decoded, and again in each later poll at that position;
-    - topic metadata is awaited for `request_timeout_ms`, not without a bound.
+    - batches are decoded as `infra.kafka.batches` describes;
+        - `poll` raises UnreadableBatch at a batch that cannot be decoded, and again in each later poll at that position;
+        - a record without a timestamp, or with one beyond 64 bits, has NO_TIMESTAMP;
+        - topic metadata is awaited for `request_timeout_ms`, not without a bound.
     """
 
     def __init__(self, settings: Settings, **options: Any) -> None:
@@ -95,7 +97,7 @@ class DecodedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def take(self, n: int | None = None) -> list[Any]:
-        """Without this the client would ask the ended generator again, for ever."""
+        """Raises UnreadableBatch again: the client would call the ended generator for ever."""
         if self._unreadable is not None:
             raise self._unreadable
         records: list[Any] = super().take(n)

@@ -452,7 +452,7 @@ def test_a_base_worker_does_not_start_with_a_key_that_is_refused(settings: Setti
 
 
 @pytest.mark.parametrize(("status", "reason"), [(402, "no credit"), (503, "is away: server_error, status 503")])
-def test_queries_wait_while_the_endpoint_works_for_no_prompt(settings: Settings, tmp_path: Path, status: int, reason: str) -> None:
+def test_queries_wait_while_the_endpoint_fails_for_every_prompt(settings: Settings, tmp_path: Path, status: int, reason: str) -> None:
     answers = {"is": completion("ok")}
 
     def wait_until(condition: Callable[[], bool]) -> None:

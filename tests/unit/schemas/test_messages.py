@@ -45,7 +45,7 @@ def test_a_malformed_record_is_refused_without_repeating_it(value: bytes | None)
 
 
 def test_a_value_that_is_too_large_is_not_parsed() -> None:
-    """A few kilobytes of a compressed batch hold it; parsed, it would take hundreds of times its size."""
+    """A compressed batch of a few kilobytes can hold it, and parsed it would take hundreds of times its size."""
     content = query().to_bytes()
     assert Query.from_bytes(content.ljust(MAX_VALUE_BYTES)) == Query.from_bytes(content)
     with pytest.raises(Malformed, match=f"{MAX_VALUE_BYTES + 1} bytes, more than"):
@@ -109,8 +109,8 @@ def test_a_stored_message_with_a_query_that_is_refused_today_still_loads() -> No
     assert json.loads(draft.to_bytes()) == stored
 
 
-def test_a_message_of_an_earlier_version_has_the_content_of_its_query() -> None:
-    """Else a query that is sent or read again after an upgrade would make a conflict instead of a repeat."""
+def test_a_stored_message_with_another_form_of_the_options_has_the_content_of_its_query() -> None:
+    """So a query that is sent or read again after an upgrade is a repeat and no conflict."""
     asked = query(options=("caf\u00e9", "dark comedy"))
     stored = json.loads(Draft(query=asked, answer="café", base_model="m", base_ms=1.0).to_bytes())
     stored["query"]["options"] = ["cafe\u0301", " dark \u200bcomedy\n"]

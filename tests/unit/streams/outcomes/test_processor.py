@@ -226,8 +226,8 @@ async def test_joined_feedback_is_remembered_in_little_space() -> None:
     assert sum(map(len, join.entries.values())) < 300 * 200
 
 
-async def test_a_conflict_in_waiting_feedback_of_an_earlier_version() -> None:
-    """That version remembered feedback only after the join."""
+async def test_a_conflict_in_waiting_feedback_under_legacy_keys() -> None:
+    """Its fingerprint is stored only at the join."""
     join, asked, asked_again = Join(), query(), query()
     said = feedback(asked)
     for offset, question in enumerate((asked, asked_again)):
@@ -238,7 +238,7 @@ async def test_a_conflict_in_waiting_feedback_of_an_earlier_version() -> None:
     assert letter.topic == "feedback-dlt" and is_id_conflict(letter.headers)
 
 
-async def test_entries_of_an_earlier_version_are_joined() -> None:
+async def test_entries_under_legacy_keys_are_joined() -> None:
     """Their keys are the query id alone."""
     join, answered, commented = Join(), query(), query()
     said, heard = feedback_record(feedback(commented), offset=1), response_record(answered)
@@ -254,8 +254,8 @@ async def test_entries_of_an_earlier_version_are_joined() -> None:
     assert join.entries == {}
 
 
-async def test_unreadable_feedback_of_an_earlier_version_is_dead_lettered_alone() -> None:
-    """That version accepted a truth without a visible character."""
+async def test_unreadable_feedback_under_a_legacy_key_is_dead_lettered_alone() -> None:
+    """Its truth has no visible character."""
     join, question = Join(), query()
     invisible = feedback_record(feedback(question).model_copy(update={"truth": "\u200b"}), offset=1)
     readable, later = feedback_record(feedback(question), offset=2), feedback_record(feedback(question), offset=3)

@@ -141,16 +141,16 @@ def answer_of(outcome: Finished | TryAgain) -> Draft:
     return Draft.from_bytes(outcome.outputs[0].value or b"")
 
 
-def but_not_the_health_check(*answers: ScriptedAnswer) -> Respond:
+def passing_health_checks(*answers: ScriptedAnswer) -> Respond:
     respond = scripted(*answers)
     return lambda body: completion("ok") if body["messages"][0]["content"] == HEALTH_CHECK_PROMPT else respond(body)
 
 
 async def test_over_http_a_failing_prompt_is_retried_until_the_attempts_run_out() -> None:
-    first, second = await over_http(make_query(), but_not_the_health_check(failure(503), completion("good")), tries=2)
+    first, second = await over_http(make_query(), passing_health_checks(failure(503), completion("good")), tries=2)
     assert isinstance(first, TryAgain) and first.counts
     assert answer_of(second).answer == "good"
-    _, given_up = await over_http(make_query(), but_not_the_health_check(failure(503)), tries=2)
+    _, given_up = await over_http(make_query(), passing_health_checks(failure(503)), tries=2)
     assert (answer_of(given_up).status, answer_of(given_up).failure) == (DraftStatus.BASE_FAILED, "server_error")
 
 

@@ -313,7 +313,7 @@ async def test_only_failures_of_several_users_in_a_row_open_the_breaker(answer: 
             assert await outcomes(endpoint, keys) == expected
 
 
-async def test_one_user_opens_the_breaker_of_an_endpoint_that_works_for_nobody() -> None:
+async def test_one_user_opens_the_breaker_of_an_endpoint_that_fails_for_everyone() -> None:
     with serving(scripted(failure(500))) as server:
         for url in (server.url, f"http://127.0.0.1:{closed_port()}/v1"):
             async with endpoint_at(url, breaker=endpoint_breaker("base", failures=3)) as endpoint:

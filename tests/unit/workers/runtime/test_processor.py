@@ -133,7 +133,7 @@ async def test_the_pause_after_retry_later_grows_with_the_failures(failures: int
 
 
 @pytest.mark.parametrize("error", [DependencyUnavailable, DependencyBlocked])
-async def test_a_try_does_not_count_if_the_dependency_works_for_no_record(error: type[DependencyUnavailable]) -> None:
+async def test_an_attempt_does_not_count_if_the_dependency_fails_for_every_record(error: type[DependencyUnavailable]) -> None:
     blocked = processor(ErrorsThenDraft(error("401", after_s=3.0, cause="wrong_key")), deadline=deadline, degrade=Degrade())
     result = await blocked.attempt(make_record(failures=BACKOFF.attempts - 1))
     assert isinstance(result, TryAgain)

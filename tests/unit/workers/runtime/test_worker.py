@@ -83,7 +83,7 @@ async def test_with_order_by_key_a_keys_records_are_handled_one_at_a_time_in_ord
         assert texts == sorted(texts)
 
 
-async def test_records_wait_in_order_for_a_dependency_that_works_for_none() -> None:
+async def test_records_wait_in_order_for_a_dependency_that_fails_for_every_record() -> None:
     harness, queries = WorkerHarness(), numbered(40, users=7)
     harness.ask(*queries)
     tries = Counter[str]()
