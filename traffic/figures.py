@@ -94,7 +94,7 @@ def macro_f1(pairs: Sequence[Pair], options: Sequence[str]) -> float:
 
 
 def _label(text: str, options: Sequence[str]) -> str:
-    """The option that the text is, or else the text, in the form in which they are compared."""
+    """The option that is the same text, or else the text itself, in the form that is compared."""
     return normalized(option_of(text, options) or text, keep_quotes=True)
 
 

@@ -150,7 +150,10 @@ class _Batch:
         return self._checked(_with_escaped_names(type(self._batch)(content), content))
 
     def _checked(self, records: Iterator[Any]) -> Iterator[Any]:
-        """Raises CorruptRecordError at a record whose offset does not grow inside the batch. A broker does not check all; a client would read on from there."""
+        """Raises CorruptRecordError at a record whose offset does not grow inside the batch: a client would continue from that offset.
+
+        Brokers check the offsets of compressed batches only.
+        """
         first = self.base_offset
         for record in records:
             if not first <= record.offset < self.next_offset:

@@ -76,7 +76,7 @@ class GroupConsumer:
         self._consumer.subscribe(list(topics), listener=listener)
 
     def partitions_of(self, topic: str) -> set[int]:
-        """Empty if the topic does not exist. Raises RetryLater if the broker is away. Until `connect_s` after `connect` it retries first."""
+        """Empty if the topic does not exist. Raises RetryLater if the broker is away. For `connect_s` after `connect` it retries before it raises."""
         return set(self._retried(lambda: self._consumer.partitions_for_topic(topic)) or ())
 
     def poll(self, max_records: int, timeout_s: float, prepare: Callable[[], None] = lambda: None) -> list[Any] | None:

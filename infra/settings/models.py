@@ -56,9 +56,7 @@ class BaseModelSettings(Section):
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     max_new_tokens: Positive = 64  # of one answer
     timeout_s: Seconds = 30.0  # of one call
-    attempts: Positive = (
-        6  # failed calls of one query, after which its draft has the status `base_failed`; calls while the endpoint fails for every prompt do not count
-    )
+    attempts: Positive = 6  # failed calls of one query before its draft is `base_failed`; calls while the endpoint fails for every prompt do not count
     concurrency: Positive = 64  # calls at the same time
     breaker_failures: Positive = 5  # failures in a row that open the circuit breaker; those of one user count as one. While it is open no query is sent
     breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one health check with a constant prompt tests the endpoint

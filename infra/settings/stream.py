@@ -26,9 +26,7 @@ class KafkaSettings(Section):
     session_timeout_ms: Annotated[int, Field(ge=1000, le=MAX_INT)] = 10_000  # a consumer that sends no heartbeat for this long loses its partitions
     instance: Name | None = None  # fixed name in consumer groups; None: the host name. Each of two equal processes on one host needs its own
     skip_batches: tuple[RecordPlace, ...] = ()  # batches that every reader skips if they cannot be decoded: topic/partition/offset (docs/runtime.md)
-    max_decompressed_bytes: Annotated[int, Field(ge=1 << 20, le=MAX_INT)] = (
-        64 << 20
-    )  # maximum size of a compressed batch's records after decompression; a larger batch cannot be decoded
+    max_decompressed_bytes: Annotated[int, Field(ge=1 << 20, le=MAX_INT)] = 64 << 20  # limit of a compressed batch's records; a larger batch cannot be decoded
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> Self:

@@ -109,7 +109,7 @@ def test_a_stored_message_with_a_query_that_is_refused_today_still_loads() -> No
     assert json.loads(draft.to_bytes()) == stored
 
 
-def test_a_stored_message_with_another_form_of_the_options_has_the_content_of_its_query() -> None:
+def test_the_form_of_stored_options_does_not_change_the_content() -> None:
     """So a query that is sent or read again after an upgrade is a repeat and no conflict."""
     asked = query(options=("caf\u00e9", "dark comedy"))
     stored = json.loads(Draft(query=asked, answer="café", base_model="m", base_ms=1.0).to_bytes())
