@@ -66,9 +66,9 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
     """A consumer with the addresses and the security of the settings. Four things differ from kafka-python 3.0.12:
 
     - batches are decoded as `infra.kafka.batches` describes;
-        - `poll` raises UnreadableBatch at a batch that cannot be decoded, and again in each later poll at that position;
-        - a record without a timestamp, or with one beyond 64 bits, has NO_TIMESTAMP;
-        - topic metadata is awaited for `request_timeout_ms`, not without a bound.
+    - `poll` raises UnreadableBatch at a batch that cannot be decoded, and again in each later poll at that position;
+    - a record without a timestamp, or with one beyond 64 bits, has NO_TIMESTAMP;
+    - topic metadata is awaited for `request_timeout_ms`, not without a bound.
     """
 
     def __init__(self, settings: Settings, **options: Any) -> None:
