@@ -21,7 +21,7 @@ from traffic.datasets.rows import DataRow, FirstPlaces, csv_rows
 from traffic.datasets.steps import ReadCounts, Step
 from traffic.datasets.timelines import Entry, latest_as_questions
 
-_MOVIES, _RATINGS, _TAGS = _FILES = ("movies.csv", "ratings.csv", "tags.csv")
+_FILES = ("movies.csv", "ratings.csv", "tags.csv")
 #: Files of the public sets that nothing here needs.
 _NOT_NEEDED = ("links.csv", "genome-scores.csv", "genome-tags.csv")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
