@@ -7,6 +7,8 @@ alone, so a retry fails too. Errors of requests, which a retry may solve, are no
 Two things are not left to the clients: decompression, which has a limit here (`infra.kafka.compression`), and header names that are not UTF-8. Both clients
 cannot decode a batch with such a name. Here each wrong byte becomes `\\x` and two hexadecimal digits, and the record is read.
 
+A poll returns few records if they are large (POLL_BYTES): both clients count records alone, and each batch of a poll may be as large as the limit.
+
 `kafka.skip_batches` names batches to skip if they cannot be decoded. A named batch that can be decoded is read like any other.
 """
 
@@ -39,6 +41,10 @@ ATTRIBUTES = 5
 MAX_RECORD_HEADERS = 500_000
 #: The headers of smaller records are not counted.
 CHECKED_RECORD_BYTES = 1 << 20
+#: A poll returns no further record once its records hold this many bytes. A worker holds four times as many before it stops reading.
+POLL_BYTES = 32 << 20
+#: What a header takes in memory beside its value, and a record beside its key and value.
+OVERHEAD_BYTES = 128
 
 
 class TooManyHeaders(ValueError):
@@ -52,6 +58,19 @@ class BatchDecoding:
         self._named = frozenset(settings.skip_batches)
         self._limit = settings.max_decompressed_bytes
         self._consumer = consumer
+        self._polled_bytes = 0
+
+    def begin_poll(self) -> None:
+        self._polled_bytes = 0
+
+    @property
+    def poll_is_full(self) -> bool:
+        return self._polled_bytes > POLL_BYTES
+
+    def count(self, record: Any) -> None:
+        """Count a record of either client as part of the present poll."""
+        headers = sum(OVERHEAD_BYTES + len(value or b"") for _, value in record.headers)
+        self._polled_bytes += OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
 
     def records(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -63,9 +64,10 @@ def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, sourc
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
-    """A consumer with the addresses and the security of the settings. Four things differ from kafka-python 3.0.12:
+    """A consumer with the addresses and the security of the settings. Five things differ from kafka-python 3.0.12:
 
     - batches are decoded as `infra.kafka.batches` describes;
+    - `poll` returns no further record after POLL_BYTES of them;
     - `poll` raises UnreadableBatch at a batch that cannot be decoded, and again in each later poll at that position;
     - a record without a timestamp, or with one beyond 64 bits, has NO_TIMESTAMP;
     - topic metadata is awaited for `request_timeout_ms`, not without a bound.
@@ -73,9 +75,15 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(**client_options(settings), **options)
-        decoding, parse = BatchDecoding(settings.kafka, self), self._fetcher._parse_fetched_data
+        decoding, parse, append = BatchDecoding(settings.kafka, self), self._fetcher._parse_fetched_data, self._fetcher._append
+        self._decoding = decoding
         self._fetcher.PartitionRecords = lambda *args, **kwargs: DecodedRecords(decoding, *args, **kwargs)
         self._fetcher._parse_fetched_data = lambda fetch: _parsed(parse, fetch)
+        self._fetcher._append = lambda *args: _appended(append, decoding, *args)
+
+    def poll(self, *args: Any, **kwargs: Any) -> Any:
+        self._decoding.begin_poll()
+        return super().poll(*args, **kwargs)
 
     def _fetch_all_topic_metadata(self) -> None:
         if self._cluster.metadata_refresh_in_progress:  # that one may be of fewer topics
@@ -100,7 +108,16 @@ class DecodedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         """Raises UnreadableBatch again: the client would call the ended generator for ever."""
         if self._unreadable is not None:
             raise self._unreadable
-        records: list[Any] = super().take(n)
+        records: list[Any] = []
+        try:
+            for record in islice(self.record_iterator, n):
+                records.append(record)
+                self._decoding.count(record)
+                if self._decoding.poll_is_full:
+                    break
+        except UnreadableBatch:
+            if not records:
+                raise
         return records
 
     def _unpack_records(self, partition: Any, batches: Any, *deserializers: Any) -> Iterator[Any]:
@@ -112,6 +129,12 @@ class DecodedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         except UnreadableBatch as error:
             self._unreadable = error
             raise
+
+
+def _appended(append: Callable[..., int], decoding: BatchDecoding, drained: Any, part: Any, max_records: int, update_offsets: bool) -> int:
+    """The number of records that a part added to `drained`; `max_records`, which ends the poll, if it is full."""
+    added = append(drained, part, max_records, update_offsets)
+    return max_records if decoding.poll_is_full else added
 
 
 def _parsed(parse: Callable[[Any], Any], fetch: Any) -> Any:

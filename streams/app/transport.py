@@ -1,4 +1,4 @@
-"""Faust's Kafka transport with seven changes:
+"""Faust's Kafka transport with eight changes:
 
 - Read committed: the workers write in transactions, and Faust reads aborted records unless its own exactly-once mode is on.
 - Idempotent producer: a retried send must not swap two records of one user.
@@ -12,6 +12,7 @@
 - Poll input only between rebalances: after it restored the table, Faust polls input while it still seeks to the committed offsets, and then clears the
   buffers. Records that it polls after a partition's seek would never be handled, and the next commit would be after them. For the same reason the
   records of a poll during which a rebalance begins are polled again: Faust drops them.
+- A poll is limited in bytes (`infra.kafka.batches`).
 - A batch that cannot be decoded becomes the transport's `failure`, and nothing more is polled: the service ends when the records before it are handled.
 """
 
@@ -56,7 +57,8 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         # aiokafka's fetcher takes no classes of records. A process has one consumer.
         fetcher.MemoryRecords = FetchedRecords
-        fetcher.PartitionRecords = functools.partial(DecodedRecords, transport, BatchDecoding(transport.kafka, consumer))
+        transport.decoding = BatchDecoding(transport.kafka, consumer)
+        fetcher.PartitionRecords = functools.partial(DecodedRecords, transport, transport.decoding)
         consumer._client.send = functools.partial(checked_send, consumer._client.send, transport)
         return consumer
 
@@ -84,7 +86,10 @@ class FetchedRecords(MemoryRecords):  # type: ignore[misc]
 
 
 class DecodedRecords(PartitionRecords):  # type: ignore[misc]
-    """Yields records up to a batch that cannot be decoded. If it raised, aiokafka would drop the records of other partitions in the same poll."""
+    """Yields records up to a batch that cannot be decoded, or until the poll is full: aiokafka then fetches the rest again.
+
+    If it raised, aiokafka would drop the records of other partitions in the same poll.
+    """
 
     def __init__(self, transport: Transport, decoding: BatchDecoding, *args: Any) -> None:
         self._transport, self._decoding = transport, decoding
@@ -92,7 +97,10 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
 
     def _unpack_records(self) -> Iterator[Any]:
         try:
-            yield from self._decoding.records(self, self._tp, self._records, self._records.content, self._unpack, self._placeholders)
+            records = self._decoding.records(self, self._tp, self._records, self._records.content, self._unpack, self._placeholders)
+            while not self._decoding.poll_is_full and (record := next(records, None)) is not None:
+                self._decoding.count(record)
+                yield record
         except UnreadableBatch as error:
             self._transport.fail(error)
 
@@ -138,6 +146,8 @@ class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
         if not pollable or self.transport.failure:  # aiokafka takes an empty set for all partitions
             await asyncio.sleep(REFILL_S)
             return {}
+        if self.transport.decoding:
+            self.transport.decoding.begin_poll()
         rebalances = self.app.rebalancing_count
         records = await super()._getmany(pollable, timeout if len(pollable) == len(active_partitions) else REFILL_S)
         if self.app.rebalancing_count == rebalances:
@@ -187,6 +197,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
         super().__init__(urls, app)
         self.kafka = kafka
         self.failure: UnreadableBatch | None = None
+        self.decoding: BatchDecoding | None = None
 
     def fail(self, error: UnreadableBatch) -> None:
         if self.failure is None:

@@ -9,6 +9,7 @@ import pytest
 from kafka import TopicPartition
 
 from infra.errors import RetryLater
+from infra.kafka.batches import POLL_BYTES
 from infra.kafka.clients import admin, producer
 from infra.kafka.topic_reader import TopicReader
 from infra.process.ports import free_port
@@ -63,6 +64,20 @@ def test_following_reads_to_the_end_then_what_comes(settings: Settings, partitio
         sender.close()
         for reader in (whole, new):
             assert [record.value for record in reader.read_to_end(timeout_s=30.0)] == [b"e"]
+
+
+def test_a_poll_returns_few_large_records_and_none_is_lost(settings: Settings, partition: TopicPartition) -> None:
+    large = bytes(POLL_BYTES // 4 + 1)
+    sender = producer(settings, "test", compression_type="zstd", max_request_size=2 * len(large))
+    for _ in range(9):
+        sender.send(partition.topic, value=large, partition=0).get(timeout=30)
+    sender.close()
+    with TopicReader(settings, "test") as reader:
+        reader.follow(partition.topic, positions={partition: 7})
+        ends, polls = reader.ends(), list[int]()
+        while not reader.has_reached(ends):
+            polls.append(len(reader.poll(1.0)))
+    assert sum(polls) == 9 and max(polls) <= 4
 
 
 def test_a_topic_that_is_created_later_is_followed(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from kafka.record.default_records import DefaultRecordBase
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import encode_varint
 
-from infra.kafka.batches import BatchDecoding
+from infra.kafka.batches import POLL_BYTES, BatchDecoding
 from infra.kafka.compression import CODECS
 from infra.settings.stream import KafkaSettings
 from lab.chaos.segments import BEFORE_LENGTH, HEADER
@@ -63,6 +63,11 @@ def headers_alone(number: int, codec: str) -> bytes:
     record += b"\x02a\x01" * number
     encode_varint(len(record), length.append)
     return bytes(compressed(content + length + record, codec))
+
+
+def large_batches(end: int, first: int = 0) -> bytes:
+    """Compressed batches of one record each, of which four fill a poll. `end`: the offset behind them."""
+    return b"".join(batch(number, [bytes(POLL_BYTES // 4 + 1)], "zstd") for number in range(first, end))
 
 
 def legacy_batch(first: int, values: list[bytes], codec: str, magic: int) -> bytes:

@@ -17,7 +17,7 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
 from infra.errors import BadSetting, UnreadableBatch
 from infra.kafka.batches import MAX_RECORD_HEADERS, BatchDecoding
-from infra.kafka.clients import LAST_TIMESTAMP, NO_TIMESTAMP, DecodedRecords
+from infra.kafka.clients import LAST_TIMESTAMP, NO_TIMESTAMP, DecodedRecords, _appended
 from infra.kafka.compression import CODECS
 from infra.settings.loading import load
 from infra.telemetry.metrics import KAFKA_BATCHES_SKIPPED
@@ -29,6 +29,7 @@ from tests.support.record_batches import (
     headers_alone,
     java_batch,
     java_records,
+    large_batches,
     legacy_batch,
     with_damage,
     with_wrong_name,
@@ -105,6 +106,29 @@ def test_a_batch_that_decompresses_beyond_the_limit_is_named(codec: str) -> None
         records.take(100)
     assert values(fetched(content, decoding(NAME, end=5, limit=LIMIT))) == [b"0", b"1", b"4"]
     assert values(fetched(content, decoding(limit=LIMIT + 1000))) == [b"0", b"1", bytes(LIMIT), b"3", b"4"]
+
+
+def test_a_poll_of_large_records_ends_at_its_limit() -> None:
+    """Without it 500 batches of a few kilobytes could take 500 times the limit of one."""
+    by, polls = decoding(), []
+    records = fetched(large_batches(9), by)
+    while records:
+        by.begin_poll()
+        polls.append([record.offset for record in records.take(500)])
+    assert polls == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+
+
+def test_a_full_poll_asks_no_further_partition() -> None:
+    by, drained = decoding(), list[Any]()
+
+    def append(drained: list[Any], part: Any, max_records: int, update_offsets: bool) -> int:
+        before = len(drained)
+        drained += part.take(max_records)
+        return len(drained) - before
+
+    parts = [fetched(large_batches(count), by) for count in (2, 3)]
+    assert [_appended(append, by, drained, part, 500, update_offsets=True) for part in parts] == [2, 500]
+    assert len(drained) == 4
 
 
 def test_batches_without_compression_have_no_limit() -> None:

@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 from infra.errors import UnreadableBatch
 from infra.kafka.compression import CODECS
 from streams.app.transport import DecodedRecords, FetchedRecords, checked_send
-from tests.support.record_batches import PARTITION, batch, damaged_at_random, decoding, java_batch, java_records, legacy_batch, with_damage, with_wrong_name
+from tests.support.record_batches import (
+    PARTITION,
+    batch,
+    damaged_at_random,
+    decoding,
+    java_batch,
+    java_records,
+    large_batches,
+    legacy_batch,
+    with_damage,
+    with_wrong_name,
+)
 from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
 
 NAME = "queries/3/2"
@@ -39,6 +50,24 @@ def read(content: bytes, *skip: str, end: int | None = None, limit: int = 64 << 
     fetched: tuple[Any, ...] = (TopicPartition(*PARTITION), FetchedRecords(content), [], 0, None, None, True, READ_COMMITTED)
     records = DecodedRecords(transport, decoding(*skip, end=end, limit=limit), *fetched)  # type: ignore[arg-type]  # all that it uses of the transport
     return list(records), transport.failure
+
+
+def test_a_poll_of_large_records_ends_at_its_limit() -> None:
+    by, polls = decoding(), list[list[int]]()
+
+    def records_from(offset: int) -> Any:
+        content = FetchedRecords(large_batches(9, first=offset))
+        fetched: tuple[Any, ...] = (TopicPartition(*PARTITION), content, [], offset, None, None, True, READ_COMMITTED)
+        return DecodedRecords(Transport(), by, *fetched)  # type: ignore[arg-type]
+
+    offset = 0
+    for _ in range(3):
+        by.begin_poll()
+        records = records_from(offset)
+        polls.append([record.offset for record in records])
+        offset = records.next_fetch_offset
+        assert not by.poll_is_full or list(records_from(0)) == [], "another partition waits for the next poll"
+    assert polls == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
 
 
 def values(records: list[Any]) -> list[bytes]:
