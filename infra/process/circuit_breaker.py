@@ -65,7 +65,8 @@ class CircuitBreaker:
 
     @contextmanager
     def call(self, key: Hashable | None = None) -> Iterator[None]:
-        """Wraps one call. While the breaker is open it raises DependencyUnavailable without a call; `after_s` is the time to wait.
+        """Wraps one call. While the breaker is open it raises DependencyUnavailable without a call; `after_s` is the time to wait: until
+        the next trial, or a quarter of the pause during one. A trial may last as long as a pause, and thousands of callers may wait.
 
         RetryLater or TimeoutError from inside is a failure of `key`; DependencyUnavailable counts as a failure without a key. Any other error is an answer of
         the dependency, so a success.
@@ -93,7 +94,7 @@ class CircuitBreaker:
             return False
         left_s = self.pause_left_s
         if left_s > 0 or self._has_trial:
-            raise self._rejection(max(left_s, self._first_open_s / 4))
+            raise self._rejection(self._open_s / 4 if self._has_trial else max(left_s, self._first_open_s / 4))
         self._has_trial = True
         self._show(0.5)
         return True

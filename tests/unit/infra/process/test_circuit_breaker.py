@@ -90,6 +90,23 @@ def test_a_failed_trial_doubles_the_pause_up_to_a_limit() -> None:
     assert waits == [OPEN_S, 2 * OPEN_S, 4 * OPEN_S, LONGEST_S, LONGEST_S, LONGEST_S]
 
 
+def test_callers_that_wait_long_ask_less_often_during_a_trial() -> None:
+    breaker, time = breaker_and_time()
+    fail(breaker, 3)
+    rejected_s = list[float]()
+
+    def trial() -> None:
+        with breaker.call():
+            rejected_s.append(rejected_for_s(breaker))
+            raise RetryLater("no answer")
+
+    for _ in range(3):
+        time.now += breaker.pause_left_s
+        with pytest.raises(RetryLater, match="no answer"):
+            trial()
+    assert rejected_s == [OPEN_S / 4, OPEN_S / 2, OPEN_S]
+
+
 def test_after_a_success_the_first_pause_is_short_again() -> None:
     breaker, time = breaker_and_time()
     fail(breaker, 3)
