@@ -44,6 +44,8 @@ _TAG = re.compile(
 _FENCE = re.compile(r"^[ \t]*```[^`\n]*$.*?^[ \t]*```", re.DOTALL | re.MULTILINE)
 _NO_MORE_FENCES = (-2, -2)
 _QUOTES = tuple("`'\"“”‘’")
+#: Before a quotation mark that closes: reasoning may end with a quote, and the answer begin with one.
+_ENDS_QUOTE = re.compile(r"[\w.,!?)…]")
 _HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
 _NULLS = ("None", "null")  # as LiteLLM writes a missing code
 _WORD = re.compile(r"[\w.:/\[\]-]{1,64}", re.ASCII)
@@ -346,6 +348,7 @@ def _tags(text: str) -> Iterator[re.Match[str]]:
         while end <= tag.start() and (begin, end) != _NO_MORE_FENCES:
             begin, end = next(fences, _NO_MORE_FENCES)
         is_quoted = text[tag.start() - 1 : tag.start()] in _QUOTES and text[tag.end() : tag.end() + 1] in _QUOTES
+        is_quoted = is_quoted and not _ENDS_QUOTE.match(text, max(0, tag.start() - 2))
         if not is_quoted and not begin <= tag.start() < end:
             yield tag
 
