@@ -22,7 +22,7 @@ from faust.exceptions import ProducerSendError
 from yarl import URL
 
 from infra.errors import CannotContinue, RetryLater
-from infra.kafka.clients import LAST_TIMESTAMP
+from infra.kafka.clients import LAST_TIMESTAMP, NO_TIMESTAMP
 from infra.kafka.permanent_errors import permanent_error
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
@@ -226,5 +226,6 @@ async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
 
 def consumed_record(message: Any) -> ConsumedRecord:
     headers = tuple((name, None if value is None else bytes(value)) for name, value in message.headers or ())
-    timestamp_ms = min(round((message.timestamp or 0) * 1000), LAST_TIMESTAMP)  # Faust's are seconds as a float, which may round up
+    # Faust's timestamps are seconds as a float, which may round up.
+    timestamp_ms = NO_TIMESTAMP if message.timestamp is None else min(round(message.timestamp * 1000), LAST_TIMESTAMP)
     return ConsumedRecord(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value, headers)

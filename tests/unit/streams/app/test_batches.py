@@ -103,8 +103,9 @@ def test_acknowledged_records_are_counted_as_done_set_aside_or_conflict() -> Non
 
 def test_any_time_of_a_record_fits_into_a_dead_letter() -> None:
     message = {"topic": "drafts", "partition": 1, "offset": 2, "key": None, "value": b"v", "headers": []}
-    for seconds in (None, -1e-3, (2**63 - 1) / 1000):
+    for seconds, timestamp_ms in ((None, -1), (-1e-3, -1), (0.0, 0), ((2**63 - 1) / 1000, 2**63 - 1)):
         read = app_record(SimpleNamespace(timestamp=seconds, **message))
+        assert read.timestamp_ms == timestamp_ms
         assert dead_letter(read, GROUP, Malformed("why")).headers
 
 
