@@ -51,6 +51,12 @@ class TooManyHeaders(ValueError):
     """A record has more than MAX_RECORD_HEADERS."""
 
 
+def held_bytes(record: Any) -> int:
+    """What a record of either client, or a message of Faust, takes in memory, about."""
+    headers = sum(OVERHEAD_BYTES + len(value or b"") for _, value in record.headers or ())
+    return OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
+
+
 class BatchDecoding:
     """How the batches of one consumer, of either client, are decoded."""
 
@@ -68,9 +74,8 @@ class BatchDecoding:
         return self._polled_bytes > POLL_BYTES
 
     def count(self, record: Any) -> None:
-        """Count a record of either client as part of the present poll."""
-        headers = sum(OVERHEAD_BYTES + len(value or b"") for _, value in record.headers)
-        self._polled_bytes += OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
+        """Count a record as part of the present poll."""
+        self._polled_bytes += held_bytes(record)
 
     def records(
         self,

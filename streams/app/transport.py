@@ -7,8 +7,8 @@
 - Commit the highest acknowledged offset: our processors acknowledge each partition in order. Faust's own tracking of gaps never commits again if
   two or more records that transactions hide follow the record at offset 0.
 - Poll only with free buffers: one loop feeds all processors and blocks on a full buffer, so one slow processor would stop the others. A partition is
-  polled only while its processor's buffer has space for a whole poll. Faust's own flags readmit partitions one by one, each with its own poll,
-  and a flag that was not cleared is never set again: with four partitions a buffer for five polls became full.
+  polled only while its processor's buffer has space for a whole poll, in records and in bytes. Faust's own flags readmit partitions one by one, each
+  with its own poll, and a flag that was not cleared is never set again: with four partitions a buffer for five polls became full.
 - Poll input only between rebalances: after it restored the table, Faust polls input while it still seeks to the committed offsets, and then clears the
   buffers. Records that it polls after a partition's seek would never be handled, and the next commit would be after them. For the same reason the
   records of a poll during which a rebalance begins are polled again: Faust drops them.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import faust
@@ -35,7 +35,7 @@ from faust.transport.drivers import aiokafka as driver
 from yarl import URL
 
 from infra.errors import UnreadableBatch
-from infra.kafka.batches import BatchDecoding
+from infra.kafka.batches import BatchDecoding, held_bytes
 from infra.settings.stream import KafkaSettings
 from schemas.topics import JOIN_STATE_CHANGELOG
 
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 FETCH_WAIT_MS = 50
 #: Maximum prefetched records of a processor, and maximum records of a poll.
 BUFFERED, POLLED = 1_024, 200
+#: No further poll for a processor whose prefetched records hold this many bytes.
+BUFFERED_BYTES = 64 << 20
 #: Pause before a partition that was left out is polled again.
 REFILL_S = 0.05
 
@@ -162,7 +164,7 @@ class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
     def _has_space(self, topic: str) -> bool:
         """Only a poll adds to the buffers, so a buffer with space now has space for the whole poll."""
         queues = (channel.queue for channel in self.app.topics if topic in channel.topics)
-        return all(queue.maxsize - queue.qsize() >= POLLED for queue in queues)
+        return all(map(has_space, queues))
 
     def on_buffer_full(self, tp: Any) -> None:
         """No flags are needed, see the module."""
@@ -178,6 +180,14 @@ class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         """Gaps are not tracked, see the module."""
+
+
+def has_space(queue: asyncio.Queue[Any]) -> bool:
+    """Whether this buffer of Faust events takes another poll."""
+    if queue.maxsize - queue.qsize() < POLLED:
+        return False
+    events: Iterable[Any] = queue._queue  # type: ignore[attr-defined]  # queues have no other way to look at their items
+    return sum(held_bytes(event.message) for event in events) < BUFFERED_BYTES
 
 
 class IdempotentProducer(driver.Producer):  # type: ignore[misc]

@@ -6,12 +6,13 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka.structs import TopicPartition
 
 from infra.settings import Settings
 from schemas.topics import DRAFTS, JOIN_STATE_CHANGELOG
 from streams.app.app import make_app, state_table
-from streams.app.transport import BufferedConsumer
+from streams.app.transport import BUFFERED, BUFFERED_BYTES, POLLED, BufferedConsumer, has_space
 
 DRAFT, STATE = TopicPartition(DRAFTS.name, 0), TopicPartition(JOIN_STATE_CHANGELOG, 0)
 
@@ -53,6 +54,17 @@ async def test_the_records_of_a_poll_that_a_rebalance_overtakes_are_polled_again
     consumer = Client(rebalances_during_poll=True)
     assert await consumer._getmany({DRAFT}, 0.1) == {}
     assert consumer.given_back == [{DRAFT: 7}]
+
+
+@pytest.mark.parametrize(
+    ("count", "value_bytes", "space"),
+    [(0, 0, True), (BUFFERED - POLLED, 10, True), (BUFFERED - POLLED + 1, 10, False), (1, BUFFERED_BYTES // 2, True), (2, BUFFERED_BYTES // 2, False)],
+)
+def test_a_buffer_takes_a_poll_while_it_has_space_in_records_and_bytes(count: int, value_bytes: int, space: bool) -> None:
+    buffer, message = asyncio.Queue[Any](BUFFERED), SimpleNamespace(key=b"k", value=bytes(value_bytes), headers=[("ce_id", None)])
+    for _ in range(count):
+        buffer.put_nowait(SimpleNamespace(message=message))
+    assert has_space(buffer) == space
 
 
 async def test_nothing_is_polled_while_only_input_is_wanted_during_a_rebalance() -> None:
