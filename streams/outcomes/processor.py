@@ -82,7 +82,8 @@ class OutcomesProcessor:
         if len(pending.records) > PENDING_FEEDBACK or len(pending.to_bytes()) > PENDING_BYTES:
             raise PoisonMessage("too much feedback waits for the response to its query")
         self._remember(record, feedback)
-        self._state.put_feedback(query, pending)
+        if pending != earlier:
+            self._state.put_feedback(query, pending)
         return []
 
     def _join(self, response: ConsumedRecord, feedback: ConsumedRecord) -> list[ProducedRecord]:

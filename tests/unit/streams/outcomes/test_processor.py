@@ -129,7 +129,10 @@ async def test_repeats_get_the_same_ids() -> None:
 async def test_feedback_read_twice_before_its_response_waits_once() -> None:
     join, question = Join(), query()
     user_feedback = feedback_record(feedback(question), offset=5)
+    await join.handle(user_feedback)
+    written = len(join.changelog)
     await join.handle(user_feedback, user_feedback)
+    assert len(join.changelog) == written, "a repeat changes nothing"
     assert topics(await join.handle(response_record(question))) == ["outcomes", "interactions"]
 
 
