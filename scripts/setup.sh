@@ -30,5 +30,5 @@ step "installing the locked packages, by hash: several gigabytes the first time"
 .venv/bin/uv pip install --python .venv/bin/python --no-deps --require-hashes --compile-bytecode -r requirements.lock
 .venv/bin/uv pip install --python .venv/bin/python --no-deps --no-build-isolation -e .
 step "fetching Apache Kafka, by checksum"
-.venv/bin/python -m infra.local.broker
+.venv/bin/python -m infra.local.fetch_kafka
 step "done"

@@ -1,6 +1,6 @@
 """The local broker: Apache Kafka in KRaft mode, one node, on loopback, with durable data below the state directory.
 
-`python -m infra.local.broker` fetches and verifies its jars, for the set-up. It has no security and no replication; a cluster's Kafka has both.
+It has no security and no replication; a cluster's Kafka has both.
 
 The broker runs in its own directory and gets only relative names: a link to the jars, its data and its properties. So the path of the state directory
 may contain a comma, which separates Kafka's data directories, or a colon, which separates jars.
@@ -14,19 +14,18 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from infra.errors import BadSetting, CannotContinue, RetouchError
+from infra.errors import BadSetting, CannotContinue
 from infra.local.java import find_java
-from infra.local.kafka_jars import VERSION, ensure_jars
+from infra.local.kafka_jars import ensure_jars
 from infra.process.child import Child
 from infra.process.ports import free_port, why_taken
-from infra.settings import Settings, load
+from infra.settings import Settings
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
@@ -275,21 +274,3 @@ def _accepts(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def main() -> int:
-    """Fetch and verify the jars, and print the Java that will run them."""
-    try:
-        settings = load()
-        java = find_java()
-        print(f"Kafka {VERSION}: fetching jars where they are missing", flush=True)  # noqa: T201  # progress for a person
-        jars = ensure_jars(settings.stack.cache_dir)
-    except RetouchError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2 if isinstance(error, BadSetting) else 1
-    print(f"Kafka {VERSION}: {jars} verified, runs on {java}")  # noqa: T201
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
