@@ -24,7 +24,7 @@ class Rewrite:
 
 
 def parse(completion: str) -> Rewrite | None:
-    """Parse a completion; None if it is not one closed trace followed by one closed body that shows something.
+    """Parse a completion; None if it is not one closed trace followed by one closed body with visible text.
 
     The body is searched after the trace, so that a tag quoted in the trace does not count. Text after the body is ignored (the paper's
     LaMP-7 sample ends with a stray tag). Plain string search, because bodies contain `<` and `&` and are not XML.

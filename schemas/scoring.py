@@ -86,7 +86,7 @@ def metrics(task: Task, pairs: Iterable[Pair]) -> dict[str, float]:
 
 
 def is_valid(task: Task, answer: str, options: Sequence[str]) -> bool:
-    """Whether the query allows the answer; free text must show something."""
+    """Whether the query allows the answer; free text must not be blank."""
     return not is_blank(answer) if task is Task.TEXT else choose_option(answer, options) is not None
 
 

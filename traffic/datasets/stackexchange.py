@@ -52,7 +52,7 @@ class StackExchangePosts(AuthoredTexts):
                 counts.skipped["post without a user"] += 1
                 continue
             user, post, at = row.user("OwnerUserId"), row.text("Id", filled=True), row.moment("CreationDate")
-            title, body = row.read("Title", _title, "a title that shows something"), plain(row.text("Body"))
+            title, body = row.read("Title", _title, "a title with visible text"), plain(row.text("Body"))
             yield Entry(row.place, user, "post_title", f"stackexchange/{post}/title", body, title, at)
             tags.append(Entry(row.place, user, "post_tag", f"stackexchange/{post}/tag", f"{title}\n{body}", _first_tag(row), at))
         frequent = Counter(entry.response for entry in tags).most_common(MAX_OPTIONS)
@@ -73,7 +73,7 @@ def _first_tag(row: DataRow) -> str:
 
 
 def _title(markup: str) -> str:
-    """Raises ValueError for a title that shows nothing."""
+    """Raises ValueError for a title without visible text."""
     title = _unescaped(markup)
     if is_blank(title):
         raise ValueError

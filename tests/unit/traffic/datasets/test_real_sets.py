@@ -161,8 +161,8 @@ def test_posts_that_cannot_be_asked_about_are_counted(tmp_path: Path) -> None:
     [
         ({"Tags": "hops"}, r":1: field 'Tags' has no tag"),
         ({"Tags": "<&#8203;>"}, r":1: field 'Tags' has no tag"),
-        ({"Title": " "}, r":1: field 'Title' is not a title that shows something"),
-        ({"Title": "&nbsp;&#8203;"}, r":1: field 'Title' is not a title that shows something"),
+        ({"Title": " "}, r":1: field 'Title' is not a title with visible text"),
+        ({"Title": "&nbsp;&#8203;"}, r":1: field 'Title' is not a title with visible text"),
     ],
 )
 def test_a_bad_post_is_named(tmp_path: Path, fields: dict[str, str], message: str) -> None:
