@@ -104,8 +104,9 @@ def test_a_process_that_cannot_start_is_failing_and_the_others_serve(harness: Su
     harness.start_until_over()
     assert (harness.states()["worker"], harness.states()["dependent"]) == (ProcessState.READY, ProcessState.WAITING)
     assert harness.record("broken").exit_code == 7 and harness.record("broken").why == "no model here"
-    with pytest.raises(CannotContinue, match=rf"broken failed {FAILED_STARTS} times in a row, last with exit code 7: no model here; end of .*broken\.log:\n"):
+    with pytest.raises(CannotContinue, match=r"broken failed \d+ times in a row, last with exit code 7: no model here; end of .*broken\.log:\n"):
         harness.supervisor.check()
+    assert harness.record("broken").restarts >= FAILED_STARTS - 1  # more, if the others take long to serve
     harness.supervisor.check("worker")
     assert harness.record("dependent").problem(NOW) == f"dependent waits for broken; log: {harness.directory}/logs/dependent.log"
 
