@@ -42,7 +42,6 @@ _TAG = re.compile(
 )
 #: From one line that begins with a fence to the next: reasoning also names fences in its sentences, without closing them.
 _FENCE = re.compile(r"^[ \t]*```[^`\n]*$.*?^[ \t]*```", re.DOTALL | re.MULTILINE)
-_NO_MORE_FENCES = (-2, -2)
 _QUOTES = tuple("`'\"“”‘’")
 #: Before a quotation mark that closes: reasoning may end with a quote, and the answer begin with one.
 _ENDS_QUOTE = re.compile(r"[\w.,!?)…]")
@@ -343,10 +342,10 @@ def _tags(text: str) -> Iterator[re.Match[str]]:
     if _TAG.search(text) is None:
         return
     fences = (match.span() for match in _FENCE.finditer(text))
-    begin, end = -1, -1
+    begin, end = 0, 0
     for tag in _TAG.finditer(text):
-        while end <= tag.start() and (begin, end) != _NO_MORE_FENCES:
-            begin, end = next(fences, _NO_MORE_FENCES)
+        while end <= tag.start():
+            begin, end = next(fences, (len(text), len(text)))
         is_quoted = text[tag.start() - 1 : tag.start()] in _QUOTES and text[tag.end() : tag.end() + 1] in _QUOTES
         is_quoted = is_quoted and not _ENDS_QUOTE.match(text, max(0, tag.start() - 2))
         if not is_quoted and not begin <= tag.start() < end:
