@@ -14,8 +14,9 @@ from infra.settings import Settings, load
 from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft
 from schemas.experiments import Assignment
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = ModelVersion(name="retouch-reflector", version="1", digest="0" * 64)

@@ -52,10 +52,18 @@ class DataFormat(StrEnum):
 
 
 class AskStrategy(StrEnum):
-    """The values of `schemas.queries.Strategy`, which `--help` does not import; a test compares the two."""
+    """The values of `schemas.strategies.Strategy`, which `--help` does not import; a test compares the two."""
 
-    RPO = "rpo"
     ZERO_SHOT = "zero_shot"
+    ZERO_SHOT_COT = "zero_shot_cot"
+    ICL = "icl"
+    RAG = "rag"
+    RAG_COT = "rag_cot"
+    PAG = "pag"
+    PAG_COT = "pag_cot"
+    HYDRA = "hydra"
+    RPM = "rpm"
+    RPO = "rpo"
 
 
 @app.command(epilog=EXIT_CODES)

@@ -20,8 +20,9 @@ from infra.process.command_output import OK, USAGE, show, show_error, show_json,
 from infra.settings import Settings
 from schemas.envelope import read_message
 from schemas.messages import Malformed
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import Response
+from schemas.strategies import Strategy
 from schemas.topics import QUERIES, RESPONSES
 
 SOURCE = "/infra/ask"

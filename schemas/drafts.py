@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from schemas.messages import Message, MessageIdentity, Milliseconds, Record, Text
 from schemas.queries import Query
+from schemas.strategies import Strategy, StrategyChoice
 
 
 class Usage(Record):
@@ -53,6 +54,7 @@ class DraftStatus(StrEnum):
     DRAFTED = "drafted"
     BASE_FAILED = "base_failed"  # all calls to the base endpoint failed; `answer` is empty
     EXPIRED = "expired"  # the deadline passed before the answer; `answer` is empty
+    NOT_ASKED = "not_asked"  # the strategy asked the base model with the user's data instead, so there is no base answer; `answer` is empty
 
 
 class Draft(Message, wire="retouch.draft", version=1):
@@ -65,6 +67,7 @@ class Draft(Message, wire="retouch.draft", version=1):
     usage: Usage = Usage()
     base_ms: Milliseconds  # the base model's call alone
     failure: Annotated[str, StringConstraints(max_length=64)] | None = None  # why there is no answer: a FailureCause, or a newer writer's
+    choice: StrategyChoice | None = None  # None in drafts of versions with two strategies
 
     @property
     def key(self) -> bytes:
@@ -73,6 +76,10 @@ class Draft(Message, wire="retouch.draft", version=1):
     @property
     def identity(self) -> MessageIdentity:
         return self.query.identity
+
+    @property
+    def strategy(self) -> Strategy:
+        return self.choice.strategy if self.choice else self.query.strategy or Strategy.RPO
 
     def external_content(self) -> bytes:
         return self.query.external_content()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated
 from uuid import UUID
@@ -13,14 +12,8 @@ from pydantic_core import PydanticCustomError
 from schemas.ids import Identifier, record_key
 from schemas.messages import MAX_LABEL_CHARS, AwareDatetime, Domain, Label, Message, MessageIdentity, Text
 from schemas.sameness import normalized, visible
+from schemas.strategies import Strategy
 from schemas.tasks import Task, task_of
-
-
-class Strategy(StrEnum):
-    """The method that personalizes an answer."""
-
-    RPO = "rpo"
-    ZERO_SHOT = "zero_shot"  # the base answer as it is; the control arm
 
 
 class Query(Message, wire="retouch.query", version=1):
@@ -39,7 +32,7 @@ class Query(Message, wire="retouch.query", version=1):
     options: Annotated[tuple[Label, ...], Field(max_length=256)] = ()  # the answers allowed; empty means free text
     asked_at: AwareDatetime  # event time; only earlier history may be used
     deadline: AwareDatetime | None = None  # wall clock; shortly before it the base answer is sent
-    strategy: Strategy | None = None  # None: the deployment's default
+    strategy: Strategy | None = None  # None: the deployment's, by `strategies.weights`
 
     @field_validator("options")
     @classmethod

@@ -6,19 +6,22 @@ from enum import StrEnum
 from uuid import UUID
 
 from schemas.contexts import Context
+from schemas.drafts import Usage
 from schemas.experiments import Assignment
 from schemas.messages import AwareDatetime, Message, MessageIdentity, Milliseconds, Record, Text
-from schemas.queries import Strategy
+from schemas.strategies import ExperimentName, Strategy
 
 
 class ResponseStatus(StrEnum):
-    """Whether the answer was personalized, and if not, why the base answer was sent (docs/rules.md, 4)."""
+    """Whether the answer was personalized as the strategy does it, and if not, why a simpler strategy answered (docs/rules.md, 4)."""
 
     PERSONALIZED = "personalized"
-    ZERO_SHOT = "zero_shot"  # the query's strategy is the base answer
+    ZERO_SHOT = "zero_shot"  # the strategy is the base answer, with or without a chain of thought
     NO_HISTORY = "no_history"
+    NO_SUMMARY = "no_summary"  # there is no summary of the user yet
+    NO_FACTORS = "no_factors"  # there are no factors of the user yet
     INDEX_AWAY = "index_away"  # the index was unavailable
-    UNPARSABLE = "unparsable"  # the reflection model's output had no single <personalized> body
+    UNPARSABLE = "unparsable"  # the output of the model that personalizes could not be read
     REFLECTION_FAILED = "reflection_failed"
     PROMPT_TOO_LONG = "prompt_too_long"  # even one history item exceeds the model's context
     DEADLINE_NEAR = "deadline_near"  # or passed
@@ -39,14 +42,18 @@ class Provenance(Record):
 
     model: ModelVersion | None  # None if no reflection model was used
     base_model: str
-    strategy: Strategy
+    strategy: Strategy  # the chosen one
     k: int
     history_ids: tuple[UUID, ...]
     prompt_digest: str | None  # sha256 of the prompt template, not of the text
     base_ms: Milliseconds
     retrieve_ms: Milliseconds
     reflect_ms: Milliseconds
-    assignment: Assignment | None = None  # the assigned arm; None in responses of versions without experiments
+    assignment: Assignment | None = None  # the assigned arm; None in responses of versions without experiments, and of strategies without a reflection model
+    answered_by: Strategy | None = None  # the simpler strategy that answered, because `strategy` could not; None: `strategy` answered
+    experiment: ExperimentName | None = None  # the comparison that assigned the strategy to the user (schemas.strategies)
+    base_usage: Usage | None = None  # tokens of all calls to the base model for this answer; None in responses of versions that did not count
+    reflect_usage: Usage | None = None  # tokens of the reflection model
 
 
 class Response(Message, wire="retouch.response", version=1):

@@ -10,6 +10,7 @@ from schemas.drafts import Draft
 from schemas.erasures import ErasureRequest
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
+from schemas.lookups import Lookup, Retrieval
 from schemas.messages import Message
 from schemas.model_events import ModelEvent
 from schemas.outcomes import Outcome
@@ -63,7 +64,9 @@ INTERACTIONS = Topic("interactions", Interaction, "tenant/user", "platform, outc
 QUERIES = Topic("queries", Query, "tenant/user", "platform", "base worker", DAYS)
 DRAFTS = Topic("drafts", Draft, "tenant/user", "base worker", "retrieval", DAYS)
 CONTEXTS = Topic("contexts", Context, "tenant/user", "retrieval", "reflection worker", DAYS)
-RESPONSES = Topic("responses", Response, "tenant/user", "reflection worker", "platform, outcomes, quality", WEEKS)
+LOOKUPS = Topic("lookups", Lookup, "tenant/user", "base worker, strategies worker", "retrieval", DAYS)
+RETRIEVALS = Topic("retrievals", Retrieval, "tenant/user", "retrieval", "strategies worker", DAYS)
+RESPONSES = Topic("responses", Response, "tenant/user", "base worker, strategies worker, reflection worker", "platform, outcomes, quality", WEEKS)
 FEEDBACK = Topic("feedback", Feedback, "tenant/user", "platform", "outcomes")
 OUTCOMES = Topic("outcomes", Outcome, "tenant/user", "outcomes", "teacher, trainer, quality")
 TRAJECTORIES = Topic("trajectories", Trajectory, "tenant/user", "teacher", "trainer")
@@ -73,9 +76,12 @@ MODEL_EVENTS = Topic("model-events", ModelEvent, "model name", "promoter", "refl
 SERVING = Topic("serving", ServingReport, "worker", "reflection worker", "promoter", compacted=True)
 ERASURES = Topic("erasures", ErasureRequest, "tenant/user", "platform", "trainer", compacted=True)
 
-TOPICS = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, SHADOWS, QUALITY, MODEL_EVENTS, SERVING, ERASURES)
+TOPICS = (
+    *(INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, LOOKUPS, RETRIEVALS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES),
+    *(SHADOWS, QUALITY, MODEL_EVENTS, SERVING, ERASURES),
+)
 #: Topics whose consumers have a dead-letter topic.
-DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS)
+DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, LOOKUPS, RETRIEVALS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS)
 
 
 #: The changelog of the streams process's join state. That process creates it, with the partitions that its state needs.

@@ -29,8 +29,9 @@ from schemas.feedback import Feedback
 from schemas.interactions import Interaction
 from schemas.outcomes import Outcome
 from schemas.prompts import base_prompt
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy
 from schemas.topics import INTERACTIONS, OUTCOMES
 from schemas.trajectories import Trajectory
 from streams.history.processor import text_of

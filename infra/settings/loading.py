@@ -16,6 +16,7 @@ from infra.errors import BadSetting
 from infra.settings.models import BaseModelSettings, ReflectionSettings, TeacherSettings
 from infra.settings.process import StackSettings, TelemetrySettings
 from infra.settings.promotion import PromotionSettings, QualitySettings, RegistrySettings
+from infra.settings.strategies import StrategiesSettings
 from infra.settings.stream import EmbedderSettings, IndexSettings, KafkaSettings, RetrievalSettings, StreamsSettings, WorkersSettings
 from infra.settings.texts import AnyPath, header_list_problem, token_problem
 from infra.settings.training import TrainerSettings
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     streams: StreamsSettings = StreamsSettings()
     base: BaseModelSettings = BaseModelSettings()
     reflection: ReflectionSettings = ReflectionSettings()
+    strategies: StrategiesSettings = StrategiesSettings()
     teacher: TeacherSettings = TeacherSettings()
     workers: WorkersSettings = WorkersSettings()
     trainer: TrainerSettings = TrainerSettings()
@@ -64,6 +66,7 @@ class Settings(BaseSettings):
     def _sections_fit(self) -> Self:
         items_in_prompts = {
             "reflection.k": self.reflection.k,
+            "strategies.k": self.strategies.k,
             "trainer.sft.k": self.trainer.sft.k,
             "trainer.sft.k_max": self.trainer.sft.k_max,
             "trainer.rl.k_max": self.trainer.rl.k_max,

@@ -13,7 +13,6 @@ from pydantic_settings import NoDecode
 from infra.settings.section import MAX_S, Positive, Seconds, Section
 from infra.settings.texts import AnyPath, HeaderSecret, Name, url_of
 from schemas.prompts import PromptStyle
-from schemas.queries import Strategy
 
 #: Fields of a request that are no parameter, with what decides them.
 _FIXED_FIELDS = {"model": "is a setting of its own", "messages": "come from the query", "stream": "must stay off: answers are read whole"}
@@ -73,7 +72,6 @@ class ReflectionSettings(Section):
     """The reflection workers."""
 
     engine: EngineKind = EngineKind.AUTO
-    strategy: Strategy = Strategy.RPO  # for queries that name none
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in the prompt, at most retrieval.k_max
     max_new_tokens: Positive = 96  # of one rewrite

@@ -28,8 +28,9 @@ from bench.machine import Machine
 from schemas.contexts import Context
 from schemas.drafts import Draft
 from schemas.ids import derive
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy
 from schemas.tasks import MOVIE_TAGS, STARS
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

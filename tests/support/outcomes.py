@@ -11,8 +11,9 @@ from schemas.eligibility import Ineligible
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy
 from schemas.trajectories import Teacher, Trajectory
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_of
 

@@ -11,9 +11,10 @@ from schemas.experiments import Arm, Assignment
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.shadows import Shadow
+from schemas.strategies import Strategy
 from tests.support.streams_fakes import NOON
 
 EXPERIMENT = derive("experiment", "of a test")

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from schemas.contexts import Context
 from schemas.drafts import Draft
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy
 
 
 def response_to(query: Query, *, base: str = "base", final: str = "final", status: ResponseStatus = ResponseStatus.PERSONALIZED) -> Response:

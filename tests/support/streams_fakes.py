@@ -16,9 +16,10 @@ from schemas.envelope import envelope_headers
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
 from schemas.messages import Message
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy
 from streams.index.embedder import Matrix
 from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, best_first, stored_point
 

@@ -22,8 +22,9 @@ from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.messages import Message
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy
 from schemas.topics import CONTEXTS, DRAFTS, INTERACTIONS, OUTCOMES, Topic
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -10,9 +10,10 @@ from schemas.envelope import envelope_headers, read_envelope
 from schemas.ids import derive
 from schemas.messages import Fingerprint, MessageIdentity
 from schemas.outcomes import Outcome
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy
 from workers.runtime.handler import Incoming
 from workers.runtime.in_flight import InFlight
 

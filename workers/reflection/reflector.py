@@ -21,10 +21,11 @@ from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
 from schemas.messages import MessageIdentity
 from schemas.prompts import reflection_prompt, template_digest
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.rewriting import Rewrite, parse
 from schemas.shadows import Shadow, shadow_id
+from schemas.strategies import Strategy
 from schemas.tasks import choose_option
 from schemas.topics import RESPONSES
 from workers.reflection.shadow_queue import ShadowRequest
@@ -96,7 +97,7 @@ class Reflector:
     def degraded(self, incoming: Incoming[Context], reason: DegradeReason) -> Sequence[Outgoing]:
         """The base answer, or an empty response if there is none."""
         context = incoming.message
-        status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR
+        status = without_model(context, context.draft.strategy) or ResponseStatus.DEADLINE_NEAR
         query = context.draft.query
         # The quality figures need the version that was too slow.
         shown, assignment = self._cancelled.pop(query.identity, ((), self._routes().assignment(query)))
@@ -144,15 +145,12 @@ class Reflector:
 
     async def _respond(self, context: Context, assignment: Assignment) -> Response:
         started = self._clock.monotonic()
-        status = without_model(context, self._strategy(context))
+        status = without_model(context, context.draft.strategy)
         attempt = _Attempt(status, context.draft.answer) if status else await self._rewrite(context, assignment)
         if attempt.model and attempt.model.version != assignment.version:
             # The champion has changed since. An answer of another version than the arm's counts in no experiment.
             assignment = outside_experiments(attempt.model)
         return self._response(context, attempt, assignment, started)
-
-    def _strategy(self, context: Context) -> Strategy:
-        return context.draft.query.strategy or self._settings.strategy
 
     def _outgoing(self, response: Response) -> Sequence[Outgoing]:
         RESPONSES_SENT.add(status=response.status, strategy=response.provenance.strategy)
@@ -163,7 +161,7 @@ class Reflector:
         provenance = Provenance(
             model=attempt.model,
             base_model=draft.base_model,
-            strategy=self._strategy(context),
+            strategy=draft.strategy,
             k=len(attempt.shown),
             history_ids=tuple(item.interaction_id for item in attempt.shown),
             prompt_digest=self._prompt_digest if attempt.shown else None,
@@ -171,6 +169,8 @@ class Reflector:
             retrieve_ms=context.retrieve_ms,
             reflect_ms=(self._clock.monotonic() - started) * 1000,
             assignment=assignment,
+            experiment=draft.choice.experiment if draft.choice else None,
+            base_usage=draft.usage,
         )
         return Response(
             query_id=draft.query.query_id,

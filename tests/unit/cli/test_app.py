@@ -14,7 +14,7 @@ from cli.app import AskStrategy, DataFormat, app
 from infra.errors import BadSetting, CannotContinue
 from infra.process.command_output import exit_code_of
 from infra.settings import Settings
-from schemas.queries import Strategy
+from schemas.strategies import Strategy
 
 COMMANDS = (
     *("demo", "up", "status", "down", "replay", "ask", "train", "train status", "topics apply", "topics describe"),

@@ -7,8 +7,8 @@ import pytest
 from schemas.topics import DAYS, DEAD_LETTERED, ERASURES, INTERACTIONS, MODEL_EVENTS, QUERIES, SERVING, TOPICS, Topic, dead_letter_topic
 
 
-def test_the_topics_are_those_of_the_design_and_three_for_promotion() -> None:
-    names = "interactions queries drafts contexts responses feedback outcomes trajectories shadows quality model-events serving erasures"
+def test_the_topics_are_these() -> None:
+    names = "interactions queries drafts contexts lookups retrievals responses feedback outcomes trajectories shadows quality model-events serving erasures"
     assert [topic.name for topic in TOPICS] == names.split()
 
 

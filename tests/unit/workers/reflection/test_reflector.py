@@ -14,8 +14,9 @@ from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
 from schemas.ids import NAMESPACE, derive
 from schemas.promotion import VersionState
 from schemas.prompts import PromptStyle, template_digest
-from schemas.queries import Query, Strategy
+from schemas.queries import Query
 from schemas.responses import ModelVersion, Response, ResponseStatus
+from schemas.strategies import Strategy
 from schemas.topics import RESPONSES
 from streams.quality.measures import is_measured
 from tests.support.manual_clock import ManualClock

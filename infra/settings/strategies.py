@@ -1,0 +1,26 @@
+"""Settings of the strategies, the methods that personalize answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from infra.settings.section import Positive, Section
+from schemas.strategies import ExperimentName, Strategy
+
+
+class StrategiesSettings(Section):
+    """Which strategy answers a query that names none, and how the strategies other than RPO ask the base model."""
+
+    weights: dict[Strategy, Annotated[float, Field(ge=0)]] = {Strategy.RPO: 1.0}  # noqa: RUF012  # share of users by strategy, relative to the sum
+    experiment: ExperimentName = "default"  # a new name gives users new strategies, so that a comparison with new weights starts from nothing
+    k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in a prompt, at most retrieval.k_max
+    max_new_tokens: Positive = 256  # of an answer with a chain of thought; other answers have base.max_new_tokens
+
+    @field_validator("weights")
+    @classmethod
+    def _some_strategy_answers(cls, weights: dict[Strategy, float]) -> dict[Strategy, float]:
+        if not sum(weights.values()) > 0:
+            raise ValueError("must give at least one strategy a weight above 0")
+        return weights

@@ -1,0 +1,73 @@
+"""Lookups and retrievals: what a strategy wants of the user's history before it asks the base model, and what was found."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from schemas.contexts import HistoryItem, RetrievalStatus
+from schemas.ids import derive
+from schemas.messages import Message, MessageIdentity, Milliseconds, Record
+from schemas.queries import Query
+from schemas.strategies import StrategyChoice
+
+
+class ItemOrder(StrEnum):
+    """Which of the user's items a strategy reads."""
+
+    SIMILAR = "similar"  # most similar to the query first, by the retriever of the settings
+    FIRST = "first"  # oldest first
+
+
+class Reads(Record):
+    """The part of a user's data that a strategy reads. All of it is from before the query (docs/rules.md, 2)."""
+
+    items: ItemOrder | None = None  # None: no items
+    k: Annotated[int, Field(ge=0, le=100)] = 0  # maximum number of items
+
+
+class Lookup(Message, wire="retouch.lookup", version=1):
+    """A query whose strategy reads the user's history before it asks the base model. Topic: lookups. Key: tenant/user."""
+
+    query: Query
+    choice: StrategyChoice
+    reads: Reads
+    step: Annotated[int, Field(ge=1, le=8)] = 1  # number of this lookup of the query; a strategy may look up again with what the base model answered
+
+    @property
+    def id(self) -> UUID:
+        return derive("lookup", self.query.query_id, self.step)
+
+    @property
+    def key(self) -> bytes:
+        return self.query.key
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.id)
+
+    def external_content(self) -> bytes:
+        return self.query.external_content()
+
+
+class Retrieval(Message, wire="retouch.retrieval", version=1):
+    """A lookup with what was found for it, all from before `asked_at`. Topic: retrievals. Key: tenant/user."""
+
+    lookup: Lookup
+    items: tuple[HistoryItem, ...]  # in the order that the lookup asked for
+    retrieve_ms: Milliseconds
+    status: RetrievalStatus = RetrievalStatus.SEARCHED
+
+    @property
+    def key(self) -> bytes:
+        return self.lookup.key
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return self.lookup.identity
+
+    def external_content(self) -> bytes:
+        return self.lookup.external_content()
