@@ -9,7 +9,6 @@ The score is the RL reward and the figure of the evaluation, so that both have t
 ROUGE lower-cases and drops punctuation, so it ignores emoji, exclamation marks and capitals, which are much of a user's style.
 `style_f1` is the mean of the same two F-measures (unigrams, longest common subsequence) over tokens that keep them, in any script (`schemas.words`).
 ROUGE counts only words of the letters a to z and digits, so it is computed only for truths that have enough of them (`rouge_applies`).
-rouge_score is imported at the first use.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
+from schemas.rouge import common_subsequence, rouge_scores
 from schemas.sameness import is_blank, normalized, visible
 from schemas.tasks import STARS, Task, choose_option, is_same_label
 from schemas.words import tokens_of, words_of
@@ -30,9 +29,6 @@ T = TypeVar("T")
 
 #: The name of `score` in reports, by task.
 METRIC = {Task.LABEL: "accuracy", Task.RATING: "rating_score", Task.TEXT: "style_f1"}
-
-#: Tokens of a text.
-Tokenize = Callable[[str], list[str]]
 
 
 class Pair(NamedTuple):
@@ -108,21 +104,15 @@ def style_f1(answer: str, truth: str) -> float:
     if not predicted or not gold:
         return float(predicted == gold)
     shared = sum((Counter(predicted) & Counter(gold)).values())
-    return (shared + _common_subsequence(predicted, gold)) / (len(predicted) + len(gold))
+    return (shared + common_subsequence(predicted, gold)) / (len(predicted) + len(gold))
 
 
 def rouge(answer: str, truth: str) -> tuple[float, float]:
-    """ROUGE-1 and sentence-level ROUGE-L, F-measure, without stemming: LaMP-5's and LaMP-7's metrics, exactly as rouge_score 0.1.2 computes them
-    for the texts as their readers see them: so `café` composed and decomposed are the same.
+    """ROUGE-1 and ROUGE-L (`schemas.rouge`) of the texts as their readers see them, so that `café` composed and decomposed are the same.
 
-    The library's own table for ROUGE-L takes a minute and 2 GB for the longest texts.
+    LaMP's own figures, which count the texts as they are written, come from `schemas.lamp_metrics`.
     """
-    tokenize = _rouge_tokenizer()
-    predicted, gold = tokenize(answer), tokenize(truth)
-    if not predicted or not gold:
-        return 0.0, 0.0
-    shared = sum((Counter(predicted) & Counter(gold)).values())
-    return _f_measure(shared, predicted, gold), _f_measure(_common_subsequence(predicted, gold), predicted, gold)
+    return rouge_scores(visible(answer), visible(truth))
 
 
 def rouge_applies(truth: str) -> bool:
@@ -152,31 +142,3 @@ def bootstrap(values: Sequence[T], statistic: Callable[[Sequence[T]], float], se
 def _range(options: Sequence[str]) -> tuple[float, float]:
     values = [float(option) for option in options]
     return min(values), max(values)
-
-
-def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence. Each row of the table is the bits of one integer.
-
-    Hyyrö (2004), "Bit-parallel LCS-length computation revisited": two texts of 32,768 tokens, the most a message holds, take under a second.
-    """
-    positions: dict[str, int] = {}
-    for position, token in enumerate(left):
-        positions[token] = positions.get(token, 0) | 1 << position
-    row = all_ones = (1 << len(left)) - 1
-    for token in right:
-        matches = row & positions.get(token, 0)
-        row = (row + matches | row - matches) & all_ones
-    return len(left) - row.bit_count()
-
-
-def _f_measure(shared: int, predicted: Sequence[str], gold: Sequence[str]) -> float:
-    """In rouge_score's order of operations, which decides the last digit."""
-    precision, recall = shared / len(predicted), shared / len(gold)
-    return 2 * precision * recall / (precision + recall) if shared else 0.0
-
-
-@cache
-def _rouge_tokenizer() -> Tokenize:
-    from rouge_score.tokenize import tokenize  # not `rouge_score.tokenizers`, which imports nltk for seconds
-
-    return lambda text: list(tokenize(visible(text), stemmer=None))
