@@ -9,7 +9,7 @@ it has the truth. So a trace only contains what follows from query, draft and ex
 - *Ratings*: the draft stands for the score that the query's words are worth. If the user's shift is the same for both texts, the example's words were worth
   its score minus the shift (`words of 3 scored 4 so 2 becomes 3`), and the model can read that value off the example's text. At an end of the scale a
   score hides the size of the shift: an example there explains no shift towards that end, and a draft that stays there is only kept.
-- *Texts*: the truth must share a habit with the example that the draft lacks (`workers.teacher.writing_style`): a word, punctuation or letter case if it
+- *Texts*: the truth must share a habit with the example that the draft lacks (`schemas.writing_style`): a word, punctuation or letter case if it
   rewords the draft; a class of form (case, opening, closing, colon, question, length) if it is a new text. The trace repeats the example's words.
 """
 
@@ -22,8 +22,8 @@ from schemas.queries import Query
 from schemas.rewriting import Rewrite
 from schemas.tasks import Task, choose_option
 from schemas.trajectories import Teacher as Signature
+from schemas.writing_style import is_supported
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
-from workers.teacher.writing_style import is_supported
 
 NAME = "template"
 UNSUPPORTED = Rejection(RejectionReason.UNSUPPORTED)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.teacher.writing_style import form, is_supported, letter_case
+from schemas.writing_style import form, is_supported, letter_case
 
 ABSTRACT = "We study the convergence of sparse estimators when data are scarce and noisy, and prove a bound that holds for all of them."
 DRAFT = "We study the convergence of sparse estimators when data are"
