@@ -14,6 +14,7 @@ from schemas.lookups import Lookup, Retrieval
 from schemas.messages import Message
 from schemas.model_events import ModelEvent
 from schemas.outcomes import Outcome
+from schemas.profiles import ProfileEntry, ProfileTask
 from schemas.quality import Quality
 from schemas.queries import Query
 from schemas.responses import Response
@@ -70,6 +71,8 @@ RESPONSES = Topic("responses", Response, "tenant/user", "base worker, strategies
 FEEDBACK = Topic("feedback", Feedback, "tenant/user", "platform", "outcomes")
 OUTCOMES = Topic("outcomes", Outcome, "tenant/user", "outcomes", "teacher, trainer, quality")
 TRAJECTORIES = Topic("trajectories", Trajectory, "tenant/user", "teacher", "trainer")
+PROFILE_TASKS = Topic("profile-tasks", ProfileTask, "tenant/user", "retrieval, history", "profiles worker", DAYS)
+PROFILES = Topic("profiles", ProfileEntry, "tenant/user", "profiles worker", "profiles")
 SHADOWS = Topic("shadows", Shadow, "tenant/user", "reflection worker", "quality", WEEKS)
 QUALITY = Topic("quality", Quality, "cell", "quality", "promoter, trainer", MONTHS, compacted=True)
 MODEL_EVENTS = Topic("model-events", ModelEvent, "model name", "promoter", "reflection worker", compacted=True)
@@ -78,10 +81,25 @@ ERASURES = Topic("erasures", ErasureRequest, "tenant/user", "platform", "trainer
 
 TOPICS = (
     *(INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, LOOKUPS, RETRIEVALS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES),
+    *(PROFILE_TASKS, PROFILES),
     *(SHADOWS, QUALITY, MODEL_EVENTS, SERVING, ERASURES),
 )
 #: Topics whose consumers have a dead-letter topic.
-DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, LOOKUPS, RETRIEVALS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS)
+DEAD_LETTERED = (
+    INTERACTIONS,
+    QUERIES,
+    DRAFTS,
+    CONTEXTS,
+    LOOKUPS,
+    RETRIEVALS,
+    RESPONSES,
+    FEEDBACK,
+    OUTCOMES,
+    TRAJECTORIES,
+    PROFILE_TASKS,
+    PROFILES,
+    MODEL_EVENTS,
+)
 
 
 #: The changelog of the streams process's join state. That process creates it, with the partitions that its state needs.

@@ -1,4 +1,4 @@
-"""One worker process: `python -m workers base|reflection|teacher`."""
+"""One worker process: `python -m workers base|reflection|profiles|teacher`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,17 @@ def _teacher(settings: Settings, stop: threading.Event) -> None:
     run(settings, stop)
 
 
+def _profiles(settings: Settings, stop: threading.Event) -> None:
+    from workers.profiles.service import run
+
+    run(settings, stop)
+
+
 #: Each imports its own worker when it runs, because only the reflection worker needs an engine.
 SERVICES = {
     "base": (_base, "queries to drafts, by the base model's endpoint"),
     "reflection": (_reflection, "contexts to responses, by the reflection model"),
+    "profiles": (_profiles, "profile tasks to profile entries, by a template or an endpoint"),
     "teacher": (_teacher, "outcomes to trajectories, by a teacher"),
 }
 

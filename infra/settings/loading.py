@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from infra.errors import BadSetting
 from infra.settings.models import BaseModelSettings, ReflectionSettings, TeacherSettings
 from infra.settings.process import StackSettings, TelemetrySettings
+from infra.settings.profiles import ProfilesSettings
 from infra.settings.promotion import PromotionSettings, QualitySettings, RegistrySettings
 from infra.settings.strategies import StrategiesSettings
 from infra.settings.stream import EmbedderSettings, IndexSettings, KafkaSettings, RetrievalSettings, StreamsSettings, WorkersSettings
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     base: BaseModelSettings = BaseModelSettings()
     reflection: ReflectionSettings = ReflectionSettings()
     strategies: StrategiesSettings = StrategiesSettings()
+    profiles: ProfilesSettings = ProfilesSettings()
     teacher: TeacherSettings = TeacherSettings()
     workers: WorkersSettings = WorkersSettings()
     trainer: TrainerSettings = TrainerSettings()

@@ -48,6 +48,11 @@ class ShadowOutcome(StrEnum):
     FAILED = "failed"
 
 
+class ProfileOutcome(StrEnum):
+    WRITTEN = "written"
+    UNUSABLE = "unusable"  # the writer gave nothing that can be used
+
+
 class StreamOutcome(StrEnum):
     DONE = "done"
     SET_ASIDE = "set_aside"
@@ -64,6 +69,7 @@ class QualityOutcome(StrEnum):
 
 TEACHER_TAUGHT = Counter("retouch_teacher_taught_total", "{outcome}", "outcomes that became a trajectory", ["teacher"])
 TEACHER_REJECTED = Counter("retouch_teacher_rejected_total", "{outcome}", "outcomes rejected by the teacher's checks", ["teacher", "reason"])
+PROFILES_WRITTEN = Counter("retouch_profiles_written_total", "{entry}", "tasks of the profiles worker", ["kind", "outcome"], {"outcome": ProfileOutcome})
 BASE_UNANSWERED = Counter("retouch_base_unanswered_total", "{draft}", "drafts without an answer, by the last failure", ["cause"], {"cause": FailureCause})
 RESPONSES_SENT = Counter("retouch_responses_total", "{response}", "responses sent", ["status", "strategy"])
 
@@ -106,6 +112,7 @@ PROMOTION_TRANSITIONS = Counter("retouch_promotion_transitions_total", "{transit
 METRICS: tuple[AnyInstrument, ...] = (
     TEACHER_TAUGHT,
     TEACHER_REJECTED,
+    PROFILES_WRITTEN,
     BASE_UNANSWERED,
     RESPONSES_SENT,
     WORKER_LAG,

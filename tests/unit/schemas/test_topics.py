@@ -8,8 +8,8 @@ from schemas.topics import DAYS, DEAD_LETTERED, ERASURES, INTERACTIONS, MODEL_EV
 
 
 def test_the_topics_are_these() -> None:
-    names = "interactions queries drafts contexts lookups retrievals responses feedback outcomes trajectories shadows quality model-events serving erasures"
-    assert [topic.name for topic in TOPICS] == names.split()
+    users = "interactions queries drafts contexts lookups retrievals responses feedback outcomes trajectories profile-tasks profiles shadows"
+    assert [topic.name for topic in TOPICS] == [*users.split(), "quality", "model-events", "serving", "erasures"]
 
 
 @pytest.mark.parametrize("topic", [MODEL_EVENTS, SERVING, ERASURES], ids=lambda topic: topic.name)

@@ -1,0 +1,105 @@
+"""Profiles: what a model or a template writes about one user, from the user's own history. Model text never enters the history (docs/rules.md, 1).
+
+The streams process publishes a task when a strategy needs an entry that is missing or old. The profiles worker does it and publishes the entry, which the
+streams process stores. A user has profiles in the domains only in which a strategy reads them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from schemas.contexts import HistoryItem
+from schemas.ids import Identifier, derive, record_key
+from schemas.messages import AwareDatetime, Domain, Message, MessageIdentity, Record, Text
+from schemas.tasks import Task
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class ProfileKind(StrEnum):
+    SUMMARY = "summary"
+
+
+class SummaryWork(Record):
+    """Summarize the user's items of one domain (PAG)."""
+
+    kind: Literal[ProfileKind.SUMMARY] = ProfileKind.SUMMARY
+    task: Task
+    items: Annotated[tuple[HistoryItem, ...], Field(min_length=1)]  # drawn at random; the seed is the task's id
+    count: Count  # the user's items that the draw was from
+    until: AwareDatetime  # `occurred_at` of the newest of them
+
+
+class Summary(Record):
+    """A summary of the user's items of one domain up to `until`. It answers only queries asked later (docs/rules.md, 2)."""
+
+    kind: Literal[ProfileKind.SUMMARY] = ProfileKind.SUMMARY
+    text: Text
+    count: Count
+    until: AwareDatetime
+
+
+class Author(Record):
+    """What wrote an entry."""
+
+    name: str  # `template` or `llm`
+    model: str | None = None  # the LLM's
+    prompt_digest: Annotated[str, StringConstraints(max_length=64)] | None = None  # sha256 of the LLM's prompt templates
+
+
+class ProfileTask(Message, wire="retouch.profile-task", version=1):
+    """Work on one user's profile. Topic: profile-tasks. Key: tenant/user."""
+
+    task_id: UUID
+    tenant: Identifier
+    user: Identifier
+    domain: Domain
+    work: SummaryWork
+
+    @classmethod
+    def summary(cls, tenant: str, user: str, domain: str, work: SummaryWork) -> Self:
+        """The task of summarizing `work.count` items: the same task each time."""
+        task_id = summary_id(tenant, user, domain, work.count)
+        return cls(task_id=task_id, tenant=tenant, user=user, domain=domain, work=work)
+
+    @property
+    def key(self) -> bytes:
+        return record_key(self.tenant, self.user)
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.task_id)
+
+    def external_content(self) -> bytes:
+        """The id alone: a task that is published again may hold other items."""
+        return self.task_id.bytes
+
+
+class ProfileEntry(Message, wire="retouch.profile-entry", version=1):
+    """A finished task. Topic: profiles. Key: tenant/user."""
+
+    entry_id: UUID  # that of the task
+    tenant: Identifier
+    user: Identifier
+    domain: Domain
+    content: Summary
+    author: Author
+
+    @property
+    def key(self) -> bytes:
+        return record_key(self.tenant, self.user)
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.entry_id)
+
+    def external_content(self) -> bytes:
+        return self.entry_id.bytes
+
+
+def summary_id(tenant: str, user: str, domain: str, count: int) -> UUID:
+    return derive("summary", tenant, user, domain, count)

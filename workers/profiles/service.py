@@ -1,0 +1,58 @@
+"""`python -m workers profiles`: profile tasks to profile entries."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from functools import partial
+
+from infra.errors import BadSetting
+from infra.kafka.topology import warn_of_losses_in_background
+from infra.process.lifecycle import mark_ready, report_blocked
+from infra.settings import Settings
+from infra.settings.profiles import ProfileWriter
+from schemas.profiles import ProfileTask
+from schemas.topics import PROFILE_TASKS, topics_of
+from workers.endpoints.client import ChatEndpoint
+from workers.profiles.handler import ProfileHandler
+from workers.profiles.summary_llm import LlmSummaries
+from workers.profiles.summary_template import TemplateSummaries
+from workers.runtime.handler import HandlerSpec
+from workers.runtime.worker import Worker
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Blocks until `stop` is set."""
+    warn_of_losses_in_background(settings, topics_of("profiles worker"))
+    worker(settings).run(stop, lambda: mark_ready(settings))
+
+
+def worker(settings: Settings) -> Worker[ProfileTask]:
+    config = settings.profiles
+    if config.kind is ProfileWriter.TEMPLATE:
+        handler = ProfileHandler(TemplateSummaries())
+        return Worker(settings, HandlerSpec("profiles", PROFILE_TASKS, handler), concurrency=config.concurrency, lifespan=contextlib.nullcontext)
+    endpoint, model = profile_endpoint(settings)
+    handler = ProfileHandler(LlmSummaries(endpoint, model, config.summary_tokens))
+    lifespan = partial(endpoint.checked, config.summary_tokens)
+    return Worker(settings, HandlerSpec("profiles", PROFILE_TASKS, handler), concurrency=config.concurrency, lifespan=lifespan)
+
+
+def profile_endpoint(settings: Settings) -> tuple[ChatEndpoint, str]:
+    """The endpoint of `profiles.url`, or the base model's, with the model's name."""
+    config = settings.profiles
+    url, secret = (config.url, config.api_key) if config.url else (settings.base.url, settings.base.api_key)
+    if not url:
+        raise BadSetting("profiles.kind is llm, but neither profiles.url nor base.url names an endpoint")
+    model = config.model or settings.base.model
+    endpoint = ChatEndpoint(
+        url,
+        model,
+        api_key=secret.get_secret_value() if secret else None,
+        timeout_s=config.timeout_s,
+        concurrency=config.concurrency,
+        section="profiles",
+        parameters=config.parameters,
+        on_blocked=partial(report_blocked, settings),
+    )
+    return endpoint, model
