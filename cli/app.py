@@ -97,6 +97,19 @@ def replay(
     run_command(lambda settings: stream(running_settings(settings), path, options))
 
 
+@app.command(epilog=EXIT_CODES.replace("2 usage", "2 usage, a malformed file, ids that differ,"))
+def evaluate(
+    task: Annotated[str, typer.Option(help="LaMP_2, LaMP_3, LaMP_4, LaMP_5, LaMP_7 or GOQA; LaMP-2 is LaMP_2.")],
+    golds: Annotated[Path, typer.Option(help="LaMP's *_outputs.json.")],
+    predictions: Annotated[Path, typer.Option(help="The answers in the same form, also under the key `golds`.")],
+    as_json: Json = False,
+) -> None:
+    """Compute LaMP's official metrics of a file of predictions."""
+    from cli.evaluate import evaluate
+
+    run_command(lambda settings: evaluate(task, golds, predictions, as_json))
+
+
 @app.command(epilog=EXIT_CODES.replace("1 failed", "1 no response in time, or failed"))
 def ask(
     text: Annotated[str, typer.Argument(help="The task's input: a description, a review, an abstract.")],

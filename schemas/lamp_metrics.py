@@ -7,7 +7,8 @@ them (one Unicode form, quotes taken off) and bounds the error of a rating. Mode
 - LaMP-2: a text that is none of the 15 movie tags is unknown. Accuracy over all questions counts an unknown prediction of an unknown gold as right.
   F1 is the mean over all 15 tags; a tag that never occurs has F1 0;
 - LaMP-3: Python's `float()` reads the prediction. A text that it refuses counts as the end of the scale that is further from the gold: 5 for a gold of 1,
-  2 or 3, else 1. Numbers stand as they are: `6`, `-1`, `3.7`, and `1_0` is 10. MAE and RMSE are computed in float32;
+  2 or 3, else 1. Numbers stand as they are: `6`, `-1`, `3.7`, and `1_0` is 10. They are rounded to float32. NaN and infinity have no figure: the script
+  stops there;
 - LaMP-4, LaMP-5 and LaMP-7: ROUGE-1 and ROUGE-L (`schemas.rouge`). The script prints the median of 1,000 bootstrap means, without a seed, which moves in the
   third decimal. Here it is the plain mean, which the median estimates;
 - GOQA (GlobalOpinionQA, not in LaMP): accuracy by exact option.
@@ -18,6 +19,7 @@ The metrics have the names that the script prints.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from statistics import fmean
@@ -85,20 +87,13 @@ def _agreement(predicted: Sequence[object], gold: Sequence[object]) -> float:
 
 
 def _rating_metrics(predictions: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
-    import numpy as np  # not needed to read messages
-
-    true = np.asarray([_gold_rating(text, number) for number, text in enumerate(golds)])
-    given = np.asarray([_rating(text, gold) for text, gold in zip(predictions, true, strict=True)])
-    with np.errstate(over="ignore", invalid="ignore"):
-        # scikit-learn averages the rows of a column.
-        errors = np.abs(given.astype(np.float32) - true.astype(np.float32)).reshape(-1, 1)
-        squares = errors**2
-        if not np.isfinite(squares).all():
-            raise NotMeasurable("a number without a finite squared error in float32", int(np.flatnonzero(~np.isfinite(squares))[0]), is_gold=False)
-        mae, rmse = float(errors.mean(axis=0)[0]), float(np.sqrt(squares.mean(axis=0))[0])
-    if rmse == float("inf"):
-        raise NotMeasurable("a number that makes the sum of squared errors infinite in float32", int(errors.argmax()), is_gold=False)
-    return {"MAE": mae, "RMSE": rmse}
+    true = [_gold_rating(text, number) for number, text in enumerate(golds)]
+    given = [_float32(_rating(text, gold)) for text, gold in zip(predictions, true, strict=True)]
+    for number, rating in enumerate(given):
+        if not math.isfinite(rating):
+            raise NotMeasurable("no finite number in float32", number, is_gold=False)
+    errors = [abs(rating - _float32(gold)) for rating, gold in zip(given, true, strict=True)]
+    return {"MAE": fmean(errors), "RMSE": math.sqrt(fmean(error**2 for error in errors))}
 
 
 def _gold_rating(text: str, number: int) -> float:
@@ -106,8 +101,8 @@ def _gold_rating(text: str, number: int) -> float:
         gold = float(text)
     except ValueError:
         raise NotMeasurable("no number", number, is_gold=True) from None
-    if not math.isfinite(gold):
-        raise NotMeasurable("no finite number", number, is_gold=True)
+    if not math.isfinite(_float32(gold)):
+        raise NotMeasurable("no finite number in float32", number, is_gold=True)
     return gold
 
 
@@ -116,6 +111,15 @@ def _rating(text: str, gold: float) -> float:
         return float(text)
     except ValueError:
         return LOWEST if abs(LOWEST - gold) > abs(HIGHEST - gold) else HIGHEST
+
+
+def _float32(value: float) -> float:
+    """The nearest number in float32, in which `evaluate` keeps predictions and golds. Infinite beyond its range."""
+    try:
+        rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return rounded
 
 
 def _text_metrics(predictions: Sequence[str], golds: Sequence[str]) -> dict[str, float]:

@@ -35,6 +35,12 @@ def write_lamp(folder: Path, questions: Rows, task: str, golds: dict[str, str] |
     return folder
 
 
+def write_outputs_file(path: Path, task: str, answers: dict[str, Any]) -> Path:
+    """A file of golds or predictions, by question id."""
+    path.write_text(json.dumps({"task": task, "golds": [{"id": key, "output": value} for key, value in answers.items()]}), encoding="utf-8")
+    return path
+
+
 def paper(author: str, number: int, date: str) -> dict[str, Any]:
     return {"user_id": author, "paper_id": f"{author}-{number}", "date": date, "title": f"Title {number}", "abstract": f"Abstract {number}."}
 

@@ -23,7 +23,8 @@ from typing import ClassVar, NamedTuple, Self
 
 from schemas.tasks import MOVIE_TAGS, STARS
 from traffic.datasets import dates
-from traffic.datasets.files import GZIP_ENDING, BadData, DataFile, GivenFiles, NotJson, parse_json, shown
+from traffic.datasets.files import GZIP_ENDING, BadData, DataFile, GivenFiles, shown
+from traffic.datasets.lamp_outputs import LampOutputs
 from traffic.datasets.rows import DataRow, FirstPlaces, Place, among, json_array
 from traffic.datasets.steps import Question, ReadCounts, Step
 from traffic.datasets.timelines import Entry
@@ -158,32 +159,19 @@ class Lamp:
         if item is None:
             raise self.questions.bad("every profile is empty; expected items that show the task")
         task, has_users = task_of_profile(item), "user_id" in rows[0].fields
-        if self.outputs and canonical(self._outputs_row.text("task")) != task.name:
-            raise self._outputs_row.bad(f"field 'task' is not {task.name}, but the profiles of {shown(self.questions.path.name)} are those of {task.title}")
+        if self.outputs and canonical(self._outputs.task) != task.name:
+            raise self._outputs.content.bad(f"field 'task' is not {task.name}, but the profiles of {shown(self.questions.path.name)} are those of {task.title}")
         return Split(task, has_users, has_users or "date" in item.fields)
 
     @cached_property
-    def _outputs_row(self) -> DataRow:
+    def _outputs(self) -> LampOutputs:
         assert self.outputs is not None
-        text = self.outputs.text()
-        try:
-            value = parse_json(text)
-        except NotJson as error:
-            raise self.outputs.bad(f"not JSON: {error}", text.count("\n", 0, error.at or 0) + 1) from None
-        return DataRow.of(Place(self.outputs, 1), value, "the file")
+        return LampOutputs(self.outputs)
 
-    @cached_property
+    @property
     def _golds(self) -> Mapping[str, DataRow] | None:
-        """Outputs by question id. Their order has no meaning."""
-        if not self.outputs:
-            return None
-        golds: dict[str, DataRow] = {}
-        places = FirstPlaces("the output's id")
-        for row in self._outputs_row.objects("golds"):
-            question_id = row.text("id", filled=True)
-            places.take(question_id, row.place)
-            golds[question_id] = row
-        return golds
+        """Outputs by question id."""
+        return self._outputs.rows if self.outputs else None
 
 
 def _outputs_of(questions: DataFile) -> DataFile | None:

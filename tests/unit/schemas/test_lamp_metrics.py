@@ -46,7 +46,7 @@ def _float_or_far_end(text: str, gold: str) -> float:
 
 def _errors_by_scikit_learn(predictions: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
     given_ratings = [_float_or_far_end(*pair) for pair in zip(predictions, golds, strict=True)]
-    predicted, true = (np.asarray(values, dtype=np.float32) for values in (given_ratings, [float(gold) for gold in golds]))
+    predicted, true = (np.asarray(values, dtype=np.float32).astype(np.float64) for values in (given_ratings, [float(gold) for gold in golds]))
     return {"MAE": mean_absolute_error(true, predicted), "RMSE": root_mean_squared_error(true, predicted)}
 
 
@@ -68,10 +68,10 @@ ratings = (
 
 @given(st.lists(st.tuples(ratings, st.sampled_from("12345")), min_size=1, max_size=300))
 @settings(deadline=None)
-def test_ratings_have_the_figures_of_scikit_learn_in_float32(pairs: list[tuple[str, str]]) -> None:
+def test_ratings_have_the_figures_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     predictions, golds = zip(*pairs, strict=True)
     expected = _errors_by_scikit_learn(predictions, golds)
-    assert official_metrics(LAMP_3, predictions, golds) == expected
+    assert official_metrics(LAMP_3, predictions, golds) == pytest.approx(expected, rel=1e-12)
 
 
 texts = st.text(st.sampled_from("aA bB!é\u0301,.-'0 \n的ß"), max_size=60) | st.text(st.characters(codec="utf-8"), max_size=30)
@@ -89,12 +89,12 @@ def test_texts_have_the_mean_of_the_figures_of_rouge_score(pairs: list[tuple[str
     assert _measured(LAMP_7, *pairs) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_script_s_library_hands_ratings_over_in_float32() -> None:
+def test_the_library_of_the_script_keeps_ratings_in_float32() -> None:
     from datasets import Dataset, Features, Value
 
     rows = Dataset.from_dict({"predictions": [3.7]}, features=Features({"predictions": Value("float")})).with_format("numpy")
-    assert rows["predictions"][:].dtype == np.float32
-    assert _measured(LAMP_3, ("3.7", "1")) == {"MAE": float(np.float32(3.7) - 1), "RMSE": float(np.float32(3.7) - 1)}
+    (kept,) = rows["predictions"][:].tolist()
+    assert kept != 3.7 and _measured(LAMP_3, ("3.7", "1")) == {"MAE": kept - 1, "RMSE": kept - 1}
 
 
 def test_f1_is_the_mean_over_all_15_tags() -> None:
@@ -129,17 +129,15 @@ def test_every_row_counts_in_the_errors() -> None:
     assert _measured(LAMP_3, ("bad", "5"), ("5", "5"), ("3", "5")) == {"MAE": 2.0, "RMSE": pytest.approx(math.sqrt(20 / 3), rel=1e-6)}
 
 
-@pytest.mark.parametrize("text", ["nan", "-NaN", "inf", "Infinity", "1e39", "9" * 400, "1e25"])
+@pytest.mark.parametrize("text", ["nan", "-NaN", "inf", "Infinity", "1e39", "9" * 400])
 def test_a_number_without_a_finite_figure_is_named(text: str) -> None:
     with pytest.raises(NotMeasurable, match="finite") as caught:
         _measured(LAMP_3, ("5", "5"), (text, "1"))
     assert (caught.value.number, caught.value.is_gold) == (1, False)
 
 
-def test_numbers_whose_squares_add_up_to_infinity_are_named() -> None:
-    with pytest.raises(NotMeasurable, match="sum of squared errors") as caught:
-        _measured(LAMP_3, *[("1.2e19", "1")] * 3, ("1.8e19", "1"))
-    assert caught.value.number == 3
+def test_a_number_of_many_digits_stands() -> None:
+    assert _measured(LAMP_3, ("5" * 30, "1"))["MAE"] == pytest.approx(5.5555e29, rel=1e-4)
 
 
 @pytest.mark.parametrize("gold", ["", "good", "nan", "inf"])
