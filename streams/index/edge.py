@@ -19,11 +19,14 @@ from uuid import UUID
 from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem
 from streams.index.tenant_filter import OCCURRED_AT, TENANT, USER, IndexFilter, IndexPoint, Scope, StoredPoint, Vector, best_first, stored_point
+from streams.index.time_order import ends_of_history
 
 if TYPE_CHECKING:
     import qdrant_edge
 
 FLUSH_EVERY_POINTS = 10_000
+#: Points that are read in time order on the event loop.
+SCROLLED_AT_ONCE = 20
 
 
 class EdgeIndex:
@@ -57,6 +60,22 @@ class EdgeIndex:
         query = edge.Query.Nearest(vector.tolist())
         request = edge.QueryRequest(limit=limit, query=query, filter=_edge_filter(scope.before(before, domain)), with_payload=True)
         return best_first((hit.score, hit.payload or {}) for hit in self._shard.query(request))
+
+    async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
+        return await ends_of_history(self._scroll, scope.before(before, domain), limit, newest_first=newest_first)
+
+    async def _scroll(self, index_filter: IndexFilter, limit: int, newest_first: bool) -> list[Mapping[str, Any]]:
+        # 1,000 points take 7 ms, so more than a few are read in a thread.
+        if limit <= SCROLLED_AT_ONCE:
+            return self._scrolled(index_filter, limit, newest_first)
+        return await asyncio.to_thread(self._scrolled, index_filter, limit, newest_first)
+
+    def _scrolled(self, index_filter: IndexFilter, limit: int, newest_first: bool) -> list[Mapping[str, Any]]:
+        import qdrant_edge as edge
+
+        order = edge.OrderBy(OCCURRED_AT, edge.Direction.Desc if newest_first else edge.Direction.Asc)
+        points, _ = self._shard.scroll(edge.ScrollRequest(limit=limit, filter=_edge_filter(index_filter), order_by=order, with_payload=True))
+        return [point.payload or {} for point in points]
 
     async def count(self, scope: Scope) -> int:
         import qdrant_edge as edge
@@ -114,7 +133,7 @@ def _edge_filter(index_filter: IndexFilter) -> qdrant_edge.Filter:
 
     conditions: list[Any] = [edge.FieldCondition(field, match=edge.MatchValue(value)) for field, value in index_filter.equal.items()]
     if index_filter.before_us is not None:
-        conditions.append(edge.FieldCondition(OCCURRED_AT, range=edge.RangeFloat(lt=index_filter.before_us)))
+        conditions.append(edge.FieldCondition(OCCURRED_AT, range=edge.RangeFloat(gte=index_filter.from_us, lt=index_filter.before_us)))
     return edge.Filter(must=conditions)
 
 

@@ -28,6 +28,12 @@ class HistoryIndex(Protocol):
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         """The scope's nearest items in `domain` with `occurred_at` before `before`, best first, at most `limit`."""
 
+    async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
+        """The scope's oldest items in `domain` with `occurred_at` before `before`, oldest first, at most `limit`, with score 0.
+
+        With `newest_first` the newest items, newest first. Items of one time are in the order of the log, or in its reverse.
+        """
+
     async def count(self, scope: Scope) -> int:
         """Number of the scope's items, of all domains and times."""
 
@@ -56,6 +62,9 @@ class LazyIndex:
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         return await (await self._opened()).search(scope, vector, before, domain, limit)
+
+    async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
+        return await (await self._opened()).in_time_order(scope, before, domain, limit, newest_first=newest_first)
 
     async def count(self, scope: Scope) -> int:
         return await (await self._opened()).count(scope)

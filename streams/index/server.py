@@ -17,6 +17,7 @@ from infra.settings.stream import IndexSettings
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
 from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, IndexPoint, Scope, StoredPoint, Vector, best_first, stored_point
+from streams.index.time_order import ends_of_history
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, models
@@ -73,6 +74,19 @@ class ServerIndex:
                 self._collection, query=vector.tolist(), query_filter=_server_filter(scope.before(before, domain)), limit=limit, with_payload=True
             )
         return best_first((hit.score, hit.payload or {}) for hit in result.points)
+
+    async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
+        return await ends_of_history(self._scroll, scope.before(before, domain), limit, newest_first=newest_first)
+
+    async def _scroll(self, index_filter: IndexFilter, limit: int, newest_first: bool) -> list[Mapping[str, Any]]:
+        from qdrant_client import models
+
+        order = models.OrderBy(key=OCCURRED_AT, direction=models.Direction.DESC if newest_first else models.Direction.ASC)
+        async with _server_errors():
+            points, _ = await self._client.scroll(
+                self._collection, scroll_filter=_server_filter(index_filter), limit=limit, order_by=order, with_payload=True, with_vectors=False
+            )
+        return [point.payload or {} for point in points]
 
     async def count(self, scope: Scope) -> int:
         async with _server_errors():
@@ -137,5 +151,5 @@ def _server_filter(index_filter: IndexFilter) -> models.Filter:
 
     conditions: list[Any] = [models.FieldCondition(key=field, match=models.MatchValue(value=value)) for field, value in index_filter.equal.items()]
     if index_filter.before_us is not None:
-        conditions.append(models.FieldCondition(key=OCCURRED_AT, range=models.Range(lt=index_filter.before_us)))
+        conditions.append(models.FieldCondition(key=OCCURRED_AT, range=models.Range(gte=index_filter.from_us, lt=index_filter.before_us)))
     return models.Filter(must=conditions)

@@ -30,10 +30,16 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class IndexFilter:
-    """Points match if every field in `equal` is equal and `occurred_at` is before `before_us` (None: at any time). Only `Scope` makes one."""
+    """Points match if every field in `equal` is equal and `from_us <= occurred_at < before_us` (None: no bound). Only `Scope` makes one."""
 
     equal: Mapping[str, str]
-    before_us: int | None
+    before_us: int | None = None
+    from_us: int | None = None
+
+    def at(self, occurred_at: datetime) -> IndexFilter:
+        """The points of this filter at exactly this time, which is inside its bounds."""
+        at_us = microseconds(occurred_at)
+        return IndexFilter(self.equal, at_us + 1, at_us)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Scope:
 
     def everything(self) -> IndexFilter:
         """All items of the user, of all domains and times."""
-        return IndexFilter({TENANT: self.tenant, USER: self.user}, None)
+        return IndexFilter({TENANT: self.tenant, USER: self.user})
 
     def before(self, asked_at: datetime, domain: str) -> IndexFilter:
         """The user's items in `domain` strictly before `asked_at`."""
@@ -98,11 +104,11 @@ class IndexPoint:
 
 def best_first(hits: Iterable[tuple[float, Mapping[str, Any]]]) -> list[HistoryItem]:
     """Items from scores and payloads: highest score first, then the newest, then by id, so that all adapters break ties alike."""
-    items = [_item(score, payload) for score, payload in hits]
+    items = [item_of(score, payload) for score, payload in hits]
     return sorted(items, key=lambda item: (-item.score, -microseconds(item.occurred_at), item.interaction_id))
 
 
-def _item(score: float, payload: Mapping[str, Any]) -> HistoryItem:
+def item_of(score: float, payload: Mapping[str, Any]) -> HistoryItem:
     return HistoryItem(
         interaction_id=UUID(payload["interaction_id"]),
         content=payload["content"],

@@ -79,18 +79,30 @@ def toward(cosine: float) -> Vector:
 
 
 def point(
-    name: object, scope: Scope = ALICE, *, vector: Vector | None = None, at: datetime = NOON, domain: str = "movie_tag", response: str = "comedy"
+    name: object,
+    scope: Scope = ALICE,
+    *,
+    vector: Vector | None = None,
+    at: datetime = NOON,
+    domain: str = "movie_tag",
+    response: str = "comedy",
+    offset: int = 7,
 ) -> IndexPoint:
     interaction = Interaction.observed(
         tenant=scope.tenant, user=scope.user, source_id=name, domain=domain, content=f"content {name}", response=response, occurred_at=at
     )
-    return IndexPoint(interaction, Source(topic="interactions", partition=2, offset=7), axis(0) if vector is None else vector)
+    return IndexPoint(interaction, Source(topic="interactions", partition=2, offset=offset), axis(0) if vector is None else vector)
 
 
 async def found(
     index: HistoryIndex, scope: Scope = ALICE, *, before: datetime = NOON + timedelta(days=1), domain: str = "movie_tag", limit: int = 6
 ) -> list[str]:
     return [item.content.removeprefix("content ") for item in await index.search(scope, axis(0), before, domain, limit)]
+
+
+async def oldest(index: HistoryIndex, limit: int = 6, *, before: datetime = NOON + timedelta(days=1), newest_first: bool = False) -> list[str]:
+    items = await index.in_time_order(ALICE, before, "movie_tag", limit, newest_first=newest_first)
+    return [item.content.removeprefix("content ") for item in items]
 
 
 async def test_a_new_index_is_empty_and_a_written_one_is_not(index: HistoryIndex) -> None:
@@ -174,6 +186,31 @@ async def test_the_nearest_items_come_first_up_to_the_limit(index: HistoryIndex)
 async def test_equal_scores_are_ordered_newest_first(index: HistoryIndex) -> None:
     await index.upsert([point(age, at=NOON - timedelta(days=age)) for age in (3, 1, 2)])
     assert await found(index) == ["1", "2", "3"]
+
+
+async def test_the_ends_of_a_history_are_read_in_time_order(index: HistoryIndex) -> None:
+    await index.upsert([point(n, at=NOON + timedelta(minutes=n), vector=toward(-0.5)) for n in (3, 1, 4, 2)])
+    assert [await oldest(index, limit) for limit in (0, 2, 9)] == [[], ["1", "2"], ["1", "2", "3", "4"]]
+    assert await oldest(index, 3, newest_first=True) == ["4", "3", "2"]
+    (item,) = await index.in_time_order(ALICE, NOON + timedelta(days=1), "movie_tag", 1)
+    assert (item.response, item.occurred_at, item.score) == ("comedy", NOON + timedelta(minutes=1), 0)
+
+
+async def test_the_ends_of_a_history_are_the_users_own_from_strictly_before(index: HistoryIndex) -> None:
+    tick = timedelta(microseconds=1)
+    others = [point("bobs", Scope("acme", "bob")), point("globex", Scope("globex", "alice")), point("tweet", domain="tweet")]
+    await index.upsert([*others, point("before", at=NOON - tick), point("at", at=NOON), point("after", at=NOON + tick)])
+    for newest_first in (False, True):
+        assert await oldest(index, before=NOON, newest_first=newest_first) == ["before"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 30, 41])
+async def test_items_of_one_time_are_in_the_order_of_the_log(index: HistoryIndex, limit: int) -> None:
+    first, same, last = point("first", at=NOON - timedelta(days=1)), [point(n, offset=n) for n in range(40)], point("last", at=NOON + timedelta(hours=1))
+    await index.upsert([last, *same[20:], first, *reversed(same[:20])])
+    expected = ["first", *(str(n) for n in range(40)), "last"]
+    assert await oldest(index, limit) == expected[:limit]
+    assert await oldest(index, limit, newest_first=True) == expected[::-1][:limit]
 
 
 @pytest.mark.parametrize("user", ["*", "o'neill", '"; DROP', "アリス", "a\\b", "null", "%", "{user}", "é", "e\u0301", "👩\u200d🚀", "x" * 128])

@@ -21,7 +21,7 @@ from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy
 from streams.index.embedder import Matrix
-from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, best_first, stored_point
+from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, best_first, item_of, stored_point
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 WORDS = ("sea", "war", "love", "space")
@@ -60,6 +60,11 @@ class MemoryIndex:
         seen = [p for p in self._of(scope) if p.interaction.domain == domain and p.interaction.occurred_at < before]
         return best_first((float(p.vector @ vector), p.payload()) for p in seen)[:limit]
 
+    async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
+        seen = [p for p in self._of(scope) if p.interaction.domain == domain and p.interaction.occurred_at < before]
+        seen.sort(key=lambda p: (p.interaction.occurred_at, p.source.offset), reverse=newest_first)
+        return [item_of(0.0, p.payload()) for p in seen[:limit]]
+
     async def count(self, scope: Scope) -> int:
         return len(self._of(scope))
 
@@ -87,6 +92,10 @@ class UnavailableIndex(MemoryIndex):
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         await self._check_available()
         return await super().search(scope, vector, before, domain, limit)
+
+    async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
+        await self._check_available()
+        return await super().in_time_order(scope, before, domain, limit, newest_first=newest_first)
 
     async def _check_available(self) -> None:
         self.calls += 1
