@@ -28,7 +28,8 @@ from streams.index.embedder import Embedder, SentenceEmbedder
 from streams.index.history_index import HistoryIndex, LazyIndex
 from streams.index.server import ServerIndex
 from streams.outcomes.processor import OutcomesProcessor
-from streams.retrieval.processor import RetrievalProcessor
+from streams.retrieval.processor import LookupProcessor, RetrievalProcessor
+from streams.retrieval.search import HistorySearch
 
 if TYPE_CHECKING:
     from streams.app.app import Runner
@@ -89,7 +90,7 @@ async def open_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
 
 
 class StreamsService:
-    """The Faust app with its three processors, on the running event loop."""
+    """The Faust app with its processors, on the running event loop."""
 
     def __init__(self, settings: Settings, embedder: Embedder, index: HistoryIndex, partitions: int) -> None:
         from streams.app.app import Runner, make_app, state_table
@@ -100,9 +101,11 @@ class StreamsService:
         self._settled_at = time.monotonic()
         self._app = make_app(settings)
         state = JoinState(state_table(self._app, partitions))
+        search = HistorySearch(embedder, index)
         processors = (
             HistoryProcessor(embedder, index, batch=HISTORY_CALLS * settings.embedder.batch_size),
-            RetrievalProcessor(embedder, index, settings.retrieval.k_max),
+            RetrievalProcessor(search, settings.retrieval.k_max),
+            LookupProcessor(search),
             OutcomesProcessor(state, join_window_s=settings.streams.join_window_s, assigned=self._joint_partitions),
         )
         self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]

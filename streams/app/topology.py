@@ -15,13 +15,13 @@ from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
 from infra.kafka.topology import changelog
 from infra.settings import Settings
-from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG, OUTCOMES, RESPONSES, dead_letter_topic
+from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG, LOOKUPS, OUTCOMES, RESPONSES, RETRIEVALS, dead_letter_topic
 from streams.app.processor import GROUP
 
 log = logging.getLogger(__name__)
 
-CONSUMED = tuple(topic.name for topic in (INTERACTIONS, DRAFTS, RESPONSES, FEEDBACK))
-PRODUCED = (CONTEXTS.name, OUTCOMES.name, *map(dead_letter_topic, CONSUMED))
+CONSUMED = tuple(topic.name for topic in (INTERACTIONS, DRAFTS, LOOKUPS, RESPONSES, FEEDBACK))
+PRODUCED = (CONTEXTS.name, RETRIEVALS.name, OUTCOMES.name, *map(dead_letter_topic, CONSUMED))
 
 TIMEOUT_MS = 15_000
 #: Added to the session timeout: the broker checks for dead members only from time to time.

@@ -17,9 +17,10 @@ import pytest
 from infra.settings import Settings
 from schemas.envelope import envelope_headers, read_message
 from schemas.interactions import Interaction, Origin
+from schemas.lookups import ItemOrder
 from schemas.outcomes import Outcome
-from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, RESPONSES
-from tests.support.streams_process import NOW, START_S, StreamsClient, StreamsProcess, draft, response, running
+from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, LOOKUPS, OUTCOMES, RESPONSES
+from tests.support.streams_process import NOW, START_S, StreamsClient, StreamsProcess, draft, lookup, response, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -62,6 +63,26 @@ def test_a_draft_gets_only_its_users_nearest_items(streams: StreamsProcess, clie
     assert {item.interaction_id for item in their_context.items} == {interaction.interaction_id for interaction in theirs}
 
 
+def test_every_lookup_gets_its_items_under_one_id_though_the_process_is_killed(streams: StreamsProcess, client: StreamsClient) -> None:
+    days = ("a court case about tax law", "sailors lost on the ocean", "a voyage across the stormy sea")
+    history = [client.interaction(text, at=NOW - timedelta(days=9 - day)) for day, text in enumerate(days)]
+    theirs = client.interaction("the sea", user=f"{client.user}-other", at=NOW - timedelta(days=30))
+    client.send(INTERACTIONS, *history, theirs, client.interaction("the sea, seen after the question", at=NOW))
+    client.context_with(client.query("the sea"), items=3)
+    question = "a film about the sea and sailors"
+    asked = [lookup(client.query(question), order, k=2) for order in (ItemOrder.SIMILAR, ItemOrder.FIRST) for _ in range(40)]
+    client.send(LOOKUPS, *asked[1::2])
+    client.retrievals_of(asked[1])
+    assert streams.stop(signal.SIGKILL) == -signal.SIGKILL
+    client.send(LOOKUPS, *asked[::2])
+    streams.start()
+    similar, first = {history[1].interaction_id, history[2].interaction_id}, [history[0].interaction_id, history[1].interaction_id]
+    for each in asked:
+        for retrieval in client.retrievals_of(each):
+            found = [item.interaction_id for item in retrieval.items]
+            assert set(found) == similar if each.reads.items is ItemOrder.SIMILAR else found == first
+
+
 def test_response_and_feedback_become_an_outcome_and_history(streams: StreamsProcess, client: StreamsClient) -> None:
     query = client.query("what shall I watch")
     client.send(FEEDBACK, client.feedback(query, "a quiet drama"))
@@ -81,8 +102,9 @@ def test_an_unreadable_record_is_dead_lettered_byte_for_byte(streams: StreamsPro
     headers = envelope_headers(draft(query), id="x", source="/test")
     broken = f"not json {uuid.uuid4()}".encode()
     client.send_raw("drafts", broken, headers)
+    client.send_raw("lookups", broken, headers)
     client.send_raw("interactions", broken, [("ce_type", b"unknown.type.v1")])
-    for topic in ("drafts-dlt", "interactions-dlt"):
+    for topic in ("drafts-dlt", "lookups-dlt", "interactions-dlt"):
         dead_letter = client.wait_for(topic, lambda r: r.value == broken)
         assert dead_letter.key == b"odd key"
         reason_headers = dict(dead_letter.headers)

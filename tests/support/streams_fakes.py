@@ -15,11 +15,12 @@ from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import envelope_headers
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
+from schemas.lookups import ItemOrder, Lookup, Reads
 from schemas.messages import Message
 from schemas.queries import Query
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
-from schemas.strategies import Strategy
+from schemas.strategies import Strategy, StrategyChoice
 from streams.index.embedder import Matrix
 from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, best_first, item_of, stored_point
 
@@ -132,6 +133,10 @@ def query(text: str = "a film about the sea", *, user: str = "alice", query_id: 
 
 def draft(query: Query, answer: str = "drama", status: DraftStatus = DraftStatus.DRAFTED) -> Draft:
     return Draft(query=query, answer=answer, base_model="base", status=status, base_ms=1)
+
+
+def lookup(query: Query, *, items: ItemOrder | None = ItemOrder.SIMILAR, k: int = 4, strategy: Strategy = Strategy.RAG, step: int = 1) -> Lookup:
+    return Lookup(query=query, choice=StrategyChoice(strategy=strategy), reads=Reads(items=items, k=k), step=step)
 
 
 def response(query: Query, answer: str = "model words") -> Response:

@@ -21,11 +21,12 @@ from schemas.envelope import read_message
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.interactions import Interaction
+from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.messages import Message
 from schemas.queries import Query
 from schemas.responses import Provenance, Response, ResponseStatus
-from schemas.strategies import Strategy
-from schemas.topics import CONTEXTS, DRAFTS, INTERACTIONS, OUTCOMES, Topic
+from schemas.strategies import Strategy, StrategyChoice
+from schemas.topics import CONTEXTS, DRAFTS, INTERACTIONS, OUTCOMES, RETRIEVALS, Topic
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 START_S, WAIT_S, STOP_S = 240.0, 90.0, 60.0
@@ -40,7 +41,7 @@ class StreamsClient:
         self.user = f"user-{uuid.uuid4().hex[:8]}"
         self._producer = producer(settings, "test-client")
         self._reader = groupless_consumer(settings, "test-reader")
-        topics = (CONTEXTS.name, OUTCOMES.name, INTERACTIONS.name, "interactions-dlt", "drafts-dlt", "feedback-dlt")
+        topics = (CONTEXTS.name, RETRIEVALS.name, OUTCOMES.name, INTERACTIONS.name, "interactions-dlt", "drafts-dlt", "lookups-dlt", "feedback-dlt")
         partitions = [TopicPartition(topic, n) for topic in topics for n in self._reader.partitions_for_topic(topic)]
         self._reader.assign(partitions)
         for partition, offset in self._reader.end_offsets(partitions).items():
@@ -77,6 +78,14 @@ class StreamsClient:
         assert envelope.id == str(derive("context", query.query_id))
         return context
 
+    def retrievals_of(self, lookup: Lookup) -> list[Retrieval]:
+        """All retrievals of the lookup that were read, at least one. They have one id."""
+        self.wait_for(RETRIEVALS.name, lambda r: Retrieval.from_bytes(r.value).lookup == lookup)
+        read = [read_message(Retrieval, r.headers, r.value) for r in self.seen if r.topic == RETRIEVALS.name]
+        retrievals = [(retrieval, envelope) for retrieval, envelope in read if retrieval.lookup == lookup]
+        assert {envelope.id for _, envelope in retrievals} == {str(derive("retrieval", lookup.id))}
+        return [retrieval for retrieval, _ in retrievals]
+
     def query(self, text: str, *, user: str | None = None) -> Query:
         options = ("comedy", "drama")
         return Query(query_id=uuid.uuid4(), tenant="acme", user=user or self.user, domain="movie_tag", text=text, options=options, asked_at=NOW)
@@ -107,6 +116,10 @@ class StreamsClient:
 
 def draft(query: Query) -> Draft:
     return Draft(query=query, answer="drama", base_model="base", base_ms=1)
+
+
+def lookup(query: Query, items: ItemOrder = ItemOrder.SIMILAR, k: int = 4) -> Lookup:
+    return Lookup(query=query, choice=StrategyChoice(strategy=Strategy.RAG), reads=Reads(items=items, k=k))
 
 
 def response(query: Query) -> Response:

@@ -22,13 +22,14 @@ from schemas.messages import Malformed, Message, message_type
 from schemas.queries import Query
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
-from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG, QUERIES, RESPONSES, TOPICS, Topic
+from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG, LOOKUPS, QUERIES, RESPONSES, TOPICS, Topic
 from streams.app.join_state import JoinState
 from streams.app.processor import Processor
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import content_of
 from streams.outcomes.processor import OutcomesProcessor
-from streams.retrieval.processor import RetrievalProcessor
+from streams.retrieval.processor import LookupProcessor, RetrievalProcessor
+from streams.retrieval.search import HistorySearch
 from tests.support.streams_fakes import MemoryIndex, WordEmbedder
 from workers.runtime.broker import ResumePoint
 from workers.runtime.handler import HandlerSpec, Incoming, Outgoing
@@ -248,15 +249,17 @@ def test_history_indexes_sets_aside_or_drops_as_a_repeat_each_record(records: li
 
 
 @ANY
-@given(batches_of(DRAFTS, RESPONSES, FEEDBACK))
+@given(batches_of(DRAFTS, LOOKUPS, RESPONSES, FEEDBACK))
 def test_the_other_processors_set_aside_what_cannot_be_read_and_nothing_else_fails(records: list[ConsumedRecord]) -> None:
-    by_name = {topic.name: topic.message for topic in (DRAFTS, RESPONSES, FEEDBACK)}
+    by_name = {topic.name: topic.message for topic in (DRAFTS, LOOKUPS, RESPONSES, FEEDBACK)}
     messages = readable(records, lambda record: by_name[record.topic])
-    retrieval = RetrievalProcessor(WordEmbedder(), MemoryIndex(), 6)
+    search = HistorySearch(WordEmbedder(), MemoryIndex())
+    retrieval, lookups = RetrievalProcessor(search, 6), LookupProcessor(search)
     join = OutcomesProcessor(JoinState({}), join_window_s=3_600, assigned=lambda: {0})
     drafts = [record for record in records if record.topic == DRAFTS.name]
-    others = [record for record in records if record.topic != DRAFTS.name]
-    letters = {**handled(retrieval, drafts), **handled(join, others)}
+    asked = [record for record in records if record.topic == LOOKUPS.name]
+    others = [record for record in records if record.topic not in (DRAFTS.name, LOOKUPS.name)]
+    letters = {**handled(retrieval, drafts), **handled(lookups, asked), **handled(join, others)}
     unread = {offset for offset, letter in letters.items() if b"Malformed" in dict(letter.headers)["kafka_dlt-exception-fqcn"]}
     assert unread == {record.offset for record in records} - messages.keys()
 
