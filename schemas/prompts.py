@@ -2,7 +2,8 @@
 
 There are two styles. `paper` is RPO's: table 8 for base prompts, appendix C for the reflection prompt, LaMP's item texts.
 `compact` has the same content in few tokens, for the tiny models that this project trains.
-All prompts are the content of one user turn, to which the model's chat template is applied. `marks` are those of the model that reads the prompt:
+All prompts are the content of one user turn, to which the model's chat template is applied. With `reasons` the prompt asks for a chain of thought: table 8's
+words against explanations are left out, and the instruction of `schemas.chain_of_thought` follows. `marks` are those of the model that reads the prompt:
 users' texts and drafts are neutralised after they were joined, so that they cannot inject prompt parts (`schemas.control_marks`).
 """
 
@@ -13,9 +14,9 @@ import inspect
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from schemas import control_marks, rewriting, sameness, tasks
+from schemas import chain_of_thought, control_marks, rewriting, sameness, tasks
 from schemas.control_marks import ControlMarks
 from schemas.queries import Query
 from schemas.sameness import is_blank
@@ -27,6 +28,13 @@ class PromptStyle(StrEnum):
     COMPACT = "compact"
 
 
+class ChatTurn(NamedTuple):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
 class Example(Protocol):
     """The part of a past interaction that a prompt shows."""
 
@@ -36,9 +44,9 @@ class Example(Protocol):
     def response(self) -> str: ...
 
 
-def base_prompt(query: Query, style: PromptStyle, marks: ControlMarks) -> str:
+def base_prompt(query: Query, style: PromptStyle, marks: ControlMarks, *, reasons: bool = False) -> str:
     """The task alone (RPO, table 8)."""
-    return marks.neutralized(_task_text(query, style))
+    return marks.neutralized(_task_text(query, style, reasons=reasons))
 
 
 def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> str:
@@ -51,12 +59,12 @@ def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> 
     return template.format(content=example.content, response=example.response)
 
 
-def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle, marks: ControlMarks) -> str:
+def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle, marks: ControlMarks, *, reasons: bool = False) -> str:
     """Retrieval-augmented generation by one model: the items, then the task, without a draft. `items` are best first; the prompt shows the best last.
 
     In the paper's style there is one item on each line under the reflection prompt's heading; LaMP's prefix form is not used.
     """
-    return marks.neutralized("\n".join([*_profile(query, items, style), _task_text(query, style)]))
+    return marks.neutralized("\n".join([*_profile(query, items, style), _task_text(query, style, reasons=reasons)]))
 
 
 def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], style: PromptStyle, marks: ControlMarks) -> str:
@@ -74,14 +82,19 @@ def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], 
 
 def template_digest(style: PromptStyle) -> str:
     """sha256 over the style and the source of this module and those that it calls. Answers with the same digest had the same prompt template."""
-    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], control_marks, rewriting, sameness, tasks)))
+    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], chain_of_thought, control_marks, rewriting, sameness, tasks)))
     return hashlib.sha256(f"{style}\n{source}".encode()).hexdigest()
 
 
-def _task_text(query: Query, style: PromptStyle) -> str:
+def _task_text(query: Query, style: PromptStyle, *, reasons: bool = False) -> str:
     if style is PromptStyle.COMPACT:
-        return f"{_COMPACT_VERBS.get(query.domain, _COMPACT_VERBS_BY_TASK[query.task])} : {_clip(query.text, _COMPACT_CHARS)}"
-    return _PAPER_BASE.get(query.domain, _PAPER_BASE_BY_TASK[query.task]).format(text=query.text, options=", ".join(query.options))
+        task = f"{_COMPACT_VERBS.get(query.domain, _COMPACT_VERBS_BY_TASK[query.task])} : {_clip(query.text, _COMPACT_CHARS)}"
+        return f"{task}\n{chain_of_thought.COMPACT_INSTRUCTION}" if reasons else task
+    template = _PAPER_BASE.get(query.domain, _PAPER_BASE_BY_TASK[query.task])
+    if reasons:
+        template = _PAPER_OPEN.get(query.domain, template if query.domain in _PAPER_BASE else _PAPER_OPEN_BY_TASK[query.task])
+    task = template.format(text=query.text, options=", ".join(query.options))
+    return f"{task}\n\n{chain_of_thought.INSTRUCTION}" if reasons else task
 
 
 def _profile(query: Query, items: Sequence[Example], style: PromptStyle) -> list[str]:
@@ -118,6 +131,17 @@ _PAPER_BASE_BY_TASK = {
     Task.LABEL: "Which of the following options fits the text? Just answer with the option without further explanation. options: [{options}] text: {text}",
     Task.RATING: "Which score fits the following text? Just answer with one of {options} without further explanation. text: {text}",
     Task.TEXT: "Respond to the following text without any explanation before or after it: {text}",
+}
+#: The same tasks without words against explanations, for a chain of thought.
+_PAPER_OPEN = {
+    "movie_tag": "Which tag does this movie relate to among the following tags? tags: [{options}] description: {text}",
+    "product_rating": "What is the score of the following review on a scale of 1 to 5? review: {text}",
+    "tweet_paraphrase": "Paraphrase the following tweet: {text}",
+}
+_PAPER_OPEN_BY_TASK = {
+    Task.LABEL: "Which of the following options fits the text? options: [{options}] text: {text}",
+    Task.RATING: "Which score fits the following text, one of {options}? text: {text}",
+    Task.TEXT: "Respond to the following text: {text}",
 }
 _PAPER_ITEM = {
     "movie_tag": 'The tag for the movie: "{content}" is {response}',

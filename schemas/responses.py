@@ -24,6 +24,7 @@ class ResponseStatus(StrEnum):
     UNPARSABLE = "unparsable"  # the output of the model that personalizes could not be read
     REFLECTION_FAILED = "reflection_failed"
     PROMPT_TOO_LONG = "prompt_too_long"  # even one history item exceeds the model's context
+    PROMPT_REFUSED = "prompt_refused"  # the base model refuses the prompt with the user's data, for example by a content filter
     DEADLINE_NEAR = "deadline_near"  # or passed
     BASE_FAILED = "base_failed"  # there is no base answer; `answer` is empty
     EXPIRED = "expired"  # the deadline passed before there was a base answer; `answer` is empty

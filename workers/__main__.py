@@ -1,4 +1,4 @@
-"""One worker process: `python -m workers base|reflection|profiles|teacher`."""
+"""One worker process: `python -m workers base|strategies|profiles|reflection|teacher`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from infra.settings import Settings
 
 def _base(settings: Settings, stop: threading.Event) -> None:
     from workers.base.service import run
+
+    run(settings, stop)
+
+
+def _strategies(settings: Settings, stop: threading.Event) -> None:
+    from workers.strategies.service import run
 
     run(settings, stop)
 
@@ -36,7 +42,8 @@ def _profiles(settings: Settings, stop: threading.Event) -> None:
 
 #: Each imports its own worker when it runs, because only the reflection worker needs an engine.
 SERVICES = {
-    "base": (_base, "queries to drafts, by the base model's endpoint"),
+    "base": (_base, "queries to drafts, responses and lookups, by the base model's endpoint"),
+    "strategies": (_strategies, "retrievals to responses, by the base model's endpoint"),
     "reflection": (_reflection, "contexts to responses, by the reflection model"),
     "profiles": (_profiles, "profile tasks to profile entries, by a template or an endpoint"),
     "teacher": (_teacher, "outcomes to trajectories, by a teacher"),

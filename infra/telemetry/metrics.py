@@ -70,8 +70,14 @@ class QualityOutcome(StrEnum):
 TEACHER_TAUGHT = Counter("retouch_teacher_taught_total", "{outcome}", "outcomes that became a trajectory", ["teacher"])
 TEACHER_REJECTED = Counter("retouch_teacher_rejected_total", "{outcome}", "outcomes rejected by the teacher's checks", ["teacher", "reason"])
 PROFILES_WRITTEN = Counter("retouch_profiles_written_total", "{entry}", "tasks of the profiles worker", ["kind", "outcome"], {"outcome": ProfileOutcome})
-BASE_UNANSWERED = Counter("retouch_base_unanswered_total", "{draft}", "drafts without an answer, by the last failure", ["cause"], {"cause": FailureCause})
+BASE_UNANSWERED = Counter(
+    "retouch_base_unanswered_total", "{query}", "drafts and responses without a base answer, by the last failure", ["cause"], {"cause": FailureCause}
+)
 RESPONSES_SENT = Counter("retouch_responses_total", "{response}", "responses sent", ["status", "strategy"])
+STRATEGY_FALLBACKS = Counter(
+    "retouch_strategy_fallbacks_total", "{response}", "responses that a simpler strategy made, with the reason", ["strategy", "answered_by", "status"]
+)
+REWRITES_WITHOUT_FORMAT = Counter("retouch_rewrites_without_format_total", "{rewrite}", "rewrites that were used although their trace is missing or doubled")
 
 WORKER_LAG = Gauge("retouch_worker_lag_records", "{record}", "records of a partition after the committed offset", ["topic", "partition"])
 WORKER_OLDEST = Gauge("retouch_worker_oldest_unhandled_seconds", "s", "age of the oldest record that is read and not yet committed", ["topic"])
@@ -115,6 +121,8 @@ METRICS: tuple[AnyInstrument, ...] = (
     PROFILES_WRITTEN,
     BASE_UNANSWERED,
     RESPONSES_SENT,
+    STRATEGY_FALLBACKS,
+    REWRITES_WITHOUT_FORMAT,
     WORKER_LAG,
     WORKER_OLDEST,
     WORKER_IN_FLIGHT,

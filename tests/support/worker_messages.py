@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from schemas.contexts import Context, HistoryItem, Source
+from schemas.contexts import Context, HistoryItem, RetrievalStatus, Source
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.ids import derive
+from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.messages import Fingerprint, MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.queries import Query
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
-from schemas.strategies import Strategy
+from schemas.strategies import Strategy, StrategyChoice
 from workers.runtime.handler import Incoming
 from workers.runtime.in_flight import InFlight
 
@@ -80,3 +81,25 @@ def make_bare_record(offset: int, *, key: bytes | None = b"k", id: str | None = 
 
 def make_fingerprint(id: str, content: bytes = b"content") -> Fingerprint:
     return Fingerprint(MessageIdentity(b"t/u", derive("query", id)), content)
+
+
+def make_item(number: int, *, content: str | None = None, response: str = "comedy") -> HistoryItem:
+    """A higher number is newer, and less similar to the query."""
+    source = Source(topic="interactions", partition=0, offset=number)
+    return HistoryItem(
+        interaction_id=derive("item", number),
+        content=f"film {number}" if content is None else content,
+        response=response,
+        occurred_at=NOON - timedelta(days=100 - number),
+        score=1 / (1 + number),
+        source=source,
+    )
+
+
+def make_retrieval(
+    strategy: Strategy, *items: HistoryItem, query: Query | None = None, status: RetrievalStatus = RetrievalStatus.SEARCHED, k: int = 4
+) -> Retrieval:
+    order = ItemOrder.FIRST if strategy is Strategy.ICL else ItemOrder.SIMILAR
+    choice = StrategyChoice(strategy=strategy, experiment="trial")
+    lookup = Lookup(query=query or make_query(), choice=choice, reads=Reads(items=order, k=k))
+    return Retrieval(lookup=lookup, items=items, retrieve_ms=3.0, status=status)

@@ -1,18 +1,16 @@
-"""`python -m workers base`: queries to drafts."""
+"""`python -m workers base`: queries to drafts, responses and lookups."""
 
 from __future__ import annotations
 
 import threading
-from functools import partial
 
-from infra.errors import BadSetting
 from infra.kafka.topology import warn_of_losses_in_background
-from infra.process.lifecycle import mark_ready, report_blocked
+from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.queries import Query
 from schemas.topics import QUERIES, topics_of
-from workers.base.answerer import Answerer
-from workers.endpoints.client import ChatEndpoint, endpoint_breaker
+from workers.base.handler import QueryHandler
+from workers.endpoints.base_endpoint import base_endpoint
 from workers.runtime.handler import Backoff, HandlerSpec
 from workers.runtime.worker import Worker
 
@@ -26,21 +24,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 def worker(settings: Settings) -> Worker[Query]:
-    base = settings.base
-    if not base.url:
-        raise BadSetting("base.url is empty: set OPENAI_BASE_URL=http://HOST:PORT/v1, or start the local stack with `retouch up`")
-    key = base.api_key.get_secret_value() if base.api_key else None
-    endpoint = ChatEndpoint(
-        base.url,
-        base.model,
-        api_key=key,
-        timeout_s=base.timeout_s,
-        concurrency=base.concurrency,
-        parameters=base.parameters,
-        breaker=endpoint_breaker("base", base.breaker_open_s, base.breaker_failures),
-        on_blocked=partial(report_blocked, settings),
-    )
-    answerer = Answerer(endpoint, base)
+    base, endpoint = settings.base, base_endpoint(settings)
+    handler = QueryHandler(endpoint, settings)
     backoff = Backoff(attempts=base.attempts, first_s=0.2, longest_s=30.0)
-    spec = HandlerSpec("base", QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded, backoff=backoff)
+    spec = HandlerSpec("base", QUERIES, handler, deadline=lambda query: query.deadline, degrade=handler.degraded, backoff=backoff)
     return Worker(settings, spec, concurrency=base.concurrency, lifespan=lambda: endpoint.checked(base.max_new_tokens))

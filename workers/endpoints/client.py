@@ -1,4 +1,4 @@
-"""Client of OpenAI-compatible endpoints: one chat completion per call. The types of its errors say what the caller should do.
+"""Client of OpenAI-compatible endpoints: one chat completion per call, or several to one prompt. The types of its errors say what the caller should do.
 
 It sends each request once: the caller decides about retries. It repeats a call only to leave out a parameter that the endpoint refuses.
 After a failure that may concern every prompt it makes a health check: a call with a constant prompt. So one user's prompt never stops the others, an
@@ -13,6 +13,7 @@ import contextlib
 import errno
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -23,10 +24,10 @@ from infra.process.circuit_breaker import CircuitBreaker
 from infra.telemetry.metrics import RetryReason
 from infra.telemetry.tracing import current_traceparent
 from infra.urls import is_loopback, without_user
-from schemas.drafts import FailureCause
+from schemas.drafts import FailureCause, Usage
 from workers.endpoints.refusals import Meaning
 from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer, Failure, read_reply
-from workers.endpoints.request import ChatRequest
+from workers.endpoints.request import ChatRequest, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,27 @@ class EndpointBlocked(DependencyBlocked):
 class ChatClient(Protocol):
     """The interface of a ChatEndpoint for its callers."""
 
-    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None, key: Hashable | None = None) -> ChatAnswer: ...
+    async def complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        schema: dict[str, Any] | None = None,
+        n: int = 1,
+        temperature: float | None = None,
+        key: Hashable | None = None,
+    ) -> ChatAnswer: ...
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One request for `n` texts."""
+
+    prompt: Prompt
+    max_tokens: int
+    schema: dict[str, Any] | None = None
+    n: int = 1
+    temperature: float | None = None
 
 
 def endpoint_breaker(section: str, open_s: float = 3.0, failures: int = 5, **options: Any) -> CircuitBreaker:
@@ -156,18 +177,31 @@ class ChatEndpoint:
                 log.warning("the endpoint does not answer yet", extra={"endpoint": self._section, "failure": str(failure)})
             yield self
 
-    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None, key: Hashable | None = None) -> ChatAnswer:
-        """The answer to one user turn. With `schema`, the request asks for JSON that matches it, unless the endpoint refuses `response_format`.
+    async def complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        schema: dict[str, Any] | None = None,
+        n: int = 1,
+        temperature: float | None = None,
+        key: Hashable | None = None,
+    ) -> ChatAnswer:
+        """The answer to one user turn or to the turns of a chat. With `schema`, the request asks for JSON that matches it, unless the endpoint refuses
+        `response_format`. `temperature` None: 0, or that of the settings' parameters.
 
+        With `n` the answer has one to `n` texts and the tokens of all calls: one call returns them, or, if the endpoint refuses or ignores `n`, several calls
+        at once, of which those that fail are left out.
         `key` identifies the user: failures of one key in a row count as one in the breaker. Raises PromptRefused if this prompt never gets an answer,
         DependencyUnavailable if no prompt gets one now, and EndpointFailed for everything else (`after_s` from Retry-After).
         """
         if self._breaker.is_open:
             with self._breaker.call():  # raises during the pause; after it one call at a time makes a health check
                 await self._raise_if_unhealthy(max_tokens, self._checks, is_trial=True)
+        call = _Call(prompt, max_tokens, schema, n, temperature)
         with self._breaker.call(key):
             checks = self._checks
-            reading = await self._ask(prompt, max_tokens, schema)
+            reading = await self._ask(call)
             if isinstance(reading, Failure) and reading.cause is FailureCause.UNREACHABLE:
                 raise _away(reading)
             if isinstance(reading, Failure) and reading.may_concern_every_prompt:
@@ -176,10 +210,19 @@ class ChatEndpoint:
                     raise _failed(reading)
         if isinstance(reading, ChatAnswer):
             self._report(None)
-            return reading
+            return await self._with_more(reading, call)
         if reading.meaning is Meaning.PROMPT:
             raise PromptRefused(f"the endpoint gives no answer to this prompt: {reading}", reading.cause)
         raise _failed(reading)
+
+    async def _with_more(self, answer: ChatAnswer, call: _Call) -> ChatAnswer:
+        """`answer` with the texts that it lacks of the `n` requested ones, by one call each."""
+        missing = call.n - len(answer.texts)
+        more = await asyncio.gather(*(self._ask(replace(call, n=1)) for _ in range(missing)))
+        answers = [answer, *(reading for reading in more if isinstance(reading, ChatAnswer))]
+        prompt_tokens, completion_tokens = (sum(counts) for counts in zip(*((a.usage.prompt_tokens, a.usage.completion_tokens) for a in answers), strict=True))
+        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+        return replace(answer, usage=usage, others=tuple(text for each in answers for text in each.texts)[1:])
 
     async def _raise_if_unhealthy(self, max_tokens: int, checks: int, *, is_trial: bool = False) -> None:
         """Raises EndpointBlocked or EndpointAway if the health check fails. Makes none if another call has made one since `checks` of them had ended.
@@ -204,7 +247,7 @@ class ChatEndpoint:
 
     async def _health_check(self, max_tokens: int) -> Failure | None:
         """Why its prompt gets no answer; None if it gets one."""
-        reading = await self._ask(HEALTH_CHECK_PROMPT, max_tokens, None)
+        reading = await self._ask(_Call(HEALTH_CHECK_PROMPT, max_tokens))
         return reading if isinstance(reading, Failure) else None
 
     def _report(self, reason: str | None) -> None:
@@ -228,28 +271,32 @@ class ChatEndpoint:
         message = failure.message.replace(self._api_key, "***") if self._api_key else failure.message
         return f"{failure} ({message})" if message else str(failure)
 
-    async def _ask(self, prompt: str, max_tokens: int, schema: dict[str, Any] | None) -> ChatAnswer | Failure:
+    async def _ask(self, call: _Call) -> ChatAnswer | Failure:
         """Repeats the call at once without a parameter that the endpoint refuses."""
         while True:
-            body = self._request.body(prompt, max_tokens, schema)
-            reading = await self._post(body)
+            body = self._body(call)
+            reading = await self._post(body, call.n)
             if not (isinstance(reading, Failure) and self._request.learn(body, reading.param)):
                 break
-        if isinstance(reading, Failure) and reading.cause is FailureCause.PROMPT_REFUSED and (plain := self._request.body(prompt, max_tokens)) != body:
-            # Endpoints refuse structured output in many words. If the same prompt gets an answer without it, it was the reason.
-            without_schema = await self._post(plain)
-            if isinstance(without_schema, ChatAnswer):
-                self._request.learn(body, "response_format")
-                return without_schema
+        plain = self._body(replace(call, schema=None, n=1))
+        if isinstance(reading, Failure) and reading.cause is FailureCause.PROMPT_REFUSED and plain != body:
+            # Endpoints refuse structured output, or several answers, in many words. If the same prompt gets an answer without it, it was the reason.
+            without = await self._post(plain)
+            if isinstance(without, ChatAnswer):
+                self._request.learn(body, "n" if call.n > 1 else "response_format")
+                return without
         return reading
 
-    async def _post(self, body: dict[str, Any]) -> ChatAnswer | Failure:
+    def _body(self, call: _Call) -> dict[str, Any]:
+        return self._request.body(call.prompt, call.max_tokens, call.schema, n=call.n, temperature=call.temperature)
+
+    async def _post(self, body: dict[str, Any], n: int = 1) -> ChatAnswer | Failure:
         assert self._session is not None, "enter the endpoint first"
         traceparent = current_traceparent()
         headers = {"traceparent": traceparent} if traceparent else {}
         try:
             async with self._session.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
-                return read_reply(response.status, response.headers, await _read(response.content))
+                return read_reply(response.status, response.headers, await _read(response.content), n)
         except (aiohttp.ClientConnectorError, UnicodeError) as error:  # UnicodeError: a host that is no name for DNS
             number = error.errno if type(error) is aiohttp.ClientConnectorError else None  # other types have numbers of DNS or TLS
             return Failure(Meaning.RETRY, FailureCause.UNREACHABLE, code=errno.errorcode.get(number or 0, type(error).__name__))

@@ -52,11 +52,16 @@ _WORD = re.compile(r"[\w.:/\[\]-]{1,64}", re.ASCII)
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """`text` is what the user may see, `reasoning` what the model wrote before it."""
+    """`text` is what the user may see, `reasoning` what the model wrote before it. `others` are the texts after the first, if several were requested."""
 
     text: str
     usage: Usage = NO_USAGE
     reasoning: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text, *self.others)
 
 
 @dataclass(frozen=True)
@@ -82,18 +87,18 @@ class Failure:
         return ", ".join(part for part in parts if part)
 
 
-def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> ChatAnswer | Failure:
-    """`body` as it was sent, or its first `MAX_BODY_BYTES` + 1 bytes. Names of headers in any case. Never raises."""
+def read_reply(status: int, headers: Mapping[str, str], body: bytes, n: int = 1) -> ChatAnswer | Failure:
+    """`body` as it was sent, or its first `MAX_BODY_BYTES` + 1 bytes. Names of headers in any case. Never raises. `n`: number of requested texts."""
     lower = {name.lower(): value for name, value in headers.items()}
     content = _decompressed(body, lower.get("content-encoding", ""))
     is_success = 200 <= status < 300
-    reading = _read_success(status, content) if is_success else _read_error(status, _parsed(content), is_page=_is_page(content))
+    reading = _read_success(status, content, n) if is_success else _read_error(status, _parsed(content), is_page=_is_page(content))
     if isinstance(reading, Failure) and reading.meaning is Meaning.RETRY:
         return replace(reading, after_s=retry_after_s(lower))
     return reading
 
 
-def _read_success(status: int, content: bytes) -> ChatAnswer | Failure:
+def _read_success(status: int, content: bytes, n: int) -> ChatAnswer | Failure:
     if len(content) > MAX_BODY_BYTES:
         return Failure(Meaning.PROMPT, FailureCause.ANSWER_TOO_LONG, status)
     if _is_page(content):
@@ -102,7 +107,7 @@ def _read_success(status: int, content: bytes) -> ChatAnswer | Failure:
     if data is None:
         data = _joined_events(content)
     if isinstance(data, dict) and isinstance(choices := data.get("choices"), list) and choices and isinstance(choices[0], dict):
-        reading = _read_choice(status, choices[0], _usage(data.get("usage")))
+        reading = _read_choices(status, choices[:n], _usage(data.get("usage")))
         if isinstance(reading, ChatAnswer) or not isinstance(data.get("error"), dict):
             return reading
     if (error := _error_of(data)) is not None:  # an error although the status says success
@@ -110,8 +115,14 @@ def _read_success(status: int, content: bytes) -> ChatAnswer | Failure:
     return Failure(Meaning.RETRY, FailureCause.UNREADABLE, status)
 
 
+def _read_choices(status: int, choices: Sequence[Any], usage: Usage) -> ChatAnswer | Failure:
+    """All choices with a text. The first one's failure if none has."""
+    readings = [_read_choice(status, choice, usage) for choice in choices if isinstance(choice, dict)]
+    answers = [reading for reading in readings if isinstance(reading, ChatAnswer)]
+    return replace(answers[0], others=tuple(answer.text for answer in answers[1:])) if answers else readings[0]
+
+
 def _read_choice(status: int, choice: dict[str, Any], usage: Usage) -> ChatAnswer | Failure:
-    """Reads the first choice. Requests ask for one."""
     message = next((part for name in ("message", "delta") if isinstance(part := choice.get(name), dict)), {})
     content = message.get("content") if "content" in message else choice.get("text")
     text, thoughts, refusal = _parts(content)

@@ -51,7 +51,8 @@ def test_a_process_that_may_not_read_settings_says_so_in_one_line(caplog: pytest
 
 
 def test_each_process_compares_what_it_reads_and_writes() -> None:
-    assert topics_of("base worker") == ("queries", "drafts", "queries-dlt")
+    assert topics_of("base worker") == ("queries", "drafts", "lookups", "responses", "queries-dlt")
+    assert topics_of("strategies worker") == ("lookups", "retrievals", "responses", "retrievals-dlt")
     assert topics_of("teacher") == ("outcomes", "trajectories", "outcomes-dlt")
     assert topics_of("promoter") == ("quality", "model-events", "serving")
     assert set(topics_of("trainer")) >= {"outcomes", "trajectories", "quality", "erasures"}

@@ -1,0 +1,204 @@
+"""Answers one query by its strategy, or by the next simpler one, with the reason (docs/rules.md, 4). It makes the whole response."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from infra.settings import Settings
+from infra.telemetry.metrics import BASE_UNANSWERED, RESPONSES_SENT, STRATEGY_FALLBACKS
+from schemas.contexts import Context, RetrievalStatus
+from schemas.drafts import Draft, DraftStatus, FailureCause, Usage
+from schemas.ids import derive
+from schemas.lookups import Lookup, Retrieval
+from schemas.prompts import template_digest
+from schemas.queries import Query
+from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.strategies import Strategy, StrategyChoice
+from schemas.topics import RESPONSES
+from workers.endpoints.client import ChatClient, PromptRefused
+from workers.runtime.clock import Clock
+from workers.runtime.handler import DegradeReason, Incoming, Outgoing
+from workers.strategies.base_calls import BaseCalls
+from workers.strategies.catalog import SIMPLER, method_of, methods_of
+from workers.strategies.strategy import Answer, Method, Prepares, Prompt, Unable
+
+log = logging.getLogger(__name__)
+
+#: The base model wrote what cannot be read. Other refusals concern the prompt.
+_UNREADABLE = {FailureCause.NO_TEXT, FailureCause.ONLY_REASONING, FailureCause.ANSWER_TOO_LONG}
+_ADVICE = {FailureCause.ONLY_REASONING: "raise base.max_new_tokens, or strategies.max_new_tokens, which also count the reasoning"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query with its strategy, and what was found for it; None if nothing was looked up."""
+
+    query: Query
+    choice: StrategyChoice
+    found: Retrieval | None = None
+
+
+@dataclass(frozen=True)
+class _Result:
+    answer: Answer
+    prompt: Prompt
+    base_ms: float  # of its own calls
+    usage: Usage
+
+
+class _Refused(Exception):
+    """The base model refuses the prompt that holds the task alone: there is no answer."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class StrategyAnswerer:
+    """`methods`: by strategy. It has no state of a query, so that a query may be answered again."""
+
+    def __init__(self, endpoint: ChatClient, settings: Settings, clock: Clock) -> None:
+        self._endpoint = endpoint
+        self._base_model = settings.base.model
+        self._clock = clock
+        self._prompt_digest = template_digest(settings.base.prompt_style)
+        self.methods = methods_of(settings)
+
+    async def answer(self, asked: Asked) -> Response | Lookup:
+        """The response, or another lookup of the query. Raises RetryLater if the endpoint does not answer, DependencyBlocked if it refuses every prompt, and
+        PoisonMessage for a strategy that this version does not have.
+        """
+        strategy, calls = asked.choice.strategy, BaseCalls(self._endpoint, asked.query.key, self._clock)
+        reason: ResponseStatus | None = None
+        while True:
+            try:
+                result = await self._by(method_of(strategy, self.methods), asked, calls)
+            except Unable as error:
+                reason = reason or error.status
+                strategy = SIMPLER[strategy]
+            except _Refused as error:
+                return self.unanswered(asked, DraftStatus.BASE_FAILED, error.cause, "the endpoint refuses the prompt", calls)
+            else:
+                return result if isinstance(result, Lookup) else self._response(asked, strategy, result, reason, calls)
+
+    async def _by(self, method: Method, asked: Asked, calls: BaseCalls) -> _Result | Lookup:
+        """Raises Unable, and _Refused for the method that has no simpler one."""
+        ms, usage, found = calls.ms, calls.usage, asked.found
+        if isinstance(method, Prepares) and found is not None:
+            prepared = await method.prepare(found, calls)
+            if isinstance(prepared, Lookup):
+                return prepared
+            found = prepared
+        prompt, texts = await _first_accepted(method, asked.query, found, calls)
+        answer = await method.read(asked.query, prompt, texts)
+        if answer is None:
+            raise Unable(ResponseStatus.UNPARSABLE)
+        spent = Usage(prompt_tokens=calls.usage.prompt_tokens - usage.prompt_tokens, completion_tokens=calls.usage.completion_tokens - usage.completion_tokens)
+        return _Result(answer, prompt, calls.ms - ms, spent)
+
+    def unanswered(self, asked: Asked, status: DraftStatus, cause: str, reason: str, calls: BaseCalls | None = None) -> Response:
+        """The response without an answer: BASE_FAILED or EXPIRED."""
+        known = FailureCause(cause) if cause in set(FailureCause) else FailureCause.OTHER
+        BASE_UNANSWERED.add(cause=known)
+        query = asked.query
+        fields = {"query_id": str(query.query_id), "status": status, "cause": known, "reason": reason, "advice": _ADVICE.get(known)}
+        log.warning("no base answer", extra=fields)
+        draft = Draft(query=query, answer="", base_model=self._base_model, status=status, base_ms=0.0, failure=known, choice=asked.choice)
+        expired = status is DraftStatus.EXPIRED
+        provenance = self._provenance(asked, calls)
+        return self._made(asked, draft, Answer(""), ResponseStatus.EXPIRED if expired else ResponseStatus.BASE_FAILED, provenance)
+
+    def degraded(self, asked: Asked, incoming: Incoming[Query] | Incoming[Retrieval], reason: DegradeReason) -> Response:
+        """The response to a query whose deadline passed, or whose attempts all failed. It names the last failure."""
+        is_late = reason is DegradeReason.EXPIRED
+        cause = incoming.last_failure or (FailureCause.DEADLINE if is_late else FailureCause.OTHER)
+        return self.unanswered(asked, DraftStatus.EXPIRED if is_late else DraftStatus.BASE_FAILED, cause, reason)
+
+    def _response(self, asked: Asked, answered_by: Strategy, result: _Result, reason: ResponseStatus | None, calls: BaseCalls) -> Response:
+        is_base_answer = answered_by is Strategy.ZERO_SHOT
+        draft = Draft(
+            query=asked.query,
+            answer=result.answer.text if is_base_answer else "",
+            base_model=self._base_model,
+            status=DraftStatus.DRAFTED if is_base_answer else DraftStatus.NOT_ASKED,
+            usage=result.usage if is_base_answer else Usage(),
+            base_ms=result.base_ms if is_base_answer else 0.0,
+            choice=asked.choice,
+        )
+        chosen = asked.choice.strategy
+        status = reason or (ResponseStatus.PERSONALIZED if self.methods[chosen].reads else ResponseStatus.ZERO_SHOT)
+        provenance = self._provenance(asked, calls).model_copy(
+            update={
+                "k": len(result.prompt.shown),
+                "history_ids": tuple(item.interaction_id for item in result.prompt.shown),
+                "prompt_digest": self._prompt_digest,
+                "answered_by": None if answered_by is chosen else answered_by,
+            }
+        )
+        return self._made(asked, draft, result.answer, status, provenance)
+
+    def _provenance(self, asked: Asked, calls: BaseCalls | None) -> Provenance:
+        """Without items."""
+        return Provenance(
+            model=None,
+            base_model=self._base_model,
+            strategy=asked.choice.strategy,
+            k=0,
+            history_ids=(),
+            prompt_digest=None,
+            base_ms=calls.ms if calls else 0.0,
+            retrieve_ms=asked.found.retrieve_ms if asked.found else 0.0,
+            reflect_ms=0.0,
+            experiment=asked.choice.experiment,
+            base_usage=calls.usage if calls else Usage(),
+        )
+
+    def _made(self, asked: Asked, draft: Draft, answer: Answer, status: ResponseStatus, provenance: Provenance) -> Response:
+        found = asked.found
+        context = Context(
+            draft=draft,
+            items=found.items if found else (),
+            k_max=found.lookup.reads.k if found else 0,
+            retrieve_ms=found.retrieve_ms if found else 0.0,
+            retrieval=found.status if found else RetrievalStatus.NOT_NEEDED,
+        )
+        return Response(
+            query_id=asked.query.query_id,
+            context=context,
+            answer=answer.text,
+            reasoning=answer.reasoning,
+            status=status,
+            provenance=provenance,
+            answered_at=self._clock.now(),
+        )
+
+
+async def _first_accepted(method: Method, query: Query, found: Retrieval | None, calls: BaseCalls) -> tuple[Prompt, tuple[str, ...]]:
+    """The first of the method's prompts that the endpoint does not refuse as too long, with its texts. Raises Unable, or _Refused without a simpler one."""
+    cause: str = FailureCause.OTHER
+    for prompt in method.prompts(query, found):
+        try:
+            return prompt, await calls.texts(prompt.turns, max_tokens=prompt.max_tokens, n=prompt.n, temperature=prompt.temperature)
+        except PromptRefused as error:
+            cause = error.cause
+            if cause != FailureCause.PROMPT_TOO_LONG:
+                break
+    if method.strategy not in SIMPLER:
+        raise _Refused(cause)
+    if cause == FailureCause.PROMPT_TOO_LONG:
+        raise Unable(ResponseStatus.PROMPT_TOO_LONG)
+    raise Unable(ResponseStatus.UNPARSABLE if cause in _UNREADABLE else ResponseStatus.PROMPT_REFUSED)
+
+
+def outgoing(response: Response) -> Outgoing:
+    """The response as an output, counted."""
+    RESPONSES_SENT.add(status=response.status, strategy=response.provenance.strategy)
+    count_fallback(response)
+    return Outgoing(RESPONSES, response, derive("response", response.query_id))
+
+
+def count_fallback(response: Response) -> None:
+    provenance = response.provenance
+    if provenance.answered_by:
+        STRATEGY_FALLBACKS.add(strategy=provenance.strategy, answered_by=provenance.answered_by, status=response.status)

@@ -1,0 +1,49 @@
+"""The methods of the strategies other than RPO, which has a worker of its own, and which simpler strategy answers when one cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from infra.errors import PoisonMessage
+from infra.settings import Settings
+from schemas.lookups import ItemOrder
+from schemas.strategies import Strategy
+from workers.strategies.items_in_prompt import ItemsInPrompt
+from workers.strategies.strategy import Method
+from workers.strategies.zero_shot import ZeroShot
+
+Methods = Mapping[Strategy, Method]
+
+#: The strategy that answers instead. Zero-shot has none.
+SIMPLER = {
+    Strategy.RPO: Strategy.ZERO_SHOT,
+    Strategy.ICL: Strategy.ZERO_SHOT,
+    Strategy.RAG: Strategy.ZERO_SHOT,
+    Strategy.PAG: Strategy.RAG,
+    Strategy.HYDRA: Strategy.RAG,
+    Strategy.RPM: Strategy.RAG,
+    Strategy.ZERO_SHOT_COT: Strategy.ZERO_SHOT,
+    Strategy.RAG_COT: Strategy.RAG,
+    Strategy.PAG_COT: Strategy.PAG,
+}
+
+
+def methods_of(settings: Settings) -> Methods:
+    base, own = settings.base, settings.strategies
+    similar, first = ItemOrder.SIMILAR, ItemOrder.FIRST
+    methods: list[Method] = [
+        ZeroShot(base.prompt_style, base.max_new_tokens),
+        ZeroShot(base.prompt_style, own.max_new_tokens, reasons=True),
+        ItemsInPrompt(Strategy.ICL, first, own.k, base.prompt_style, base.max_new_tokens),
+        ItemsInPrompt(Strategy.RAG, similar, own.k, base.prompt_style, base.max_new_tokens),
+        ItemsInPrompt(Strategy.RAG_COT, similar, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
+    ]
+    return {method.strategy: method for method in methods}
+
+
+def method_of(strategy: Strategy, methods: Methods) -> Method:
+    """Raises PoisonMessage for a strategy that this version does not have."""
+    try:
+        return methods[strategy]
+    except KeyError:
+        raise PoisonMessage(f"this version has no method for the strategy {strategy}") from None

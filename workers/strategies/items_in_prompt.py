@@ -1,0 +1,61 @@
+"""RAG and ICL: history items before the task, in one user turn.
+
+RAG (retrieval-augmented generation) shows the items that are most similar to the query, the best last, next to the task. ICL (in-context learning) shows the
+user's first items, in the order of time, for every query alike: the papers say that its items do not depend on the query, and not which they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from schemas.contexts import HistoryItem, RetrievalStatus
+from schemas.control_marks import WELL_KNOWN_MARKS
+from schemas.lookups import ItemOrder, Reads, Retrieval
+from schemas.prompts import ChatTurn, PromptStyle, rag_prompt
+from schemas.queries import Query
+from schemas.responses import ResponseStatus
+from schemas.sameness import is_blank
+from schemas.strategies import Strategy
+from workers.strategies.answers import allowed_answer
+from workers.strategies.strategy import Answer, Prompt, Unable
+
+
+@dataclass(frozen=True)
+class ItemsInPrompt:
+    """`k`: maximum number of items. `reasons`: with a chain of thought."""
+
+    strategy: Strategy
+    order: ItemOrder
+    k: int
+    style: PromptStyle
+    max_tokens: int
+    reasons: bool = False
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(items=self.order, k=self.k)
+
+    def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
+        """With `k` items, then with half as many, down to one."""
+        shown = usable_items(found)[: self.k]
+        while shown:
+            # `rag_prompt` shows its first item last.
+            first = shown if self.order is ItemOrder.SIMILAR else shown[::-1]
+            prompt = rag_prompt(query, first, self.style, WELL_KNOWN_MARKS, reasons=self.reasons)
+            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, shown)
+            shown = shown[: len(shown) // 2]
+
+    async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
+        return allowed_answer(query, texts[0], reasons=self.reasons)
+
+
+def usable_items(found: Retrieval | None) -> tuple[HistoryItem, ...]:
+    """The items with a response. Raises Unable if there is none, with the reason."""
+    items = tuple(item for item in found.items if not is_blank(item.response)) if found else ()
+    if not items:
+        raise Unable(_WITHOUT_ITEMS.get(found.status, ResponseStatus.NO_HISTORY) if found else ResponseStatus.NO_HISTORY)
+    return items
+
+
+_WITHOUT_ITEMS = {RetrievalStatus.INDEX_AWAY: ResponseStatus.INDEX_AWAY, RetrievalStatus.DEADLINE_PASSED: ResponseStatus.DEADLINE_NEAR}

@@ -1,0 +1,32 @@
+"""`python -m workers strategies`: retrievals to responses."""
+
+from __future__ import annotations
+
+import threading
+
+from infra.kafka.topology import warn_of_losses_in_background
+from infra.process.lifecycle import mark_ready
+from infra.settings import Settings
+from schemas.lookups import Retrieval
+from schemas.topics import RETRIEVALS, topics_of
+from workers.endpoints.base_endpoint import base_endpoint
+from workers.runtime.clock import SystemClock
+from workers.runtime.handler import Backoff, HandlerSpec
+from workers.runtime.worker import Worker
+from workers.strategies.answerer import StrategyAnswerer
+from workers.strategies.handler import RetrievalHandler
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Blocks until `stop` is set. Raises as the base worker does, whose endpoint it asks."""
+    serving = worker(settings)
+    warn_of_losses_in_background(settings, topics_of("strategies worker"))
+    serving.run(stop, lambda: mark_ready(settings))
+
+
+def worker(settings: Settings) -> Worker[Retrieval]:
+    endpoint = base_endpoint(settings)
+    handler = RetrievalHandler(StrategyAnswerer(endpoint, settings, SystemClock()))
+    backoff = Backoff(attempts=settings.base.attempts, first_s=0.2, longest_s=30.0)
+    spec = HandlerSpec("strategies", RETRIEVALS, handler, handler.deadline, handler.degraded, backoff)
+    return Worker(settings, spec, concurrency=settings.base.concurrency, lifespan=lambda: endpoint.checked(settings.base.max_new_tokens))

@@ -1,0 +1,74 @@
+"""The interface of a strategy's method: what it reads of the user, what it asks the base model, and how it reads the texts.
+
+The worker calls the parts in this order: `reads` (a lookup), `prepare` where a method has one, `prompts`, `read`. A method that cannot answer raises Unable;
+then its simpler strategy answers, from the same retrieval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from schemas.contexts import HistoryItem
+from schemas.lookups import Lookup, Reads, Retrieval
+from schemas.prompts import ChatTurn
+from schemas.queries import Query
+from schemas.responses import ResponseStatus
+from schemas.strategies import Strategy
+from workers.strategies.base_calls import BaseCalls
+
+
+class Unable(Exception):
+    """The method cannot answer this query. `status` says why."""
+
+    def __init__(self, status: ResponseStatus) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request to the base model. `shown` are the history items in it, best first."""
+
+    turns: tuple[ChatTurn, ...]
+    max_tokens: int
+    shown: tuple[HistoryItem, ...] = ()
+    n: int = 1  # number of texts
+    temperature: float | None = None  # None: 0, or that of base.parameters
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`reasoning` is what the model wrote before the answer."""
+
+    text: str
+    reasoning: str = ""
+
+
+class Method(Protocol):
+    """How one strategy answers. It has no state of a query."""
+
+    @property
+    def strategy(self) -> Strategy: ...
+
+    @property
+    def reads(self) -> Reads | None:
+        """What the lookup asks for; None if the base model is asked first."""
+
+    def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
+        """The prompt, then shorter ones for an endpoint that refuses it as too long. Raises Unable, for example without history."""
+
+    async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
+        """The answer in the base model's texts, of which there is at least one. None: unreadable, so the simpler strategy answers."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A method with a step between retrieval and prompt, such as reranking."""
+
+    async def prepare(self, found: Retrieval, base: BaseCalls) -> Retrieval | Lookup:
+        """What `prompts` gets instead of `found`, or another lookup of this query, with the next `step`; its retrieval comes back to `prepare`.
+
+        Raises Unable, and what `BaseCalls.texts` raises.
+        """
