@@ -26,7 +26,8 @@ from schemas.outcomes import Outcome
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import OUTCOMES, RESPONSES
-from streams.quality.partition_metrics import PartitionMetrics, QualityMessage, RecordRef
+from streams.quality.open_spans import RecordRef
+from streams.quality.partition_metrics import PartitionMetrics, QualityMessage
 
 SIZE, USERS, ITEMS, WORDS = 5_000, 1_000, 6, 15
 CATCH_UP_WITHIN_S = 300.0

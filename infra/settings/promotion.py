@@ -35,6 +35,8 @@ class QualitySettings(Section):
     window_s: Seconds = 60.0  # length of one window of the figures over time
     every_s: Seconds = 1.0  # interval between two publications of changed cells
     waiting: Positive = 20_000  # shadow answers of one partition that wait for feedback; beyond this number the oldest are dropped
+    #: A comparison of strategies counts the answers of this time from its first one, then ends. Its records must be on the topics until then
+    comparison_max_s: Annotated[float, Field(gt=0, le=864_000)] = 604_800.0
 
 
 class PromotionSettings(Section):

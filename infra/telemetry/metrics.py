@@ -107,9 +107,12 @@ STREAMS_RECORDS = Counter("retouch_streams_records_total", "{record}", "records 
 STREAMS_RETRIES = Counter("retouch_streams_retries_total", "{retry}", "batches that are repeated later", ["processor", "reason"], {"reason": RetryReason})
 
 QUALITY_REWARD = Gauge(
-    "retouch_quality_reward", "1", "mean reward of the answers in the last complete window, on this process's partitions", ["version", "arm", "domain"]
+    "retouch_quality_reward",
+    "1",
+    "mean reward of the answers in the last complete window, on this process's partitions",
+    ["strategy", "version", "arm", "domain"],
 )
-QUALITY_SCORED = Counter("retouch_quality_scored_total", "{answer}", "answers with a reward from feedback", ["version", "arm", "domain"])
+QUALITY_SCORED = Counter("retouch_quality_scored_total", "{answer}", "answers with a reward from feedback", ["strategy", "version", "arm", "domain"])
 QUALITY_SHADOWS_GIVEN_UP = Counter("retouch_quality_shadows_given_up_total", "{answer}", "shadow answers dropped without feedback")
 QUALITY_RECORDS = Counter("retouch_quality_records_total", "{record}", "records read", ["topic", "outcome"], {"outcome": QualityOutcome})
 

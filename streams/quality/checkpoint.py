@@ -6,6 +6,7 @@ next owner of the partition reads from there and computes the same sums. The com
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 from uuid import UUID
 
@@ -25,6 +26,7 @@ class PartitionCheckpoint(Record):
     clock: float = 0.0  # of the newest record
     live: tuple[UUID, ...] = ()  # experiments whose records are read again
     ended: tuple[UUID, ...] = ()  # experiments whose later records do not count
+    begun: Mapping[UUID, float] = Field(default_factory=dict)  # live comparisons of strategies, with the time of their first answer
 
     @classmethod
     def parse(cls, metadata: str) -> PartitionCheckpoint:
@@ -36,4 +38,4 @@ class PartitionCheckpoint(Record):
 
     def after_data_loss(self) -> PartitionCheckpoint:
         """The checkpoint if records it needs are deleted: windows and experiments that cannot be rebuilt stay as they were published last."""
-        return self.model_copy(update={"released": max(self.released, self.clock), "live": (), "ended": (*self.ended, *self.live)[-ENDED:]})
+        return self.model_copy(update={"released": max(self.released, self.clock), "live": (), "begun": {}, "ended": (*self.ended, *self.live)[-ENDED:]})

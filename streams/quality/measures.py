@@ -1,7 +1,11 @@
 """The metrics of one answer, from its message alone (`schemas.quality.Metric`).
 
-Only answers that involved the model are measured. Other base answers say nothing about a version, so only their status is counted: the strategy is
-zero-shot, there is no history, the index or the base model is away, or the deadline passed before the model started.
+In the cells of *versions* only answers that involved the model are measured. Other base answers say nothing about a version, so only their status is
+counted: there is no history, the index or the base model is away, or the deadline passed before the model started.
+
+In the cells of *strategies* and *comparisons* every answer is measured alike, whatever its status: a strategy is judged by what users got. A query without an
+answer (`base_failed`, `expired`) scores as an empty answer, the lowest score that its truth allows. Leaving it out would favour a strategy that
+fails more often.
 
 The reward scores the answer against the user's truth if the truth is valid for the query, else it is the user's own score. If there are both, the
 truth decides: training and the gate use it too, and a user can score neither the base answer nor an answer that was not shown.
@@ -27,6 +31,9 @@ MetricValues = dict[Metric, float]
 WRITTEN = frozenset({ResponseStatus.PERSONALIZED, ResponseStatus.UNPARSABLE})
 #: The model generated or failed, or the query exceeded its limits.
 INVOLVED = WRITTEN | {ResponseStatus.REFLECTION_FAILED, ResponseStatus.DEADLINE_NEAR, ResponseStatus.PROMPT_TOO_LONG}
+
+#: The chosen strategy answered.
+AS_CHOSEN = frozenset({ResponseStatus.PERSONALIZED, ResponseStatus.ZERO_SHOT})
 
 
 def assignment_of(response: Response) -> Assignment | None:
@@ -65,6 +72,22 @@ def outcome_values(outcome: Outcome) -> MetricValues:
             Metric.REWARD: reward(draft.query.options, outcome.response.answer, truth),
             Metric.BASE_REWARD: reward(draft.query.options, draft.answer, truth),
         }
+    return {} if outcome.score is None else {Metric.REWARD: outcome.score}
+
+
+def strategy_response_values(response: Response) -> MetricValues:
+    """Latency is the sum of the answer's steps, since strategies share no single one; the time in topics is the deployment's, not theirs."""
+    provenance = response.provenance
+    steps_ms = provenance.base_ms + provenance.retrieve_ms + provenance.reflect_ms
+    is_fallback = response.status not in AS_CHOSEN or provenance.answered_by is not None
+    return {Metric.FALLBACK: float(is_fallback), Metric.LATENCY_MS: min(steps_ms, LATENCY_LIMIT_MS)}
+
+
+def strategy_outcome_values(outcome: Outcome) -> MetricValues:
+    """Without the base answer's reward: a strategy that reads the history first has no base answer. Empty if the feedback does not score the answer."""
+    truth = valid_truth(outcome)
+    if truth is not None:
+        return {Metric.REWARD: reward(outcome.response.context.draft.query.options, outcome.response.answer, truth)}
     return {} if outcome.score is None else {Metric.REWARD: outcome.score}
 
 

@@ -30,7 +30,8 @@ from schemas.quality import Moments, Quality
 from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, topics_of
 from streams.quality.checkpoint import PartitionCheckpoint
 from streams.quality.consumer import QualityConsumer
-from streams.quality.partition_metrics import TOPICS, PartitionMetrics, QualityMessage, RecordRef
+from streams.quality.open_spans import RecordRef
+from streams.quality.partition_metrics import TOPICS, PartitionMetrics, QualityMessage
 
 log = logging.getLogger(__name__)
 
@@ -180,14 +181,14 @@ class QualityService:
         if window == self._window:
             return
         self._window = window
-        rewards: dict[tuple[str, str, str], Moments] = {}
+        rewards: dict[tuple[str, str, str, str], Moments] = {}
         for metrics in self._metrics.values():
             for cell, moments in metrics.rewards(window):
-                labels = (cell.version, cell.arm.value, cell.domain or "")
+                labels = (cell.strategy.value, cell.version, cell.arm.value, cell.domain or "")
                 rewards[labels] = rewards.get(labels, Moments()) + moments
         QUALITY_REWARD.remove()
-        for (version, arm, domain), moments in rewards.items():
-            QUALITY_REWARD.set(moments.mean, version=version, arm=arm, domain=domain)
+        for (strategy, version, arm, domain), moments in rewards.items():
+            QUALITY_REWARD.set(moments.mean, strategy=strategy, version=version, arm=arm, domain=domain)
 
 
 def far_ahead(clocks: Mapping[str, float], caught_up: Collection[str]) -> set[str]:

@@ -8,19 +8,10 @@ from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from infra.telemetry.metrics import QUALITY_SHADOWS_GIVEN_UP
-from schemas.experiments import Assignment
 from schemas.messages import MessageIdentity
+from streams.quality.labels import AnswerLabels
 
 T = TypeVar("T")
-
-
-class AnswerLabels(NamedTuple):
-    """The labels of an answer, which select its cells."""
-
-    name: str
-    assignment: Assignment
-    domain: str
-    user: int
 
 
 class ShadowAnswer(NamedTuple):
@@ -69,7 +60,7 @@ class ShadowJoin:
 
     def drop(self, experiments: Collection[UUID]) -> None:
         """Drop the waiting answers of these experiments."""
-        dropped = [query for query, answer in self._answers.items() if answer.labels.assignment.experiment in experiments]
+        dropped = [query for query, answer in self._answers.items() if answer.labels.experiment in experiments]
         for query in dropped:
             del self._answers[query]
         _count_dropped(len(dropped))

@@ -16,6 +16,7 @@ from uuid import UUID
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.responses import ResponseStatus
+from schemas.strategies import Strategy
 
 #: The resolution of every figure: about a millionth.
 UNIT = 1 << 20
@@ -37,6 +38,8 @@ class Cell(NamedTuple):
     arm: Arm
     domain: str | None
     window: float | None
+    strategy: Strategy = Strategy.RPO
+    comparison: str | None = None
 
 
 class MetricSums:
@@ -113,6 +116,8 @@ class CellSums:
             metrics={metric: self.moments(metric) for metric in Metric if metric in self._sums},
             crossed=self._crossed / UNIT**2,
             computed_at=now,
+            strategy=self.cell.strategy,
+            comparison=self.cell.comparison,
         )
 
     def moments(self, metric: Metric) -> Moments:

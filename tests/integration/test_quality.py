@@ -23,7 +23,8 @@ from schemas.ids import derive
 from schemas.messages import Malformed, Message
 from schemas.quality import Quality, Span
 from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, Topic
-from streams.quality.partition_metrics import PartitionMetrics, QualityMessage, RecordRef
+from streams.quality.open_spans import RecordRef
+from streams.quality.partition_metrics import PartitionMetrics, QualityMessage
 from tests.support.quality_records import make_outcome, make_response, make_shadow
 from tests.support.streams_process import running
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -33,11 +34,18 @@ def make_response(
     domain: str = "movie_tag",
     options: tuple[str, ...] = ("comedy", "drama"),
     base: str = "drama",
+    strategy: Strategy = Strategy.RPO,
+    comparison: str | None = None,
+    answered_at: datetime = NOON,
     **provenance: Any,
 ) -> Response:
     query_id = derive("query", user, number)
     query = Query(query_id=query_id, tenant="acme", user=user, domain=domain, text="a film", options=options, asked_at=NOON)
-    fields = {"model": MODEL, "k": 2, "reflect_ms": 10.0, "assignment": Assignment(experiment=experiment, arm=arm, version=version)} | provenance
+    """`experiment` is a challenger's; `comparison` is that of strategies. Only RPO has a model and an assignment."""
+    fields: dict[str, Any] = {"model": None, "k": 2, "reflect_ms": 0.0}
+    if strategy is Strategy.RPO:
+        fields |= {"model": MODEL, "reflect_ms": 10.0, "assignment": Assignment(experiment=experiment, arm=arm, version=version)}
+    fields |= {"strategy": strategy, "experiment": comparison} | provenance
     draft = Draft(query=query, answer=base, base_model="base", base_ms=1)
     return Response(
         query_id=query_id,
@@ -45,8 +53,8 @@ def make_response(
         answer=answer,
         reasoning="",
         status=status,
-        provenance=Provenance(base_model="base", strategy=Strategy.RPO, history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, **fields),
-        answered_at=NOON,
+        provenance=Provenance(base_model="base", history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, **fields),
+        answered_at=answered_at,
     )
 
 

@@ -1,4 +1,7 @@
-"""Reads the topic of online quality: the last record of each cell, in memory. For the promoter, its page, and the drift trigger."""
+"""Reads the topic of online quality: the last record of each cell, in memory. For the promoter, its page, and the drift trigger.
+
+Cells of versions and cells of strategies are kept and returned apart, so that no answer of another strategy judges a version.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ KEEP, WINDOW_CELLS, EXPERIMENTS = timedelta(days=1), 20_000, 32
 class QualityReader:
     """`with QualityReader(settings) as quality:`. Only `poll` blocks on the broker. Raises RetryLater if it does not answer. Not safe between threads.
 
-    Calls `on_cell` with each cell that it reads.
+    Calls `on_cell` with each cell of a version that it reads.
     """
 
     def __init__(self, settings: Settings, on_cell: Callable[[Quality], None] = lambda cell: None) -> None:
@@ -33,9 +36,7 @@ class QualityReader:
         self._experiments: dict[UUID, dict[bytes, Quality]] = {}
         self._dropped: set[UUID] = set()  # experiments whose cells were dropped; later cells are not kept, because they would look complete
         self._requested: UUID | None = None  # the last requested experiment is never dropped
-        self._windows: dict[bytes, Quality] = {}
-        self._oldest: list[tuple[datetime, bytes]] = []  # a heap of the same windows, by their end
-        self._newest: datetime | None = None
+        self._windows, self._strategy_windows = RecentWindows(), RecentWindows()
         self.is_current = False  # whether the last poll reached the end of the topic
         self._reader = TopicReader(settings, "retouch-quality-reader", max_poll_records=2000)
 
@@ -75,16 +76,25 @@ class QualityReader:
 
     def windows(self, version: str | None, since: datetime) -> list[Quality]:
         """Cells of the kept windows that began at `since` or later, of one version or of all."""
-        return [cell for cell in self._windows.values() if cell.started_at >= since and version in (None, cell.version)]
+        return [cell for cell in self._windows.since(since) if version in (None, cell.version)]
+
+    def strategy_windows(self, since: datetime) -> list[Quality]:
+        """The same of strategies other than RPO."""
+        return self._strategy_windows.since(since)
+
+    def comparisons(self) -> list[Quality]:
+        """All cells of the comparisons of strategies that are kept."""
+        return [cell for cells in self._experiments.values() for cell in cells.values() if cell.comparison is not None]
 
     def _take(self, record: Any) -> None:
         try:
             cell, _ = read_message(Quality, record.headers, record.value)
         except Malformed:
             return  # written by another program
-        self._on_cell(cell)
+        if cell.is_of_version:
+            self._on_cell(cell)
         if cell.span is Span.WINDOW:
-            self._take_window(cell)
+            (self._windows if cell.is_of_version else self._strategy_windows).take(cell)
         elif cell.experiment is not None and cell.experiment not in self._dropped:
             self._take_experiment(cell.experiment, cell)
 
@@ -97,11 +107,23 @@ class QualityReader:
             del self._experiments[oldest]
             self._dropped.add(oldest)
 
-    def _take_window(self, cell: Quality) -> None:
+
+class RecentWindows:
+    """The last record of each window's cell, of the newest windows."""
+
+    def __init__(self) -> None:
+        self._cells: dict[bytes, Quality] = {}
+        self._oldest: list[tuple[datetime, bytes]] = []  # a heap of the same windows, by their end
+        self._newest: datetime | None = None
+
+    def since(self, since: datetime) -> list[Quality]:
+        return [cell for cell in self._cells.values() if cell.started_at >= since]
+
+    def take(self, cell: Quality) -> None:
         """Cells come in any order: all windows of one partition may be older than those read from another."""
         self._newest, key = max(self._newest or cell.ended_at, cell.ended_at), cell.key
-        if key not in self._windows:
+        if key not in self._cells:
             heappush(self._oldest, (cell.ended_at, key))
-        self._windows[key] = cell
-        while self._oldest and (len(self._windows) > WINDOW_CELLS or self._oldest[0][0] < self._newest - KEEP):
-            del self._windows[heappop(self._oldest)[1]]
+        self._cells[key] = cell
+        while self._oldest and (len(self._cells) > WINDOW_CELLS or self._oldest[0][0] < self._newest - KEEP):
+            del self._cells[heappop(self._oldest)[1]]

@@ -14,7 +14,8 @@ from schemas.quality import Metric, Quality, Span
 from schemas.responses import ResponseStatus
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
 from streams.quality.checkpoint import ENDED, PartitionCheckpoint
-from streams.quality.partition_metrics import IDLE_S, LATE_S, TOPICS, PartitionMetrics, QualityMessage, RecordRef
+from streams.quality.open_spans import IDLE_S, LATE_S, RecordRef
+from streams.quality.partition_metrics import TOPICS, PartitionMetrics, QualityMessage
 from tests.support.quality_records import EXPERIMENT, make_outcome, make_response, make_shadow
 
 TOPIC = {topic.message: topic.name for topic in (RESPONSES, OUTCOMES, SHADOWS)}

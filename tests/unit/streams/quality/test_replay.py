@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from infra.settings.promotion import QualitySettings
 from schemas.experiments import Arm
 from schemas.ids import derive
+from schemas.strategies import Strategy
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
 from streams.quality.checkpoint import PartitionCheckpoint
-from streams.quality.partition_metrics import IDLE_S, TOPICS, PartitionMetrics, QualityMessage, RecordRef
+from streams.quality.open_spans import IDLE_S, RecordRef
+from streams.quality.partition_metrics import TOPICS, PartitionMetrics, QualityMessage
+from streams.quality.service import far_ahead
 from tests.support.quality_records import make_outcome, make_response, make_shadow
 
-SETTINGS = QualitySettings(window_s=60)
+SETTINGS = QualitySettings(window_s=60, comparison_max_s=3_600)
 BEGIN = 1_200_000.0
 
 
@@ -36,16 +40,26 @@ class Log:
 
 
 def traffic(rng: Random, answers: int) -> Log:
-    """Two experiments, days apart; records repeat, and their clocks differ by a minute."""
+    """Two experiments, days apart, and three strategies in a comparison that ends; records repeat, and their clocks differ by a minute."""
     log, at = Log(), BEGIN
     for number in range(answers):
         at += rng.choice((0.0, 1.0, 30.0, 120.0)) + (IDLE_S + 1_000 if number == answers // 2 else 0)
         experiment = derive("experiment", 2 * number // answers) if rng.random() < 0.9 else None
         arm = rng.choice((Arm.CHAMPION, Arm.CHAMPION, Arm.BASELINE, Arm.CANARY)) if experiment else Arm.CHAMPION
         answer = rng.choice(("comedy", "drama"))
-        response = make_response(number, answer, user=f"u{number % 5}", domain=rng.choice(("films", "books")), arm=arm, experiment=experiment)
+        response = make_response(
+            number,
+            answer,
+            user=f"u{number % 5}",
+            domain=rng.choice(("films", "books")),
+            arm=arm,
+            experiment=experiment,
+            strategy=rng.choice((Strategy.RPO, Strategy.RPO, Strategy.RAG, Strategy.PAG)),
+            comparison=rng.choice((None, "first", "second")),
+            answered_at=datetime.fromtimestamp(at, UTC),
+        )
         after: list[tuple[str, QualityMessage]] = [(RESPONSES.name, response)]
-        if experiment and arm is Arm.CHAMPION and rng.random() < 0.5:
+        if experiment and arm is Arm.CHAMPION and response.provenance.assignment and rng.random() < 0.5:
             after.append((SHADOWS.name, make_shadow(response, rng.choice(("comedy", "drama")))))
         if rng.random() < 0.7:
             after.append((OUTCOMES.name, make_outcome(response, rng.choice(("comedy", "drama", None)), 0.5)))
@@ -73,8 +87,10 @@ class Process:
         unread = [topic for topic in TOPICS if not self._is_at_end(topic)]
         if not unread:
             return False
-        topic = rng.choice(unread)
-        offset, at, message = next(record for record in self._log.records[topic] if record[0] >= self._positions[topic])
+        following = {topic: next(record for record in self._log.records[topic] if record[0] >= self._positions[topic]) for topic in unread}
+        times = {topic: at for topic, (_, at, _) in following.items()}
+        topic = rng.choice([topic for topic in unread if topic not in far_ahead(times, ())])
+        offset, at, message = following[topic]
         self._metrics.count(message, RecordRef(topic, offset, at))
         self._positions[topic] = offset + 1
         return True

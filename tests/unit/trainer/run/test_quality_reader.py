@@ -17,8 +17,9 @@ from infra.kafka import topic_reader
 from infra.settings import load
 from schemas.envelope import envelope_headers
 from schemas.experiments import Arm
-from schemas.quality import Quality, Span
-from trainer.run.quality_reader import EXPERIMENTS, KEEP, WINDOW_CELLS, QualityReader
+from schemas.quality import Quality, Span, comparison_id
+from schemas.strategies import Strategy
+from trainer.run.quality_reader import EXPERIMENTS, KEEP, WINDOW_CELLS, QualityReader, RecentWindows
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LIVE = UUID(int=0)
@@ -128,12 +129,12 @@ def test_the_newest_windows_of_all_partitions_are_kept_in_any_order_of_reading(t
     assert {partition: sum(quality.partition == partition for quality in kept) for partition in (0, 1, 2)} == {0: 49, 1: 49, 2: 49}
 
 
-def test_many_old_windows_do_not_displace_new_ones(topic: Topic) -> None:
-    reader = QualityReader(load())
-    reader._take_window(new := cell(None, 0, NOW, Span.WINDOW))
+def test_many_old_windows_do_not_displace_new_ones() -> None:
+    windows = RecentWindows()
+    windows.take(new := cell(None, 0, NOW, Span.WINDOW))
     for number in range(WINDOW_CELLS + 1):
-        reader._take_window(cell(None, 1, NOW - KEEP - timedelta(seconds=number + 1), Span.WINDOW))
-    assert reader.windows(None, NOW - timedelta(days=90)) == [new]
+        windows.take(cell(None, 1, NOW - KEEP - timedelta(seconds=number + 1), Span.WINDOW))
+    assert windows.since(NOW - timedelta(days=90)) == [new]
 
 
 def test_a_newer_record_of_a_window_replaces_the_older(topic: Topic) -> None:
@@ -142,3 +143,18 @@ def test_a_newer_record_of_a_window_replaces_the_older(topic: Topic) -> None:
     reader = QualityReader(load())
     reader.poll()
     assert [quality.answers for quality in reader.windows(None, NOW - timedelta(hours=1))] == [2]
+
+
+def test_cells_of_strategies_are_kept_apart_from_those_of_versions(topic: Topic) -> None:
+    tried, served = cell(LIVE, 0, NOW), cell(None, 0, NOW, Span.WINDOW)
+    rag = {"strategy": Strategy.RAG, "name": "", "version": ""}
+    window = cell(None, 0, NOW, Span.WINDOW).model_copy(update=rag)
+    compared = [cell(comparison_id("autumn"), 0, NOW).model_copy(update={**rag, "strategy": name, "comparison": "autumn"}) for name in Strategy]
+    topic.cells[0] += [tried, served, window, *compared]
+    seen: list[Quality] = []
+    reader = QualityReader(load(), seen.append)
+    reader.poll()
+    since = NOW - timedelta(hours=1)
+    assert seen == [tried, served] and reader.experiment(LIVE) == [tried]
+    assert reader.windows(None, since) == [served] and reader.strategy_windows(since) == [window]
+    assert reader.comparisons() == compared
