@@ -31,7 +31,7 @@ class HistoryItem(Record):
     content: Text
     response: Text
     occurred_at: AwareDatetime
-    score: float  # cosine similarity, higher is nearer
+    score: float  # similarity to the query by the retriever, higher is nearer; 0 if the retriever does not compare
     source: Source
 
     @classmethod

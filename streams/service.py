@@ -101,7 +101,7 @@ class StreamsService:
         self._settled_at = time.monotonic()
         self._app = make_app(settings)
         state = JoinState(state_table(self._app, partitions))
-        search = HistorySearch(embedder, index)
+        search = HistorySearch(embedder, index, settings.retrieval)
         processors = (
             HistoryProcessor(embedder, index, batch=HISTORY_CALLS * settings.embedder.batch_size),
             RetrievalProcessor(search, settings.retrieval.k_max),

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from infra.settings.section import MAX_INT, Count, Positive, Seconds, Section
 from infra.settings.texts import BrokerPassword, BrokerUser, ExistingFile, HeaderSecret, Name, RecordPlace, Servers, name, url_of
+from schemas.strategies import Strategy
 
 
 class KafkaSettings(Section):
@@ -54,8 +55,20 @@ class EmbedderSettings(Section):
     threads: Positive = 1  # of torch
 
 
+class Retriever(StrEnum):
+    EMBEDDING = "embedding"  # the highest similarity of the embedder's vectors
+    BM25 = "bm25"  # the highest BM25 score, by the rules of LaMP (infra/ranking)
+    RECENT = "recent"  # the newest
+    RANDOM = "random"  # by chance, the same again for the same query
+
+
 class RetrievalSettings(Section):
+    """How items of a user's history are found for drafts, and for lookups that ask for similar items."""
+
     k_max: Annotated[int, Field(ge=1, le=100)] = 6  # history items in a context; prompts and training use at most this many
+    retriever: Retriever = Retriever.EMBEDDING  # of all strategies that `by_strategy` does not name
+    by_strategy: dict[Strategy, Retriever] = {}  # noqa: RUF012  # retrievers of single strategies, such as {hydra = "bm25"}
+    scan_items: Annotated[int, Field(ge=1, le=10_000)] = 1_000  # newest items of the user that bm25 and random choose from; of long texts bm25 reads fewer
 
 
 class StreamsSettings(Section):

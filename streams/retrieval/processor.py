@@ -81,7 +81,7 @@ class RetrievalProcessor(SearchProcessor[Draft]):
         self._reads = Reads(items=ItemOrder.SIMILAR, k=k_max)
 
     def wanted(self, message: Draft) -> Wanted:
-        return Wanted(message.query, self._reads if message.status is DraftStatus.DRAFTED else Reads(), query_text(message))
+        return Wanted(message.query, message.strategy, self._reads if message.status is DraftStatus.DRAFTED else Reads(), query_text(message))
 
     def answer(self, message: Draft, found: Found, traceparent: str) -> ProducedRecord:
         context = context_of(message, found.items, self._reads.k, found.status, found.took_ms)
@@ -96,7 +96,7 @@ class LookupProcessor(SearchProcessor[Lookup]):
     message = Lookup
 
     def wanted(self, message: Lookup) -> Wanted:
-        return Wanted(message.query, message.reads, message.query.text)
+        return Wanted(message.query, message.choice.strategy, message.reads, message.query.text)
 
     def answer(self, message: Lookup, found: Found, traceparent: str) -> ProducedRecord:
         retrieval = Retrieval(lookup=message, items=tuple(found.items), retrieve_ms=found.took_ms, status=found.status)

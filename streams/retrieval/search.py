@@ -16,12 +16,15 @@ from typing import NamedTuple
 
 from infra.errors import RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
+from infra.settings.stream import RetrievalSettings, Retriever
 from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.lookups import ItemOrder, Reads
 from schemas.queries import Query
+from schemas.strategies import Strategy
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import Scope, Vector
+from streams.retrieval.retrievers import drawn, most_similar_by_bm25
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +33,11 @@ SEARCH_S = 2.0
 ATTEMPTS = 2
 #: The first and the longest pause of the circuit breaker after a failed search.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+#: Retrievers that choose among `retrieval.scan_items` items.
+SCANNING = frozenset({Retriever.BM25, Retriever.RANDOM})
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
@@ -41,6 +46,7 @@ class Wanted:
     """What is to be found for one query. `text`: what ItemOrder.SIMILAR compares items with."""
 
     query: Query
+    strategy: Strategy
     reads: Reads
     text: str
 
@@ -54,9 +60,18 @@ class Found(NamedTuple):
 class HistorySearch:
     """All processors that search share one, and with it the circuit breaker. `now` is the wall clock, for deadlines."""
 
-    def __init__(self, embedder: Embedder, index: HistoryIndex, *, now: Callable[[], datetime] = _utc_now, breaker: CircuitBreaker | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        index: HistoryIndex,
+        settings: RetrievalSettings,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
         self._embedder = embedder
         self._index = index
+        self._settings = settings
         self._now = now
         self._breaker = breaker or CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
@@ -64,13 +79,14 @@ class HistorySearch:
         """One result for each, in order. One call embeds all texts. Never raises RetryLater."""
         started = time.perf_counter()
         skips = [self._skip_reason(wanted) for wanted in batch]
-        embeds = [skip is None and wanted.reads.items is ItemOrder.SIMILAR for wanted, skip in zip(batch, skips, strict=True)]
+        embeds = [skip is None and self._retriever(wanted) is Retriever.EMBEDDING for wanted, skip in zip(batch, skips, strict=True)]
         texts = [wanted.text for wanted, embed in zip(batch, embeds, strict=True) if embed]
         vectors = iter(await self._embedder.embed(texts, urgent=True) if texts else ())
         found: list[Found] = []
         for wanted, skip, embed in zip(batch, skips, embeds, strict=True):
             vector = next(vectors) if embed else None
             items, status = await self._search(wanted, vector) if skip is None else ([], skip)
+            items = await self._chosen(wanted, items)
             found.append(Found(items, status, (time.perf_counter() - started) * 1000))
         return found
 
@@ -106,9 +122,28 @@ class HistorySearch:
     async def _read(self, wanted: Wanted, vector: Vector | None) -> list[HistoryItem]:
         query, k = wanted.query, wanted.reads.k
         scope = Scope(query.tenant, query.user)
-        if vector is None:
-            return await self._index.in_time_order(scope, query.asked_at, query.domain, k)
-        return await self._index.search(scope, vector, query.asked_at, query.domain, k)
+        if vector is not None:
+            return await self._index.search(scope, vector, query.asked_at, query.domain, k)
+        retriever = self._retriever(wanted)
+        limit = self._settings.scan_items if retriever in SCANNING else k
+        return await self._index.in_time_order(scope, query.asked_at, query.domain, limit, newest_first=retriever is not None)
+
+    async def _chosen(self, wanted: Wanted, items: list[HistoryItem]) -> list[HistoryItem]:
+        """What the retriever chooses of the items that were read. Not part of the search's time, because a long ranking is no failure of the index."""
+        query, k = wanted.query, wanted.reads.k
+        match self._retriever(wanted):
+            case Retriever.BM25:
+                return await asyncio.to_thread(most_similar_by_bm25, wanted.text, items, query.task, k)
+            case Retriever.RANDOM:
+                return drawn(items, query.query_id, k)
+            case _:
+                return items
+
+    def _retriever(self, wanted: Wanted) -> Retriever | None:
+        """None if the items do not depend on a retriever."""
+        if wanted.reads.items is not ItemOrder.SIMILAR:
+            return None
+        return self._settings.by_strategy.get(wanted.strategy, self._settings.retriever)
 
     def _left_s(self, query: Query) -> float:
         return float("inf") if query.deadline is None else (query.deadline - self._now()).total_seconds()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
 from infra.errors import RetryLater
+from infra.process.circuit_breaker import CircuitBreaker
+from infra.settings.stream import RetrievalSettings
 from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import envelope_headers
@@ -21,8 +24,10 @@ from schemas.queries import Query
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy, StrategyChoice
-from streams.index.embedder import Matrix
+from streams.index.embedder import Embedder, Matrix
+from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, best_first, item_of, stored_point
+from streams.retrieval.search import HistorySearch, utc_now
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 WORDS = ("sea", "war", "love", "space")
@@ -77,6 +82,13 @@ class MemoryIndex:
 
     def _of(self, scope: Scope) -> list[IndexPoint]:
         return [p for p in self.points.values() if (p.interaction.tenant, p.interaction.user) == (scope.tenant, scope.user)]
+
+
+def search(
+    embedder: Embedder, index: HistoryIndex, *, breaker: CircuitBreaker | None = None, now: Callable[[], datetime] = utc_now, **settings: Any
+) -> HistorySearch:
+    """With these settings of `retrieval`."""
+    return HistorySearch(embedder, index, RetrievalSettings(**settings), now=now, breaker=breaker)
 
 
 class UnavailableIndex(MemoryIndex):

@@ -29,8 +29,7 @@ from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import content_of
 from streams.outcomes.processor import OutcomesProcessor
 from streams.retrieval.processor import LookupProcessor, RetrievalProcessor
-from streams.retrieval.search import HistorySearch
-from tests.support.streams_fakes import MemoryIndex, WordEmbedder
+from tests.support.streams_fakes import MemoryIndex, WordEmbedder, search
 from workers.runtime.broker import ResumePoint
 from workers.runtime.handler import HandlerSpec, Incoming, Outgoing
 from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight
@@ -253,8 +252,8 @@ def test_history_indexes_sets_aside_or_drops_as_a_repeat_each_record(records: li
 def test_the_other_processors_set_aside_what_cannot_be_read_and_nothing_else_fails(records: list[ConsumedRecord]) -> None:
     by_name = {topic.name: topic.message for topic in (DRAFTS, LOOKUPS, RESPONSES, FEEDBACK)}
     messages = readable(records, lambda record: by_name[record.topic])
-    search = HistorySearch(WordEmbedder(), MemoryIndex())
-    retrieval, lookups = RetrievalProcessor(search, 6), LookupProcessor(search)
+    shared = search(WordEmbedder(), MemoryIndex())
+    retrieval, lookups = RetrievalProcessor(shared, 6), LookupProcessor(shared)
     join = OutcomesProcessor(JoinState({}), join_window_s=3_600, assigned=lambda: {0})
     drafts = [record for record in records if record.topic == DRAFTS.name]
     asked = [record for record in records if record.topic == LOOKUPS.name]

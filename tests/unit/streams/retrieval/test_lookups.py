@@ -17,8 +17,8 @@ from schemas.records import ProducedRecord
 from schemas.topics import DRAFTS, INTERACTIONS, LOOKUPS
 from streams.history.processor import HistoryProcessor
 from streams.retrieval.processor import CONTEXT_BYTES, LookupProcessor, RetrievalProcessor
-from streams.retrieval.search import ATTEMPTS, HistorySearch
-from tests.support.streams_fakes import NOON, TRACE, MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, draft, interaction, lookup, query
+from streams.retrieval.search import ATTEMPTS
+from tests.support.streams_fakes import NOON, TRACE, MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, draft, interaction, lookup, query, search
 
 ASKED_AT = NOON + timedelta(days=1)
 
@@ -39,9 +39,9 @@ async def indexed(*interactions: Interaction) -> MemoryIndex:
 
 async def test_a_lookup_becomes_a_retrieval_with_the_items_nearest_to_the_question_alone() -> None:
     embedder = WordEmbedder()
-    search = HistorySearch(embedder, await indexed(interaction("war"), interaction("sea"), interaction("love")))
+    shared = search(embedder, await indexed(interaction("war"), interaction("sea"), interaction("love")))
     asked = lookup(query("a film about the sea"), k=2)
-    (record,) = await LookupProcessor(search).handle([consumed_record(LOOKUPS.name, asked)])
+    (record,) = await LookupProcessor(shared).handle([consumed_record(LOOKUPS.name, asked)])
     made, envelope = read_message(Retrieval, record.headers, record.value)
     assert (record.topic, record.key, envelope.id, envelope.traceparent) == ("retrievals", b"acme/alice", str(derive("retrieval", asked.id)), TRACE)
     assert (made.lookup, made.status) == (asked, RetrievalStatus.SEARCHED)
@@ -52,7 +52,7 @@ async def test_a_lookup_becomes_a_retrieval_with_the_items_nearest_to_the_questi
 async def test_each_step_of_a_query_has_its_own_retrieval_and_a_repeat_has_the_same() -> None:
     question = query()
     records = [consumed_record(LOOKUPS.name, lookup(question, step=step)) for step in (1, 2, 1)]
-    first, second, repeat = [dict(r.headers)["ce_id"] for r in await LookupProcessor(HistorySearch(WordEmbedder(), MemoryIndex())).handle(records)]
+    first, second, repeat = [dict(r.headers)["ce_id"] for r in await LookupProcessor(search(WordEmbedder(), MemoryIndex())).handle(records)]
     assert first == repeat != second
 
 
@@ -64,14 +64,14 @@ async def test_a_lookup_sees_only_the_users_own_past_of_the_domain(order: ItemOr
         interaction("later", content="sea", at=ASKED_AT),
         interaction("other", content="sea", domain="tweet", at=NOON - timedelta(days=9)),
     )
-    (record,) = await LookupProcessor(HistorySearch(WordEmbedder(), index)).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order))])
+    (record,) = await LookupProcessor(search(WordEmbedder(), index)).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order))])
     assert [item.interaction_id for item in retrieval(record).items] == [interaction("mine").interaction_id]
 
 
 async def test_the_first_items_are_the_oldest_and_cost_no_embedding() -> None:
     index, embedder = await indexed(*(interaction(f"sea {day}", at=NOON - timedelta(days=day)) for day in (1, 3, 2))), WordEmbedder()
     asked = [lookup(query(text), items=ItemOrder.FIRST, k=2) for text in ("sea", "war")]
-    records = await LookupProcessor(HistorySearch(embedder, index)).handle([consumed_record(LOOKUPS.name, each) for each in asked])
+    records = await LookupProcessor(search(embedder, index)).handle([consumed_record(LOOKUPS.name, each) for each in asked])
     assert [found(record) for record in records] == [["about sea 3", "about sea 2"]] * 2
     assert embedder.calls == []
 
@@ -79,7 +79,7 @@ async def test_the_first_items_are_the_oldest_and_cost_no_embedding() -> None:
 async def test_lookups_of_both_orders_share_one_call_and_keep_their_order() -> None:
     index, embedder = await indexed(interaction("sea", at=NOON - timedelta(days=2)), interaction("war"), interaction("love")), WordEmbedder()
     asked = [lookup(query("war"), k=1), lookup(query(), items=ItemOrder.FIRST, k=1), lookup(query("love"), k=1)]
-    records = await LookupProcessor(HistorySearch(embedder, index)).handle([consumed_record(LOOKUPS.name, each) for each in asked])
+    records = await LookupProcessor(search(embedder, index)).handle([consumed_record(LOOKUPS.name, each) for each in asked])
     assert [found(record) for record in records] == [["about war"], ["about sea"], ["about love"]]
     assert embedder.calls == [(["war", "love"], True)]
 
@@ -88,14 +88,14 @@ async def test_items_without_content_or_response_are_found_as_they_are() -> None
     blank = interaction("one", content="").model_copy(update={"response": ""})
     index = await indexed(blank, interaction("two", content="", at=NOON + timedelta(hours=1)))
     for order in ItemOrder:
-        (record,) = await LookupProcessor(HistorySearch(WordEmbedder(), index)).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order))])
+        (record,) = await LookupProcessor(search(WordEmbedder(), index)).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order))])
         assert {(item.content, item.response) for item in retrieval(record).items} == {("", ""), ("", "comedy")}
 
 
 @pytest.mark.parametrize("reads_nothing", [{"items": None, "k": 4}, {"k": 0}])
 async def test_a_lookup_that_reads_nothing_costs_neither_embedding_nor_search(reads_nothing: dict[str, object]) -> None:
     index, embedder = UnavailableIndex(times=0), WordEmbedder()
-    (record,) = await LookupProcessor(HistorySearch(embedder, index)).handle([consumed_record(LOOKUPS.name, lookup(query(), **reads_nothing))])  # type: ignore[arg-type]
+    (record,) = await LookupProcessor(search(embedder, index)).handle([consumed_record(LOOKUPS.name, lookup(query(), **reads_nothing))])  # type: ignore[arg-type]
     assert (retrieval(record).items, retrieval(record).status) == ((), RetrievalStatus.NOT_NEEDED)
     assert (embedder.calls, index.calls) == ([], 0)
 
@@ -104,7 +104,7 @@ async def test_a_lookup_that_reads_nothing_costs_neither_embedding_nor_search(re
 async def test_a_lookup_past_its_deadline_goes_on_without_items(order: ItemOrder) -> None:
     index, embedder = UnavailableIndex(times=0), WordEmbedder()
     late = consumed_record(LOOKUPS.name, lookup(query(deadline=NOON), items=order))
-    (record,) = await LookupProcessor(HistorySearch(embedder, index, now=lambda: NOON)).handle([late])
+    (record,) = await LookupProcessor(search(embedder, index, now=lambda: NOON)).handle([late])
     assert (retrieval(record).items, retrieval(record).status) == ((), RetrievalStatus.DEADLINE_PASSED)
     assert (embedder.calls, index.calls) == ([], 0)
 
@@ -112,11 +112,11 @@ async def test_a_lookup_past_its_deadline_goes_on_without_items(order: ItemOrder
 @pytest.mark.parametrize("order", list(ItemOrder))
 async def test_drafts_and_lookups_share_the_circuit_breaker(order: ItemOrder) -> None:
     index, embedder = UnavailableIndex(times=99), WordEmbedder()
-    search = HistorySearch(embedder, index, breaker=CircuitBreaker(60, 60))
-    (record,) = await LookupProcessor(search).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order))])
+    shared = search(embedder, index, breaker=CircuitBreaker(60, 60))
+    (record,) = await LookupProcessor(shared).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order))])
     assert (retrieval(record).items, retrieval(record).status) == ((), RetrievalStatus.INDEX_AWAY)
     embedder.calls.clear()
-    (record,) = await RetrievalProcessor(search, k_max=6).handle([consumed_record(DRAFTS.name, draft(query()))])
+    (record,) = await RetrievalProcessor(shared, k_max=6).handle([consumed_record(DRAFTS.name, draft(query()))])
     assert read_message(Context, record.headers, record.value)[0].retrieval is RetrievalStatus.INDEX_AWAY
     assert (index.calls, embedder.calls) == (ATTEMPTS, [])
 
@@ -124,14 +124,14 @@ async def test_drafts_and_lookups_share_the_circuit_breaker(order: ItemOrder) ->
 async def test_a_bad_lookup_is_dead_lettered_and_the_others_get_retrievals() -> None:
     good = consumed_record(LOOKUPS.name, lookup(query()))
     a_draft = replace(consumed_record(DRAFTS.name, draft(query())), topic=LOOKUPS.name)
-    records = await LookupProcessor(HistorySearch(WordEmbedder(), MemoryIndex())).handle([replace(good, value=b"[]"), good, a_draft])
+    records = await LookupProcessor(search(WordEmbedder(), MemoryIndex())).handle([replace(good, value=b"[]"), good, a_draft])
     assert [record.topic for record in records] == ["retrievals", "lookups-dlt", "lookups-dlt"]
 
 
 async def test_items_too_large_for_a_retrieval_are_left_out_last_first() -> None:
     huge = [interaction(f"sea {n}", content="é" * 32_000 + "sea", at=NOON + timedelta(minutes=n)) for n in range(9)]
     asked = consumed_record(LOOKUPS.name, lookup(query(), items=ItemOrder.FIRST, k=9))
-    (record,) = await LookupProcessor(HistorySearch(WordEmbedder(), await indexed(*huge))).handle([asked])
+    (record,) = await LookupProcessor(search(WordEmbedder(), await indexed(*huge))).handle([asked])
     assert record.value is not None and len(record.value) <= CONTEXT_BYTES
     items = retrieval(record).items
     assert 0 < len(items) < 9

@@ -13,8 +13,8 @@ from schemas.records import ProducedRecord
 from schemas.topics import DRAFTS, INTERACTIONS
 from streams.history.processor import HistoryProcessor
 from streams.retrieval.processor import CONTEXT_BYTES, RetrievalProcessor, context_of, query_text
-from streams.retrieval.search import ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S, HistorySearch
-from tests.support.streams_fakes import NOON, TRACE, MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, draft, interaction, query
+from streams.retrieval.search import ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S
+from tests.support.streams_fakes import NOON, TRACE, MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, draft, interaction, query, search
 
 
 def context(record: ProducedRecord) -> Context:
@@ -30,7 +30,7 @@ async def indexed(*interactions: object) -> MemoryIndex:
 async def test_a_draft_becomes_a_context_with_the_nearest_items_first() -> None:
     index = await indexed(interaction("war"), interaction("sea"), interaction("love"))
     question = query("a film about the sea")
-    (record,) = await RetrievalProcessor(HistorySearch(WordEmbedder(), index), k_max=2).handle([consumed_record(DRAFTS.name, draft(question))])
+    (record,) = await RetrievalProcessor(search(WordEmbedder(), index), k_max=2).handle([consumed_record(DRAFTS.name, draft(question))])
     made = context(record)
     assert made.items[0].content == "about sea"
     assert len(made.items) == made.k_max == 2
@@ -40,7 +40,7 @@ async def test_a_draft_becomes_a_context_with_the_nearest_items_first() -> None:
 
 async def test_a_context_has_the_users_key_a_derived_id_and_the_trace() -> None:
     question = query()
-    (record,) = await RetrievalProcessor(HistorySearch(WordEmbedder(), MemoryIndex()), k_max=2).handle([consumed_record(DRAFTS.name, draft(question))])
+    (record,) = await RetrievalProcessor(search(WordEmbedder(), MemoryIndex()), k_max=2).handle([consumed_record(DRAFTS.name, draft(question))])
     _, envelope = read_message(Context, record.headers, record.value)
     assert (record.topic, record.key) == ("contexts", b"acme/alice")
     assert envelope.id == str(derive("context", question.query_id))
@@ -55,7 +55,7 @@ async def test_retrieval_sees_only_the_users_own_past_of_the_domain() -> None:
         interaction("later", content="sea", at=asked_at),
         interaction("other", content="sea", domain="tweet"),
     )
-    (record,) = await RetrievalProcessor(HistorySearch(WordEmbedder(), index), k_max=6).handle([consumed_record(DRAFTS.name, draft(query()))])
+    (record,) = await RetrievalProcessor(search(WordEmbedder(), index), k_max=6).handle([consumed_record(DRAFTS.name, draft(query()))])
     assert [item.interaction_id for item in context(record).items] == [interaction("mine").interaction_id]
 
 
@@ -63,9 +63,7 @@ async def test_several_drafts_share_one_urgent_call_and_keep_their_order() -> No
     embedder = WordEmbedder()
     index = await indexed(interaction("sea"), interaction("war"))
     questions = [query("sea"), query("war"), query("sea")]
-    records = await RetrievalProcessor(HistorySearch(embedder, index), k_max=1).handle(
-        [consumed_record(DRAFTS.name, draft(each, answer="")) for each in questions]
-    )
+    records = await RetrievalProcessor(search(embedder, index), k_max=1).handle([consumed_record(DRAFTS.name, draft(each, answer="")) for each in questions])
     assert [context(r).draft.query.query_id for r in records] == [each.query_id for each in questions]
     assert [context(r).items[0].content for r in records] == ["about sea", "about war", "about sea"]
     assert [(len(texts), urgent) for texts, urgent in embedder.calls] == [(3, True)]
@@ -74,18 +72,18 @@ async def test_several_drafts_share_one_urgent_call_and_keep_their_order() -> No
 async def test_a_failed_draft_gets_a_context_without_items() -> None:
     index = await indexed(interaction("sea"))
     drafts = [draft(query()), draft(query(), answer="", status=DraftStatus.BASE_FAILED), draft(query())]
-    records = await RetrievalProcessor(HistorySearch(WordEmbedder(), index), k_max=6).handle([consumed_record(DRAFTS.name, each) for each in drafts])
+    records = await RetrievalProcessor(search(WordEmbedder(), index), k_max=6).handle([consumed_record(DRAFTS.name, each) for each in drafts])
     assert [len(context(r).items) for r in records] == [1, 0, 1]
 
 
 async def test_a_bad_draft_is_dead_lettered_and_the_others_get_contexts() -> None:
     good = consumed_record(DRAFTS.name, draft(query()))
-    records = await RetrievalProcessor(HistorySearch(WordEmbedder(), MemoryIndex()), k_max=6).handle([replace(good, value=b"[]"), good])
+    records = await RetrievalProcessor(search(WordEmbedder(), MemoryIndex()), k_max=6).handle([replace(good, value=b"[]"), good])
     assert [record.topic for record in records] == ["contexts", "drafts-dlt"]
 
 
 async def test_a_repeated_draft_gets_the_same_context_id() -> None:
-    retrieval = RetrievalProcessor(HistorySearch(WordEmbedder(), MemoryIndex()), k_max=6)
+    retrieval = RetrievalProcessor(search(WordEmbedder(), MemoryIndex()), k_max=6)
     record = consumed_record(DRAFTS.name, draft(query()))
     ids = {dict(record.headers)["ce_id"] for record in await retrieval.handle([record, record])}
     assert len(ids) == 1
@@ -93,7 +91,7 @@ async def test_a_repeated_draft_gets_the_same_context_id() -> None:
 
 async def test_items_too_large_for_a_context_are_left_out_worst_first() -> None:
     huge = [interaction(f"sea {n}", content="é" * 32_000 + "sea" + "war" * n) for n in range(9)]
-    (record,) = await RetrievalProcessor(HistorySearch(WordEmbedder(), await indexed(*huge)), k_max=9).handle([consumed_record(DRAFTS.name, draft(query()))])
+    (record,) = await RetrievalProcessor(search(WordEmbedder(), await indexed(*huge)), k_max=9).handle([consumed_record(DRAFTS.name, draft(query()))])
     assert record.value is not None
     assert len(record.value) <= CONTEXT_BYTES
     items = context(record).items
@@ -104,14 +102,14 @@ async def test_items_too_large_for_a_context_are_left_out_worst_first() -> None:
 async def test_a_query_past_its_deadline_costs_neither_embedding_nor_search() -> None:
     index, embedder = UnavailableIndex(times=0), WordEmbedder()
     late = draft(query(deadline=NOON))
-    (record,) = await RetrievalProcessor(HistorySearch(embedder, index, now=lambda: NOON), k_max=6).handle([consumed_record(DRAFTS.name, late)])
+    (record,) = await RetrievalProcessor(search(embedder, index, now=lambda: NOON), k_max=6).handle([consumed_record(DRAFTS.name, late)])
     assert (context(record).items, context(record).retrieval) == ((), RetrievalStatus.DEADLINE_PASSED)
     assert (embedder.calls, index.calls) == ([], 0)
 
 
 async def test_a_draft_without_an_answer_costs_neither_embedding_nor_search() -> None:
     index, embedder = UnavailableIndex(times=0), WordEmbedder()
-    (record,) = await RetrievalProcessor(HistorySearch(embedder, index), k_max=6).handle(
+    (record,) = await RetrievalProcessor(search(embedder, index), k_max=6).handle(
         [consumed_record(DRAFTS.name, draft(query(), answer="", status=DraftStatus.BASE_FAILED))]
     )
     assert context(record).retrieval is RetrievalStatus.NOT_NEEDED
@@ -120,14 +118,14 @@ async def test_a_draft_without_an_answer_costs_neither_embedding_nor_search() ->
 
 async def test_one_failed_search_is_retried_at_once() -> None:
     index = UnavailableIndex(times=1)
-    (record,) = await RetrievalProcessor(HistorySearch(WordEmbedder(), index), k_max=6).handle([consumed_record(DRAFTS.name, draft(query()))])
+    (record,) = await RetrievalProcessor(search(WordEmbedder(), index), k_max=6).handle([consumed_record(DRAFTS.name, draft(query()))])
     assert (context(record).retrieval, index.calls) == (RetrievalStatus.SEARCHED, 2)
 
 
 async def test_contexts_go_out_without_items_while_the_index_is_away() -> None:
     index, embedder, clock = UnavailableIndex(times=99), WordEmbedder(), [0.0]
     index.points = (await indexed(interaction("sea"))).points
-    retrieval = RetrievalProcessor(HistorySearch(embedder, index, breaker=CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S, now=lambda: clock[0])), k_max=6)
+    retrieval = RetrievalProcessor(search(embedder, index, breaker=CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S, now=lambda: clock[0])), k_max=6)
     records = await retrieval.handle([consumed_record(DRAFTS.name, draft(query())) for _ in range(5)])
     assert [(context(r).items, context(r).retrieval) for r in records] == [((), RetrievalStatus.INDEX_AWAY)] * 5
     assert index.calls == ATTEMPTS, "the first query of a batch asks for all of them"
@@ -143,7 +141,7 @@ async def test_contexts_go_out_without_items_while_the_index_is_away() -> None:
 async def test_a_search_that_hangs_ends_at_the_deadline() -> None:
     index, breaker = UnavailableIndex(times=1, hangs=True), CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
     near = draft(query(deadline=NOON + timedelta(milliseconds=20)))
-    records = await RetrievalProcessor(HistorySearch(WordEmbedder(), index, now=lambda: NOON, breaker=breaker), k_max=6).handle(
+    records = await RetrievalProcessor(search(WordEmbedder(), index, now=lambda: NOON, breaker=breaker), k_max=6).handle(
         [consumed_record(DRAFTS.name, near), consumed_record(DRAFTS.name, draft(query()))]
     )
     assert [context(r).retrieval for r in records] == [RetrievalStatus.DEADLINE_PASSED, RetrievalStatus.SEARCHED]
