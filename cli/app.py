@@ -48,6 +48,7 @@ class DataFormat(StrEnum):
     ARXIV = "arxiv"
     HUFFPOST = "huffpost"
     MOVIELENS = "movielens"
+    GOQA = "goqa"
     STACKEXCHANGE = "stackexchange"
 
 

@@ -13,14 +13,15 @@ from typing import Any
 from traffic.datasets.authored_texts import ArxivAuthors, HuffPostAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.files import BadData, DataFile, GivenFiles, shown
+from traffic.datasets.global_opinions import GlobalOpinions
 from traffic.datasets.lamp import Lamp
 from traffic.datasets.movielens import MovieLens
 from traffic.datasets.rows import DataRow, json_lines
 from traffic.datasets.stackexchange import StackExchangePosts
 from traffic.datasets.steps import Dataset
 
-#: Recognized by the names of the files.
-_BY_NAME: Mapping[str, type[Lamp | MovieLens]] = {"lamp": Lamp, "movielens": MovieLens}
+#: Recognized by the names of the files, or by the header of a CSV file.
+_BY_NAME: Mapping[str, type[Lamp | MovieLens | GlobalOpinions]] = {"lamp": Lamp, "movielens": MovieLens, "goqa": GlobalOpinions}
 #: Recognized by the fields of each file's first row.
 _BY_FIELDS: Mapping[str, type[Events | ArxivAuthors | HuffPostAuthors | StackExchangePosts]] = {
     "events": Events,
@@ -70,7 +71,7 @@ def _first_row(file: DataFile) -> DataRow:
     if line.lstrip().startswith("["):
         raise file.bad(f"a JSON list; expected {Lamp.LOOKS_FOR}, or one object a line", number)
     if file.plain_name.endswith(".csv"):
-        raise file.bad(f"CSV of an unknown format; expected {MovieLens.LOOKS_FOR}")
+        raise file.bad(f"CSV of an unknown format; expected {MovieLens.LOOKS_FOR}, or {GlobalOpinions.LOOKS_FOR}")
     return next(json_lines(file))
 
 

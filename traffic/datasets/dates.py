@@ -16,6 +16,8 @@ from typing import NamedTuple
 from schemas.times import parse_time
 
 NOON = timedelta(hours=12)
+#: The first artificial day of data without dates.
+FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 
 _DATE = re.compile(r"([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2}))?)?")
 

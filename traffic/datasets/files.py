@@ -77,8 +77,8 @@ class DataFile:
     def bad(self, what: str, line: int | None = None) -> BadData:
         return BadData(f"{shown(self.path)}{'' if line is None else f':{line}'}: {what}")
 
-    def lines(self) -> Iterator[tuple[int, str]]:
-        """Lines that are not blank, with their numbers from 1 and without line ends. Only a line feed ends a line."""
+    def lines(self, *, blank_too: bool = False) -> Iterator[tuple[int, str]]:
+        """Lines that are not blank, or all, with their numbers from 1 and without line ends. Only a line feed ends a line."""
         with self._opened() as content:
             for number in itertools.count(1):
                 line = content.readline(MAX_ROW_BYTES + 1)
@@ -90,7 +90,7 @@ class DataFile:
                     text = line.decode().removesuffix("\n").removesuffix("\r")
                 except UnicodeDecodeError as error:
                     raise self.bad(f"not UTF-8 at byte {error.start + 1} of the line; convert the file to UTF-8", number) from None
-                if text.strip(_BLANK):
+                if blank_too or text.strip(_BLANK):
                     yield number, text
 
     def text(self) -> str:

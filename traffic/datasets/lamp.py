@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import islice
 from typing import ClassVar, NamedTuple, Self
@@ -93,8 +93,6 @@ def canonical(name: str) -> str:
 
 
 QUESTIONS, OUTPUTS = "_questions.json", "_outputs.json"
-#: The first artificial day of a profile without dates.
-FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Split(NamedTuple):
@@ -237,7 +235,7 @@ class _User:
         elif "date" in item.fields:
             raise item.bad("field 'date', which the first profile item does not have; expected it in every item or in none")
         else:
-            moment = dates.day(FIRST_DAY + timedelta(days=number))
+            moment = dates.day(dates.FIRST_DAY + timedelta(days=number))
         content = "\n".join(item.text(name) for name in task.content)
         return Entry(item.place, self.user, task.domain, source_id, content, item.text(task.response), moment)
 
@@ -257,7 +255,7 @@ class _User:
         """
         if self.split.is_dated and "date" in row.fields:
             return row.moment("date")
-        latest = max((self.items[item].moment.occurred_at for item in profile), default=FIRST_DAY)
+        latest = max((self.items[item].moment.occurred_at for item in profile), default=dates.FIRST_DAY)
         since = dates.before_noon_actions(latest, noons)
         later = range(bisect_left(history, since, key=lambda pair: pair[1].moment.occurred_at) if profile else 0, len(history))
         others = (history[index][1].moment.occurred_at for index in later if history[index][0] not in profile)

@@ -16,8 +16,9 @@ from typing import ClassVar, Self
 
 from schemas.tasks import MOVIE_TAGS, STARS, choose_option
 from traffic.datasets import dates
+from traffic.datasets.csv_files import csv_rows
 from traffic.datasets.files import BadData, DataFile, GivenFiles, shown
-from traffic.datasets.rows import DataRow, FirstPlaces, csv_rows
+from traffic.datasets.rows import DataRow, FirstPlaces
 from traffic.datasets.steps import ReadCounts, Step
 from traffic.datasets.timelines import Entry, latest_as_questions
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, Self, TypeVar
@@ -189,39 +188,6 @@ def json_array(file: DataFile) -> Iterator[DataRow]:
         place = Place(file, line, f"row {number}")
         row = DataRow.of(place, value)
         yield replace(row, place=replace(place, item=place.item + named_by_id(row.fields)))
-
-
-def csv_rows(file: DataFile, columns: Collection[str]) -> Iterator[DataRow]:
-    """Rows of a CSV file, one a line, with a header line that has at least `columns`."""
-    header: list[str] | None = None
-    for number, line in file.lines():
-        place = Place(file, number)
-        values = _csv_values(place, line)
-        if header is None:
-            header = values
-            if missing := [column for column in columns if column not in header]:
-                raise place.bad(f"the header has no {', '.join(missing)}; expected {', '.join(columns)}, separated by commas")
-            if len({*header}) < len(header):
-                raise place.bad("the header has a column twice; expected each once")
-        elif len(values) != len(header):
-            raise place.bad(f"{len(values)} fields; expected {len(header)}, as in the header")
-        elif values == header:
-            raise place.bad("the header line again; expected a row")
-        else:
-            yield DataRow(place, dict(zip(header, values, strict=True)))
-    if header is None:
-        raise file.bad("empty; expected a header line")
-
-
-def _csv_values(place: Place, line: str) -> list[str]:
-    if "\x00" in line:
-        raise place.bad("a NUL byte; expected text")
-    try:
-        (values,) = csv.reader([line], strict=True)
-    except (csv.Error, ValueError) as error:
-        cause = error if isinstance(error, csv.Error) else "not one row"
-        raise place.bad(f"not CSV: {cause}; expected one row a line, with quotes around a field that holds a comma or a quote") from None
-    return values
 
 
 def _refused(kind: type[Message], error: ValidationError) -> str:

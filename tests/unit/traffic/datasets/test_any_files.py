@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import os
 import re
@@ -20,6 +22,7 @@ from traffic.datasets.authored_texts import ArxivAuthors, HuffPostAuthors
 from traffic.datasets.catalog import open_dataset
 from traffic.datasets.events import Events
 from traffic.datasets.files import BadData, shown
+from traffic.datasets.global_opinions import GlobalOpinions
 from traffic.datasets.lamp import Lamp
 from traffic.datasets.movielens import MovieLens
 from traffic.datasets.stackexchange import StackExchangePosts
@@ -78,6 +81,14 @@ GOOD: dict[str, Files] = {
         "movies.csv": b'movieId,title,genres\n1,"Alien, The (1979)",Horror|Sci-Fi\n2,Up (2009),(no genres listed)\n',
         "tags.csv": b"userId,movieId,tag,timestamp\n7,1,Sci-Fi,100\n7,1,pretty,150\n7,2,romance,200\n",
         "ratings.csv": b"userId,movieId,rating,timestamp\r\n7,1,0.5,100\r\n7,2,3.5,100\r\n8,2,5.0,300\r\n",
+    },
+    "goqa": {
+        "global_opinions.csv": b"""question,selections,options,source
+"Is it, or
+not?","defaultdict(<class 'list'>, {'Ghana': [0.5, 0.5], 'India (Old national sample)': [0, 1]})","['Yes', 'No']",GAS
+,"defaultdict(<class 'list'>, {})",[],GAS
+"Is ""it"" good?","defaultdict(<class 'list'>, {'Ghana': [0.2, 0.5, 0.3], 'Peru': [1]})","['Yes', 'No', 'DK']",WVS
+"""
     },
     "lamp, user split": _lamp([None, None, None], indent=1),
     "lamp, time split": _lamp(["ann", "ann", "bob"], indent=None),
@@ -201,6 +212,9 @@ def _check_all_accounted(dataset: Dataset, steps: list[Step], counts: ReadCounts
             assert len(outputs["golds"]) == len(asked) == sum(question.truth is not None for question in asked)
     elif isinstance(dataset, MovieLens):
         assert len(_rows(dataset.tags.path)) + len(_rows(dataset.ratings.path)) - 2 == len(steps) + skipped
+    elif isinstance(dataset, GlobalOpinions):  # a row has several countries, or is skipped once
+        text = b"\n".join(_rows(dataset.file.path)).decode()
+        assert len(list(csv.DictReader(io.StringIO(text)))) <= len(steps) + skipped
     else:
         assert isinstance(dataset, Events | ArxivAuthors | HuffPostAuthors | StackExchangePosts)
         rows = [row for file in dataset.files for row in _rows(file.path)]
@@ -219,6 +233,8 @@ def _check_no_file_left_out(folder: Path, dataset: Dataset) -> None:
         used = {file.path.name for file in (dataset.questions, dataset.outputs) if file}
     elif isinstance(dataset, MovieLens):
         used = {file.path.name for file in (dataset.movies, dataset.ratings, dataset.tags)}
+    elif isinstance(dataset, GlobalOpinions):
+        used = {dataset.file.path.name}
     else:
         assert isinstance(dataset, Events | ArxivAuthors | HuffPostAuthors | StackExchangePosts)
         used = {file.path.name for file in dataset.files}
