@@ -1,8 +1,8 @@
 """The reward of one completion: the task's score of its answer, reduced by a guard, plus a small bonus for the format.
 
-A completion that is cut off, does not parse, or answers outside the query's options has no reward: serving would discard it. Free text can score without
-personalization, so each known way has a `RewardGuard`. Labels and ratings come from a closed set and need none. The user's own answer is never guarded.
-Flattery is detected in English only. The score of a text is `style_f1`: the mean of unigram and longest-common-subsequence F1 over the words of any
+A completion that is cut off, lacks the format, or answers outside the query's options has no reward, also where serving would use its body. Free text can
+score without personalization, so each known way has a `RewardGuard`. Labels and ratings come from a closed set and need none. The user's own answer is never
+guarded. Flattery is detected in English only. The score of a text is `style_f1`: the mean of unigram and longest-common-subsequence F1 over the words of any
 script, with case and punctuation. ROUGE drops both, although they are much of a user's style. ROUGE is reported beside it as a check, for Latin words.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from infra.errors import CannotContinue
-from schemas.rewriting import parse
+from schemas.rewriting import Rewrite, parse, parse_body
 from schemas.sameness import folded, normalized
 from schemas.scoring import score
 from schemas.tasks import Task, choose_option
@@ -57,7 +57,7 @@ class RewardGuard(StrEnum):
 
 @dataclass(frozen=True)
 class Reward:
-    """`score` is the task's, in [0, 1], before any guard. `usable`: serving would return the answer."""
+    """`score` is the task's, in [0, 1], before any guard. `usable`: the completion has the format, and its answer is allowed."""
 
     score: float
     usable: bool
@@ -70,8 +70,7 @@ class Reward:
 
 def answer_of(completion: str, case: QueryCase) -> str | None:
     """The answer that serving would return, or None if it would fall back to the base answer."""
-    rewrite = parse(completion)
-    return choose_option(rewrite.answer, case.query.options) if rewrite else None
+    return _allowed(parse_body(completion), case)
 
 
 def reward_of(completion: str, ended: bool, case: QueryCase) -> Reward:
@@ -79,12 +78,16 @@ def reward_of(completion: str, ended: bool, case: QueryCase) -> Reward:
 
     `ended`: the model generated its end token. Serving stops after the body without it, but the model must learn to stop.
     """
-    answer = answer_of(completion, case) if ended else None
+    answer = _allowed(parse(completion), case) if ended else None
     if answer is None:
         return Reward(0.0, usable=False)
     task_score = finite(score(case.task, answer, case.truth, case.query.options), case)
     guard = guard_of(answer, case)
     return Reward(task_score, True, guard, _kept(guard, answer, case))
+
+
+def _allowed(rewrite: Rewrite | None, case: QueryCase) -> str | None:
+    return choose_option(rewrite.answer, case.query.options) if rewrite else None
 
 
 def guard_of(answer: str, case: QueryCase) -> RewardGuard | None:

@@ -14,30 +14,32 @@ from datetime import UTC, datetime, timedelta
 
 from infra.errors import CannotContinue
 from infra.settings.models import ReflectionSettings
-from infra.telemetry.metrics import RESPONSES_SENT
+from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT
 from schemas.contexts import Context, HistoryItem, RetrievalStatus
-from schemas.drafts import DraftStatus
+from schemas.drafts import DraftStatus, Usage
 from schemas.experiments import Arm, Assignment
-from schemas.ids import derive
 from schemas.messages import MessageIdentity
 from schemas.prompts import reflection_prompt, template_digest
 from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
-from schemas.rewriting import Rewrite, parse
+from schemas.rewriting import Rewrite, parse, parse_body
 from schemas.shadows import Shadow, shadow_id
 from schemas.strategies import Strategy
 from schemas.tasks import choose_option
-from schemas.topics import RESPONSES
 from workers.reflection.shadow_queue import ShadowRequest
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 from workers.serving.engines.engine import Engine, GenerationResult, NotLoaded, SamplingParameters
 from workers.serving.routes import Routes, outside_experiments
+from workers.strategies.answerer import outgoing
 
 log = logging.getLogger(__name__)
 
 #: Maximum number of cancelled rewrites that are kept. The runtime calls `degraded` at once, or never.
 MAX_CANCELLED = 256
+NO_USAGE = Usage()
+#: By the strategy, or without any answer. With the other statuses the base answer goes out instead.
+_BY_THE_STRATEGY = {ResponseStatus.PERSONALIZED, ResponseStatus.ZERO_SHOT, ResponseStatus.BASE_FAILED, ResponseStatus.EXPIRED}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class _Attempt:
     reasoning: str = ""
     model: ModelVersion | None = None
     shown: Sequence[HistoryItem] = ()
+    usage: Usage = NO_USAGE
 
 
 class Reflector:
@@ -153,8 +156,7 @@ class Reflector:
         return self._response(context, attempt, assignment, started)
 
     def _outgoing(self, response: Response) -> Sequence[Outgoing]:
-        RESPONSES_SENT.add(status=response.status, strategy=response.provenance.strategy)
-        return [Outgoing(RESPONSES, response, derive("response", response.query_id))]
+        return [outgoing(response)]
 
     def _response(self, context: Context, attempt: _Attempt, assignment: Assignment, started: float) -> Response:
         draft = context.draft
@@ -171,6 +173,8 @@ class Reflector:
             assignment=assignment,
             experiment=draft.choice.experiment if draft.choice else None,
             base_usage=draft.usage,
+            reflect_usage=attempt.usage,
+            answered_by=None if attempt.status in _BY_THE_STRATEGY else Strategy.ZERO_SHOT,
         )
         return Response(
             query_id=draft.query.query_id,
@@ -195,9 +199,10 @@ class Reflector:
             late = self._left_s(context) <= 0
             return _Attempt(ResponseStatus.DEADLINE_NEAR if late else ResponseStatus.REFLECTION_FAILED, base, shown=shown)
         rewrite = accepted(context.draft.query, generation.text)
+        usage = Usage(prompt_tokens=generation.prompt_tokens, completion_tokens=generation.completion_tokens)
         if rewrite is None:
-            return _Attempt(ResponseStatus.UNPARSABLE, base, model=generation.model, shown=shown)
-        return _Attempt(ResponseStatus.PERSONALIZED, rewrite.answer, rewrite.reasoning, generation.model, shown)
+            return _Attempt(ResponseStatus.UNPARSABLE, base, model=generation.model, shown=shown, usage=usage)
+        return _Attempt(ResponseStatus.PERSONALIZED, rewrite.answer, rewrite.reasoning, generation.model, shown, usage)
 
     async def _generate(self, context: Context, shown: Sequence[HistoryItem], assignment: Assignment, timeout_s: float) -> GenerationResult | None:
         """The completion; None if it failed. Raises NotLoaded, if a version was named, and CannotContinue."""
@@ -252,7 +257,14 @@ def shown_items(items: Sequence[HistoryItem], k: int, fits: Callable[[Sequence[H
 
 
 def accepted(query: Query, completion: str) -> Rewrite | None:
-    """The rewrite, with its answer as `choose_option` spells it. None if it does not parse or its answer is not one of the query's options."""
-    rewrite = parse(completion)
+    """The rewrite, with its answer as `choose_option` spells it. None if it has no readable body or its answer is not one of the query's options.
+
+    A body is also used if the trace is missing or doubled; such rewrites are counted.
+    """
+    rewrite = parse_body(completion)
     answer = choose_option(rewrite.answer, query.options) if rewrite else None
-    return Rewrite(rewrite.reasoning, answer) if rewrite and answer is not None else None
+    if rewrite is None or answer is None:
+        return None
+    if parse(completion) is None:
+        REWRITES_WITHOUT_FORMAT.add()
+    return Rewrite(rewrite.reasoning, answer)

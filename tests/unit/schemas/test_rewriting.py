@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.rewriting import TAGS, Rewrite, parse
+from schemas.rewriting import TAGS, Rewrite, parse, parse_body
 from schemas.sameness import is_blank
 
 BODY = "<personalized>yes</personalized>"
@@ -51,6 +51,50 @@ def test_an_invalid_rewrite_is_none(completion: str) -> None:
     assert parse(completion) is None
 
 
+@pytest.mark.parametrize(
+    ("completion", "reasoning"),
+    [
+        (f"<think>because</think>{BODY}", "because"),
+        (BODY, ""),
+        (f"because</think>{BODY}", "because"),
+        (f"Sure! {BODY} I hope that helps", "Sure!"),
+        (f"<think>a</think><think>b</think>{BODY}", "a  b"),
+        (f"<think>a<think>b</think>{BODY}", "a b"),
+        (f"<think>a</think></think>{BODY}", "a"),
+        (f"<think>a</think> so {BODY}</personalized>", "a  so"),
+        (f"<think>I write <personalized>no</personalized>, or not</think></think>{BODY}", "I write  no , or not"),
+    ],
+)
+def test_a_readable_body_is_used_although_the_trace_is_missing_or_doubled(completion: str, reasoning: str) -> None:
+    assert parse_body(completion) == Rewrite(reasoning, "yes")
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "",
+        "yes",
+        "<think>because</think>yes",
+        f"<think>because{BODY}",  # an open trace may quote the tag
+        f"<think>a</think><think>b{BODY}",
+        "<think>I write <personalized>no</personalized></think>",  # the trace quotes it, and the answer is cut off
+        "I write <personalized>no</personalized></think>",
+        "<think>a</think></think><personalized>cut off",
+        "<personalized>cut off",
+        "<personalized>  </personalized>",
+        "<personalized>\u200b\u3164</personalized>",
+        f"{BODY}<personalized>no</personalized>",
+        f"{BODY}<personalized>cut off",
+        "<personalized>a<personalized>b</personalized>",
+        "<personalized>a<think>b</personalized>",
+        f"{BODY}<think>why",
+        "yes</personalized>",
+    ],
+)
+def test_a_body_that_may_not_be_the_answer_is_not_used(completion: str) -> None:
+    assert parse_body(completion) is None
+
+
 _plain = st.text().filter(lambda text: not any(tag in text for tag in TAGS))
 
 
@@ -61,4 +105,5 @@ def test_a_rewrite_survives_writing_and_parsing(reasoning: str, answer: str) -> 
 
 @given(st.text(alphabet="<>/think personalized"))
 def test_no_text_makes_parsing_fail(completion: str) -> None:
-    parse(completion)
+    strict, read = parse(completion), parse_body(completion)
+    assert read == strict or (strict is None and read is not None and not any(tag in read.answer for tag in TAGS))

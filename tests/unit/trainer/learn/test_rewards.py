@@ -8,7 +8,7 @@ from schemas.rewriting import Rewrite
 from schemas.scoring import style_f1
 from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
-from trainer.learn.rewards import NotFinite, Reward, RewardGuard, finite, reward_of
+from trainer.learn.rewards import NotFinite, Reward, RewardGuard, answer_of, finite, reward_of
 
 BONUS = 0.1
 DRAFT, TRUTH, SHOWN = "The harbour bakery wins a prize", "harbour bakery wins!! prize!!", "walkers keep their bridge!!"
@@ -112,6 +112,13 @@ def test_options_are_never_guarded() -> None:
     kept = rewarded("a", make_case(options=("a", "b"), base="a", truth="b"))
     copied = rewarded("b", make_case(options=("a", "b"), base="a", truth="b"))
     assert [(reward.score, reward.guard, reward.total(BONUS)) for reward in (kept, copied)] == [(0.0, None, BONUS), (1.0, None, 1.0 + BONUS)]
+
+
+@pytest.mark.parametrize("completion", [f"<personalized>{TRUTH}</personalized>", f"<think>a</think><think>b</think><personalized>{TRUTH}</personalized>"])
+def test_a_body_that_serving_would_use_without_the_format_has_no_reward(completion: str) -> None:
+    case = text_case()
+    assert answer_of(completion, case) == TRUTH
+    assert reward_of(completion, True, case) == Reward(0.0, usable=False)
 
 
 def test_completions_that_serving_would_discard_have_no_reward() -> None:

@@ -7,8 +7,9 @@ from uuid import UUID, uuid5
 import pytest
 
 from infra.settings.models import ReflectionSettings
+from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT
 from schemas.contexts import Context, HistoryItem, Source
-from schemas.drafts import Draft, DraftStatus
+from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
 from schemas.ids import NAMESPACE, derive
@@ -98,6 +99,7 @@ async def test_a_response_has_the_full_provenance_of_its_rewrite() -> None:
     assert provenance.history_ids == tuple(map(item_id, range(4)))
     assert provenance.prompt_digest == template_digest(PromptStyle.COMPACT)
     assert (provenance.base_ms, provenance.retrieve_ms) == (5, 2)
+    assert (provenance.answered_by, provenance.reflect_usage) == (None, Usage(prompt_tokens=1, completion_tokens=1))
 
 
 def incoming(context: Context) -> Incoming[Context]:
@@ -152,6 +154,18 @@ async def test_the_base_answer_goes_out_with_its_reason(why: str) -> None:
     response = await respond(AnsweringEngine(answer), asked)
     assert (response.status, response.answer, response.reasoning) == (status, asked.draft.answer, "")
     assert (response.provenance.model is not None) == (status is ResponseStatus.UNPARSABLE)
+    no_fallback = status in (ResponseStatus.ZERO_SHOT, ResponseStatus.BASE_FAILED)
+    assert response.provenance.answered_by == (None if no_fallback else Strategy.ZERO_SHOT)
+
+
+@pytest.mark.parametrize("completion", ["<personalized>comedy</personalized>", f"<think>a</think>{GOOD}"])
+async def test_a_readable_body_is_used_without_the_format_and_counted(completion: str) -> None:
+    before = REWRITES_WITHOUT_FORMAT.values().get((), 0)
+    response = await respond(AnsweringEngine(completion), context())
+    assert (response.answer, response.status) == ("comedy", ResponseStatus.PERSONALIZED)
+    assert REWRITES_WITHOUT_FORMAT.values()[()] == before + 1
+    await respond(AnsweringEngine(), context())
+    assert REWRITES_WITHOUT_FORMAT.values()[()] == before + 1
 
 
 async def test_a_slow_engine_is_cut_off_by_the_timeout() -> None:
