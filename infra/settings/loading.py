@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from infra.errors import BadSetting
+from infra.settings.hydra import HydraSettings
 from infra.settings.models import BaseModelSettings, ReflectionSettings, TeacherSettings
 from infra.settings.process import StackSettings, TelemetrySettings
 from infra.settings.profiles import ProfilesSettings
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     teacher: TeacherSettings = TeacherSettings()
     workers: WorkersSettings = WorkersSettings()
     trainer: TrainerSettings = TrainerSettings()
+    hydra: HydraSettings = HydraSettings()
     registry: RegistrySettings = RegistrySettings()
     quality: QualitySettings = QualitySettings()
     promotion: PromotionSettings = PromotionSettings()

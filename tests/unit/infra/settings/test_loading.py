@@ -179,3 +179,9 @@ def test_parameters_of_a_request_are_a_json_object_in_every_source(tmp_path: Pat
     assert load() == settings
     monkeypatch.setenv("RETOUCH_BASE__PARAMETERS", '{"a": {"b": [1]}}')
     assert load().base.parameters == {"a": {"b": [1]}}
+
+
+def test_hydra_demonstrates_no_more_than_it_retrieves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_HYDRA__RETRIEVED", "3")
+    with pytest.raises(BadSetting, match="hydra: demonstrations=4 must not exceed retrieved=3"):
+        load()
