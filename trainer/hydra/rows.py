@@ -1,0 +1,119 @@
+"""HYDRA's training rows: text pairs with labels, made by asking the base model about a user's own past.
+
+- Reranker: for each pseudo-query the top items by BM25, and one answer for each item, with it as the only demonstration, at temperature 0. A label or
+  rating is 1 if the answer is right; a free text is 1 if its answer is nearer to the truth than the mean over the user's rows of that domain.
+- Scorer: for each pseudo-query several candidates at temperature 1, with the best reranked items as demonstrations. A label or rating is 1 if it is
+  right; candidates of free texts are 0 and the user's own text is added once as 1. A candidate that is the user's own text is left out there.
+
+Every item that is shown is from before its pseudo-query. A question that the base model refuses gives no row.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from infra.hydra.pairs import Pair, reranked_text
+from infra.ranking.bm25 import rank
+from infra.settings.hydra import HydraSettings
+from schemas.control_marks import WELL_KNOWN_MARKS
+from schemas.demonstrations import demonstration_turns
+from schemas.prompts import ChatTurn, PromptStyle
+from schemas.tasks import Task
+from trainer.hydra.asking import Ask, Question, ask_all
+from trainer.hydra.histories import PastItem, PseudoQuery
+from trainer.hydra.labels import above_mean, is_right, is_truth, nearness
+
+#: Positions of items in the order of the reranker: user (`tenant/user`), query text, items.
+Rerank = Callable[[str, str, Sequence[PastItem]], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example. `user` is `tenant/user`; `asked_at` is the time of its pseudo-query."""
+
+    user: str
+    pair: Pair
+    label: int  # 0 or 1
+    asked_at: datetime
+
+
+@dataclass(frozen=True)
+class BlackBox:
+    """The base model with what its prompts need."""
+
+    ask: Ask
+    style: PromptStyle
+    concurrency: int
+    stop: threading.Event
+
+    def answers(self, questions: Sequence[Question]) -> Iterator[Sequence[str]]:
+        return ask_all(self.ask, questions, self.concurrency, self.stop)
+
+    def turns(self, pseudo: PseudoQuery, items: Sequence[PastItem]) -> tuple[ChatTurn, ...]:
+        return demonstration_turns(pseudo.query, items, self.style, WELL_KNOWN_MARKS)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A pseudo-query with one retrieved item."""
+
+    pseudo: PseudoQuery
+    item: PastItem
+
+
+def retrieved(pseudo: PseudoQuery, limit: int) -> list[PastItem]:
+    """The top earlier items by BM25, best first; of equal scores, the later item first."""
+    ranking = rank(pseudo.query.text, [item.content for item in pseudo.earlier], limit)
+    return [pseudo.earlier[ranked.position] for ranked in ranking]
+
+
+def reranker_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, settings: HydraSettings) -> list[Row]:
+    """The reranker's rows, in order of pseudo-queries and of their items by BM25. Blocks for the base model."""
+    shown = [_Shown(pseudo, item) for pseudo in pseudos for item in retrieved(pseudo, settings.retrieved)]
+    questions = [Question(box.turns(one.pseudo, [one.item]), 1, 0.0) for one in shown]
+    answered = [(one, answers[0]) for one, answers in zip(shown, box.answers(questions), strict=True) if answers]
+    labels = _helped([one.pseudo for one, _ in answered], [answer for _, answer in answered], settings)
+    return [
+        Row(one.item.user, Pair(one.pseudo.query.text, reranked_text(one.item, settings.item_text)), label, one.pseudo.query.asked_at)
+        for (one, _), label in zip(answered, labels, strict=True)
+    ]
+
+
+def scorer_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, rerank: Rerank, settings: HydraSettings) -> list[Row]:
+    """The scorer's rows, in order of pseudo-queries. Blocks for the base model."""
+    questions = [Question(box.turns(pseudo, _demonstrations(pseudo, rerank, settings)), settings.candidates, settings.temperature) for pseudo in pseudos]
+    return [
+        row
+        for pseudo, question, candidates in zip(pseudos, questions, box.answers(questions), strict=True)
+        for row in _candidate_rows(pseudo, question.turns[-1].content, candidates)
+    ]
+
+
+def _demonstrations(pseudo: PseudoQuery, rerank: Rerank, settings: HydraSettings) -> list[PastItem]:
+    items = retrieved(pseudo, settings.retrieved)
+    return [items[position] for position in rerank(pseudo.item.user, pseudo.query.text, items)[: settings.demonstrations]]
+
+
+def _helped(pseudos: Sequence[PseudoQuery], answers: Sequence[str], settings: HydraSettings) -> list[int]:
+    """1 for each answer that its item made right, or nearer to the truth than the user's other answers of the domain."""
+    near = [
+        nearness(answer, pseudo.truth, settings.text_measure) if pseudo.item.task is Task.TEXT else 0.0 for pseudo, answer in zip(pseudos, answers, strict=True)
+    ]
+    above = above_mean(near, [(pseudo.item.user, pseudo.query.domain) for pseudo in pseudos])
+    return [
+        label if pseudo.item.task is Task.TEXT else int(is_right(answer, pseudo.truth, pseudo.query.options))
+        for pseudo, answer, label in zip(pseudos, answers, above, strict=True)
+    ]
+
+
+def _candidate_rows(pseudo: PseudoQuery, prompt: str, candidates: Sequence[str]) -> list[Row]:
+    if not candidates:
+        return []
+    if pseudo.item.task is Task.TEXT:
+        labelled = [(candidate, 0) for candidate in candidates if not is_truth(candidate, pseudo.truth)] + [(pseudo.truth, 1)]
+    else:
+        labelled = [(candidate, int(is_right(candidate, pseudo.truth, pseudo.query.options))) for candidate in candidates]
+    return [Row(pseudo.item.user, Pair(prompt, candidate), label, pseudo.query.asked_at) for candidate, label in labelled]
