@@ -11,6 +11,7 @@ from pydantic import Field
 from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.ids import derive
 from schemas.messages import Message, MessageIdentity, Milliseconds, Record
+from schemas.profiles import Summary
 from schemas.queries import Query
 from schemas.strategies import StrategyChoice
 
@@ -27,6 +28,7 @@ class Reads(Record):
 
     items: ItemOrder | None = None  # None: no items
     k: Annotated[int, Field(ge=0, le=100)] = 0  # maximum number of items
+    summary: bool = False  # the newest summary of the history
 
 
 class Lookup(Message, wire="retouch.lookup", version=1):
@@ -60,6 +62,7 @@ class Retrieval(Message, wire="retouch.retrieval", version=1):
     items: tuple[HistoryItem, ...]  # in the order that the lookup asked for
     retrieve_ms: Milliseconds
     status: RetrievalStatus = RetrievalStatus.SEARCHED
+    summary: Summary | None = None  # None: not asked for, or there is none yet
 
     @property
     def key(self) -> bytes:

@@ -13,13 +13,14 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
 from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
-from schemas.topics import JOIN_STATE_CHANGELOG, topics_of
+from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, PROFILES, topics_of
 from streams.app.join_state import JoinState
 from streams.app.topology import prepare
 from streams.history.processor import HistoryProcessor
@@ -28,6 +29,9 @@ from streams.index.embedder import Embedder, SentenceEmbedder
 from streams.index.history_index import HistoryIndex, LazyIndex
 from streams.index.server import ServerIndex
 from streams.outcomes.processor import OutcomesProcessor
+from streams.profiles.index import ProfileIndex
+from streams.profiles.processor import ProfileProcessor
+from streams.profiles.summaries import Summaries
 from streams.retrieval.processor import LookupProcessor, RetrievalProcessor
 from streams.retrieval.search import HistorySearch
 
@@ -55,22 +59,41 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 async def _serve(settings: Settings, stop: threading.Event, embedder: Embedder) -> None:
-    await serve(settings, stop, embedder, await open_or_lazy(lambda: open_index(settings, embedder)))
+    history = await open_or_lazy(lambda: open_index(settings, embedder))
+    profiles = await open_or_lazy(lambda: open_profile_index(settings, embedder))
+    await serve(settings, stop, embedder, Stores(history, profiles))
 
 
-async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, index: HistoryIndex) -> None:
-    """Serve with this embedder and index until `stop` is set, then close the index. Raises RetouchError if it cannot start or continue."""
+@dataclass(frozen=True)
+class Stores:
+    """The two indexes of the process, each a cache of its topic."""
+
+    history: HistoryIndex
+    profiles: HistoryIndex
+
+    async def empty_topics(self) -> list[str]:
+        """The topics whose index is empty, and must be read from the beginning."""
+        pairs = ((self.history, INTERACTIONS), (self.profiles, PROFILES))
+        return [topic.name for index, topic in pairs if await index.is_empty()]
+
+    async def close(self) -> None:
+        await self.history.close()
+        await self.profiles.close()
+
+
+async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, stores: Stores) -> None:
+    """Serve with this embedder and these indexes until `stop` is set, then close the indexes. Raises RetouchError if it cannot start or continue."""
     try:
-        partitions = await asyncio.to_thread(prepare, settings, reread_history=await index.is_empty())
-        warn_of_losses_in_background(settings, (*topics_of("history", "retrieval", "outcomes"), JOIN_STATE_CHANGELOG))
-        service = StreamsService(settings, embedder, index, partitions)
+        partitions = await asyncio.to_thread(prepare, settings, await stores.empty_topics())
+        warn_of_losses_in_background(settings, (*topics_of("history", "retrieval", "profiles", "outcomes"), JOIN_STATE_CHANGELOG))
+        service = StreamsService(settings, embedder, stores, partitions)
         try:
             await service.start()
             await service.supervise(stop)
         finally:
             await service.close()
     finally:
-        await index.close()
+        await stores.close()
 
 
 async def open_or_lazy(opener: Callable[[], Awaitable[HistoryIndex]]) -> HistoryIndex:
@@ -89,10 +112,18 @@ async def open_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
     return EdgeIndex(settings.index_dir, dimension=embedder.dimension, embedder=embedder.name)
 
 
+async def open_profile_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
+    """The index of profile entries, beside the history's."""
+    if settings.index.url:
+        beside = settings.index.model_copy(update={"collection": f"{settings.index.collection}-profiles"})
+        return await ServerIndex.connect(beside, dimension=embedder.dimension, embedder=embedder.name)
+    return EdgeIndex(settings.profiles_dir, dimension=embedder.dimension, embedder=embedder.name)
+
+
 class StreamsService:
     """The Faust app with its processors, on the running event loop."""
 
-    def __init__(self, settings: Settings, embedder: Embedder, index: HistoryIndex, partitions: int) -> None:
+    def __init__(self, settings: Settings, embedder: Embedder, stores: Stores, partitions: int) -> None:
         from streams.app.app import Runner, make_app, state_table
 
         self._settings = settings
@@ -101,11 +132,14 @@ class StreamsService:
         self._settled_at = time.monotonic()
         self._app = make_app(settings)
         state = JoinState(state_table(self._app, partitions))
-        search = HistorySearch(embedder, index, settings.retrieval)
+        profiles = ProfileIndex(stores.profiles, embedder.dimension)
+        summaries = Summaries(stores.history, profiles, settings.profiles)
+        search = HistorySearch(embedder, stores.history, settings.retrieval)
         processors = (
-            HistoryProcessor(embedder, index, batch=HISTORY_CALLS * settings.embedder.batch_size),
+            HistoryProcessor(embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries),
             RetrievalProcessor(search, settings.retrieval.k_max),
-            LookupProcessor(search),
+            LookupProcessor(search, summaries),
+            ProfileProcessor(profiles),
             OutcomesProcessor(state, join_window_s=settings.streams.join_window_s, assigned=self._joint_partitions),
         )
         self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]

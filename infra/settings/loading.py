@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         return self.stack.dir / "index"
 
     @property
+    def profiles_dir(self) -> Path:
+        return self.stack.dir / "profiles"
+
+    @property
     def tracking_uri(self) -> str:
         return self.registry.tracking_uri or sqlite_url((self.stack.dir / "registry" / "mlflow.db").resolve())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from typing import Any
 
 from infra.errors import CannotContinue
@@ -15,13 +16,26 @@ from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
 from infra.kafka.topology import changelog
 from infra.settings import Settings
-from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG, LOOKUPS, OUTCOMES, RESPONSES, RETRIEVALS, dead_letter_topic
+from schemas.topics import (
+    CONTEXTS,
+    DRAFTS,
+    FEEDBACK,
+    INTERACTIONS,
+    JOIN_STATE_CHANGELOG,
+    LOOKUPS,
+    OUTCOMES,
+    PROFILE_TASKS,
+    PROFILES,
+    RESPONSES,
+    RETRIEVALS,
+    dead_letter_topic,
+)
 from streams.app.processor import GROUP
 
 log = logging.getLogger(__name__)
 
-CONSUMED = tuple(topic.name for topic in (INTERACTIONS, DRAFTS, LOOKUPS, RESPONSES, FEEDBACK))
-PRODUCED = (CONTEXTS.name, RETRIEVALS.name, OUTCOMES.name, *map(dead_letter_topic, CONSUMED))
+CONSUMED = tuple(topic.name for topic in (INTERACTIONS, DRAFTS, LOOKUPS, PROFILES, RESPONSES, FEEDBACK))
+PRODUCED = (CONTEXTS.name, RETRIEVALS.name, PROFILE_TASKS.name, OUTCOMES.name, *map(dead_letter_topic, CONSUMED))
 
 TIMEOUT_MS = 15_000
 #: Added to the session timeout: the broker checks for dead members only from time to time.
@@ -29,10 +43,10 @@ REREAD_MARGIN_S = 5.0
 REREAD_PAUSE_S = 0.2
 
 
-def prepare(settings: Settings, *, reread_history: bool) -> int:
+def prepare(settings: Settings, reread: Collection[str]) -> int:
     """Check the topics, create the changelog, return the partitions of `responses` and `feedback`. Blocks.
 
-    `reread_history` reads `interactions` from the beginning, to fill an empty index. For that it waits until earlier members of the group are gone,
+    The topics in `reread` are read from the beginning, to fill an empty index. For that it waits until earlier members of the group are gone,
     at most a little longer than the session timeout. Raises CannotContinue if a topic is missing or wrong.
     """
     with broker_errors(settings, CannotContinue):
@@ -40,8 +54,8 @@ def prepare(settings: Settings, *, reread_history: bool) -> int:
         try:
             partitions = _joint_partitions(client)
             _ensure_changelog(client, partitions, settings.kafka.replication_factor)
-            if reread_history:
-                delete_history_offsets(client, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
+            if reread:
+                delete_offsets(client, reread, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
             return partitions
         finally:
             client.close()
@@ -86,26 +100,27 @@ def _committed(client: Any) -> Any:
             time.sleep(0.1)
 
 
-def delete_history_offsets(client: Any, timeout_s: float) -> None:
-    """Delete the group's committed offsets of `interactions`. Blocks for `timeout_s` at most.
+def delete_offsets(client: Any, topics: Collection[str], timeout_s: float) -> None:
+    """Delete the group's committed offsets of these topics, which fill an index. Blocks for `timeout_s` at most.
 
     The broker refuses while the group has a member, and a static member stays until its session times out, even after its process ends.
     Raises CannotContinue if the broker still refuses then: with the old offsets an empty index would never be filled.
     """
-    remaining = [partition for partition in _committed(client) if partition.topic == INTERACTIONS.name]
+    remaining = [partition for partition in _committed(client) if partition.topic in topics]
     if not remaining:
         return
     partitions, deadline = len(remaining), time.monotonic() + timeout_s
     while refused := _delete_offsets(client, remaining):
         if time.monotonic() >= deadline:
+            names = ", ".join(sorted({partition.topic for partition in refused}))
             reasons = ", ".join(sorted({error.__name__ for error in refused.values()}))
             raise CannotContinue(
-                f"the index is empty, yet after {timeout_s:g} s the broker still keeps the offsets of group {GROUP} on {INTERACTIONS.name} ({reasons}): "
+                f"the index is empty, yet after {timeout_s:g} s the broker still keeps the offsets of group {GROUP} on {names} ({reasons}): "
                 "stop the other members of the group, then start again"
             )
         remaining = list(refused)
         time.sleep(REREAD_PAUSE_S)
-    log.info("the index is empty: reading interactions from the beginning", extra={"partitions": partitions})
+    log.info("an index is empty: reading its topic from the beginning", extra={"topics": sorted(topics), "partitions": partitions})
 
 
 def _delete_offsets(client: Any, partitions: list[Any]) -> dict[Any, type[Exception]]:

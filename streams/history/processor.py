@@ -1,19 +1,21 @@
-"""Writes interactions to the history index: embeds each one and stores its offset."""
+"""Writes interactions to the history index: embeds each one and stores its offset. New items may make summaries old."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from schemas.dead_letters import dead_letter
+from schemas.envelope import new_traceparent
 from schemas.interactions import Interaction
 from schemas.messages import IdConflict, Malformed
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.sameness import is_blank
-from schemas.topics import INTERACTIONS
-from streams.app.processor import GROUP
+from schemas.topics import INTERACTIONS, PROFILE_TASKS
+from streams.app.processor import GROUP, output
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
+from streams.profiles.summaries import Summaries
 
 
 class HistoryProcessor:
@@ -21,10 +23,12 @@ class HistoryProcessor:
     topics = (INTERACTIONS.name,)
     linger_s = 0.02
 
-    def __init__(self, embedder: Embedder, index: HistoryIndex, batch: int) -> None:
+    def __init__(self, embedder: Embedder, index: HistoryIndex, batch: int, summaries: Summaries | None = None) -> None:
+        """`summaries`: gets the new items, and returns tasks for the profiles worker."""
         self._embedder = embedder
         self._index = index
         self.batch = batch
+        self._summaries = summaries
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
@@ -37,7 +41,8 @@ class HistoryProcessor:
         _, points, dead_letters = self._embedded
         await self._index.upsert(points)
         self._embedded = None
-        return dead_letters
+        tasks = await self._summaries.after(point.interaction for point in points) if self._summaries else []
+        return [*(output(PROFILE_TASKS, task, id=task.task_id, traceparent=new_traceparent()) for task in tasks), *dead_letters]
 
     async def _embed(self, records: Sequence[ConsumedRecord]) -> tuple[list[IndexPoint], list[ProducedRecord]]:
         readable: list[tuple[ConsumedRecord, Interaction]] = []

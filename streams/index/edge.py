@@ -18,7 +18,7 @@ from uuid import UUID
 
 from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem
-from streams.index.tenant_filter import OCCURRED_AT, TENANT, USER, IndexFilter, IndexPoint, Scope, StoredPoint, Vector, best_first, stored_point
+from streams.index.tenant_filter import OCCURRED_AT, TENANT, USER, IndexFilter, Point, Scope, StoredPoint, Vector, best_first, stored_point
 from streams.index.time_order import ends_of_history
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class EdgeIndex:
         _check_embedder(directory / "embedder.json", {"name": embedder, "dimension": dimension})
         self._shard = _open(directory / "shard", dimension)
 
-    async def upsert(self, points: Sequence[IndexPoint]) -> None:
+    async def upsert(self, points: Sequence[Point]) -> None:
         if not points:
             return
         async with self._writing:
@@ -78,9 +78,15 @@ class EdgeIndex:
         return [point.payload or {} for point in points]
 
     async def count(self, scope: Scope) -> int:
+        return self._count(scope.everything())
+
+    async def count_before(self, scope: Scope, before: datetime, domain: str) -> int:
+        return self._count(scope.before(before, domain))
+
+    def _count(self, index_filter: IndexFilter) -> int:
         import qdrant_edge as edge
 
-        return int(self._shard.count(edge.CountRequest(filter=_edge_filter(scope.everything()), exact=True)))
+        return int(self._shard.count(edge.CountRequest(filter=_edge_filter(index_filter), exact=True)))
 
     async def is_empty(self) -> bool:
         return int(self._shard.info().points_count) == 0
@@ -90,7 +96,7 @@ class EdgeIndex:
             self._shard.flush()
             self._shard.close()
 
-    def _write(self, points: Sequence[IndexPoint]) -> None:
+    def _write(self, points: Sequence[Point]) -> None:
         import qdrant_edge as edge
 
         rows = [edge.Point(str(point.id), point.vector.tolist(), point.payload()) for point in points]

@@ -13,13 +13,13 @@ from uuid import UUID
 
 from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem
-from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector
+from streams.index.tenant_filter import Point, Scope, StoredPoint, Vector
 
 
 class HistoryIndex(Protocol):
     """Adapters raise RetryLater if the store is away, and CannotContinue if its configuration is wrong."""
 
-    async def upsert(self, points: Sequence[IndexPoint]) -> None:
+    async def upsert(self, points: Sequence[Point]) -> None:
         """Write points; replace those with the same id. Returns when they survive a crash of the process."""
 
     async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
@@ -36,6 +36,9 @@ class HistoryIndex(Protocol):
 
     async def count(self, scope: Scope) -> int:
         """Number of the scope's items, of all domains and times."""
+
+    async def count_before(self, scope: Scope, before: datetime, domain: str) -> int:
+        """Number of the scope's items in `domain` with `occurred_at` before `before`."""
 
     async def is_empty(self) -> bool:
         """Whether the index has no point at all. An empty index is filled from the topic."""
@@ -54,7 +57,7 @@ class LazyIndex:
         self._opening = asyncio.Lock()
         self._index: HistoryIndex | None = None
 
-    async def upsert(self, points: Sequence[IndexPoint]) -> None:
+    async def upsert(self, points: Sequence[Point]) -> None:
         await (await self._opened()).upsert(points)
 
     async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
@@ -68,6 +71,9 @@ class LazyIndex:
 
     async def count(self, scope: Scope) -> int:
         return await (await self._opened()).count(scope)
+
+    async def count_before(self, scope: Scope, before: datetime, domain: str) -> int:
+        return await (await self._opened()).count_before(scope, before, domain)
 
     async def is_empty(self) -> bool:
         """False while the store is away. If the store turns out to be empty, the first call ends the process, and the next start fills the index."""

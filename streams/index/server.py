@@ -16,7 +16,7 @@ from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings.stream import IndexSettings
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
-from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, IndexPoint, Scope, StoredPoint, Vector, best_first, stored_point
+from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, Point, Scope, StoredPoint, Vector, best_first, stored_point
 from streams.index.time_order import ends_of_history
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ServerIndex:
             await index._ensure(dimension, embedder)
         return index
 
-    async def upsert(self, points: Sequence[IndexPoint]) -> None:
+    async def upsert(self, points: Sequence[Point]) -> None:
         from qdrant_client import models
 
         if not points:
@@ -89,8 +89,14 @@ class ServerIndex:
         return [point.payload or {} for point in points]
 
     async def count(self, scope: Scope) -> int:
+        return await self._count(scope.everything())
+
+    async def count_before(self, scope: Scope, before: datetime, domain: str) -> int:
+        return await self._count(scope.before(before, domain))
+
+    async def _count(self, index_filter: IndexFilter) -> int:
         async with _server_errors():
-            return int((await self._client.count(self._collection, count_filter=_server_filter(scope.everything()), exact=True)).count)
+            return int((await self._client.count(self._collection, count_filter=_server_filter(index_filter), exact=True)).count)
 
     async def is_empty(self) -> bool:
         async with _server_errors():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import numpy as np
@@ -56,6 +56,16 @@ class Scope:
     def before(self, asked_at: datetime, domain: str) -> IndexFilter:
         """The user's items in `domain` strictly before `asked_at`."""
         return IndexFilter({TENANT: self.tenant, USER: self.user, DOMAIN: domain}, microseconds(asked_at))
+
+
+class Point(Protocol):
+    """What an index stores. `payload` has the fields that filters compare."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def vector(self) -> Vector: ...
+    def payload(self) -> dict[str, Any]: ...
 
 
 class StoredPoint(NamedTuple):

@@ -19,8 +19,9 @@ from schemas.ids import derive
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.messages import Malformed
 from schemas.records import ConsumedRecord, ProducedRecord
-from schemas.topics import CONTEXTS, DRAFTS, LOOKUPS, MAX_MESSAGE_BYTES, RETRIEVALS
+from schemas.topics import CONTEXTS, DRAFTS, LOOKUPS, MAX_MESSAGE_BYTES, PROFILE_TASKS, RETRIEVALS
 from streams.app.processor import GROUP, output
+from streams.profiles.summaries import Summaries
 from streams.retrieval.search import Found, HistorySearch, Wanted
 
 #: A response holds the items and an outcome holds the response, each in one record, so a context or a retrieval takes half a record at most.
@@ -46,8 +47,8 @@ class SearchProcessor(ABC, Generic[M]):
     def wanted(self, message: M) -> Wanted: ...
 
     @abstractmethod
-    def answer(self, message: M, found: Found, traceparent: str) -> ProducedRecord:
-        """Raises PoisonMessage if the message is too large for an answer."""
+    async def answer(self, message: M, found: Found, traceparent: str) -> list[ProducedRecord]:
+        """The record that answers the message, and others that follow from it. Raises PoisonMessage if the message is too large for an answer."""
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
         """One answer for each readable message, in order, and dead letters for the others. Never raises RetryLater."""
@@ -63,7 +64,7 @@ class SearchProcessor(ABC, Generic[M]):
         answers: list[ProducedRecord] = []
         for (record, message, envelope), found in zip(readable, all_found, strict=True):
             try:
-                answers.append(self.answer(message, found, envelope.traceparent))
+                answers += await self.answer(message, found, envelope.traceparent)
             except PoisonMessage as error:
                 dead_letters.append(dead_letter(record, GROUP, error))
         return answers + dead_letters
@@ -83,24 +84,32 @@ class RetrievalProcessor(SearchProcessor[Draft]):
     def wanted(self, message: Draft) -> Wanted:
         return Wanted(message.query, message.strategy, self._reads if message.status is DraftStatus.DRAFTED else Reads(), query_text(message))
 
-    def answer(self, message: Draft, found: Found, traceparent: str) -> ProducedRecord:
+    async def answer(self, message: Draft, found: Found, traceparent: str) -> list[ProducedRecord]:
         context = context_of(message, found.items, self._reads.k, found.status, found.took_ms)
-        return output(CONTEXTS, context, id=derive("context", message.query.query_id), traceparent=traceparent)
+        return [output(CONTEXTS, context, id=derive("context", message.query.query_id), traceparent=traceparent)]
 
 
 class LookupProcessor(SearchProcessor[Lookup]):
-    """Turns lookups into retrievals."""
+    """Turns lookups into retrievals. A lookup of a summary that is missing or old also gives the task of writing it."""
 
     name = "lookups"
     topics = (LOOKUPS.name,)
     message = Lookup
 
+    def __init__(self, search: HistorySearch, summaries: Summaries | None = None) -> None:
+        super().__init__(search)
+        self._summaries = summaries
+
     def wanted(self, message: Lookup) -> Wanted:
         return Wanted(message.query, message.choice.strategy, message.reads, message.query.text)
 
-    def answer(self, message: Lookup, found: Found, traceparent: str) -> ProducedRecord:
-        retrieval = Retrieval(lookup=message, items=tuple(found.items), retrieve_ms=found.took_ms, status=found.status)
-        return output(RETRIEVALS, within_size(retrieval), id=derive("retrieval", message.id), traceparent=traceparent)
+    async def answer(self, message: Lookup, found: Found, traceparent: str) -> list[ProducedRecord]:
+        summary, task = None, None
+        if self._summaries and message.reads.summary and found.status is not RetrievalStatus.DEADLINE_PASSED:
+            summary, task = await self._summaries.for_query(message.query)
+        retrieval = Retrieval(lookup=message, items=tuple(found.items), retrieve_ms=found.took_ms, status=found.status, summary=summary)
+        answer = output(RETRIEVALS, within_size(retrieval), id=derive("retrieval", message.id), traceparent=traceparent)
+        return [answer, *([output(PROFILE_TASKS, task, id=task.task_id, traceparent=traceparent)] if task else [])]
 
 
 def query_text(draft: Draft) -> str:

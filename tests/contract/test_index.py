@@ -105,6 +105,13 @@ async def oldest(index: HistoryIndex, limit: int = 6, *, before: datetime = NOON
     return [item.content.removeprefix("content ") for item in items]
 
 
+async def test_the_items_before_a_time_are_counted_by_user_and_domain(index: HistoryIndex) -> None:
+    others = [point(4, Scope("acme", "bob")), point(5, domain="tweet"), point(6, at=NOON + timedelta(hours=1))]
+    await index.upsert([point(1), point(2), *others])
+    assert await index.count_before(ALICE, NOON + timedelta(hours=1), "movie_tag") == 2
+    assert await index.count_before(ALICE, NOON, "movie_tag") == 0
+
+
 async def test_a_new_index_is_empty_and_a_written_one_is_not(index: HistoryIndex) -> None:
     assert await index.is_empty()
     await index.upsert([point(1)])

@@ -164,7 +164,7 @@ def test_a_lost_index_is_filled_again_from_the_topic(settings: Settings, streams
     assert streams.stop() == 0
     with running(settings) as elsewhere:  # its state directory is empty
         assert client.context_with(client.query("the sea"), items=1).items
-        assert "the index is empty: reading interactions from the beginning" in elsewhere.log()
+        assert "an index is empty: reading its topic from the beginning" in elsewhere.log()
 
 
 def test_an_impossible_setting_ends_the_process_with_one_line(tmp_path: Path) -> None:

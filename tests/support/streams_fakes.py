@@ -26,7 +26,7 @@ from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy, StrategyChoice
 from streams.index.embedder import Embedder, Matrix
 from streams.index.history_index import HistoryIndex
-from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, best_first, item_of, stored_point
+from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, Point, Scope, StoredPoint, Vector, best_first, item_of, microseconds, stored_point
 from streams.retrieval.search import HistorySearch, utc_now
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -54,25 +54,27 @@ class MemoryIndex:
     """A history index in a dict. A search compares every point."""
 
     def __init__(self) -> None:
-        self.points: dict[uuid.UUID, IndexPoint] = {}
+        self.points: dict[uuid.UUID, Any] = {}
 
-    async def upsert(self, points: Sequence[IndexPoint]) -> None:
+    async def upsert(self, points: Sequence[Point]) -> None:
         self.points |= {point.id: point for point in points}
 
     async def stored(self, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, StoredPoint]:
         return {id: stored_point(self.points[id].payload()) for id in ids if id in self.points}
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        seen = [p for p in self._of(scope) if p.interaction.domain == domain and p.interaction.occurred_at < before]
+        seen = self._before(scope, before, domain)
         return best_first((float(p.vector @ vector), p.payload()) for p in seen)[:limit]
 
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
-        seen = [p for p in self._of(scope) if p.interaction.domain == domain and p.interaction.occurred_at < before]
-        seen.sort(key=lambda p: (p.interaction.occurred_at, p.source.offset), reverse=newest_first)
-        return [item_of(0.0, p.payload()) for p in seen[:limit]]
+        items = [item_of(0.0, p.payload()) for p in self._before(scope, before, domain)]
+        return sorted(items, key=lambda item: (item.occurred_at, item.source.offset), reverse=newest_first)[:limit]
 
     async def count(self, scope: Scope) -> int:
         return len(self._of(scope))
+
+    async def count_before(self, scope: Scope, before: datetime, domain: str) -> int:
+        return len(self._before(scope, before, domain))
 
     async def is_empty(self) -> bool:
         return not self.points
@@ -80,8 +82,11 @@ class MemoryIndex:
     async def close(self) -> None:
         pass
 
-    def _of(self, scope: Scope) -> list[IndexPoint]:
-        return [p for p in self.points.values() if (p.interaction.tenant, p.interaction.user) == (scope.tenant, scope.user)]
+    def _of(self, scope: Scope) -> list[Point]:
+        return [p for p in self.points.values() if (p.payload()[TENANT], p.payload()[USER]) == (scope.tenant, scope.user)]
+
+    def _before(self, scope: Scope, before: datetime, domain: str) -> list[Point]:
+        return [p for p in self._of(scope) if p.payload()[DOMAIN] == domain and p.payload()[OCCURRED_AT] < microseconds(before)]
 
 
 def search(
@@ -98,7 +103,7 @@ class UnavailableIndex(MemoryIndex):
         super().__init__()
         self.failures_left, self.calls, self._hangs = times, 0, hangs
 
-    async def upsert(self, points: Sequence[IndexPoint]) -> None:
+    async def upsert(self, points: Sequence[Point]) -> None:
         await self._check_available()
         await super().upsert(points)
 

@@ -21,8 +21,8 @@ from infra.process.lifecycle import run_process
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
 from streams.app.transport import BufferedConsumer
-from streams.index.tenant_filter import IndexPoint, Scope, Vector
-from streams.service import open_or_lazy, serve
+from streams.index.tenant_filter import Point, Scope, Vector
+from streams.service import Stores, open_or_lazy, serve
 from tests.support.streams_fakes import MemoryIndex, WordEmbedder
 
 
@@ -36,14 +36,14 @@ class FileIndex(MemoryIndex):
         self._check_available()
         self._file = os.open(directory / "points.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    async def upsert(self, points: Sequence[IndexPoint]) -> None:
+    async def upsert(self, points: Sequence[Point]) -> None:
         self._check_available()
         if self._has("hangs"):
             await asyncio.Event().wait()
         if self._has("breaks"):
             raise ValueError("a bug")
         await super().upsert(points)
-        rows = ({"id": str(point.interaction.interaction_id), "by": self._member} for point in points)
+        rows = ({"id": str(point.payload()["interaction_id"]), "by": self._member} for point in points)
         os.write(
             self._file, b"".join(b"\n" + json.dumps(row).encode() for row in rows) + b"\n"
         )  # begins with a line end: a kill may have truncated the last line
@@ -87,7 +87,7 @@ async def _serve(settings: Settings, stop: threading.Event, directory: Path) -> 
     async def open_index() -> FileIndex:
         return FileIndex(directory, settings.kafka.instance or "")
 
-    await serve(settings, stop, WordEmbedder(), await open_or_lazy(open_index))
+    await serve(settings, stop, WordEmbedder(), Stores(await open_or_lazy(open_index), MemoryIndex()))
 
 
 if __name__ == "__main__":

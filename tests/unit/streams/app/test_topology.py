@@ -10,7 +10,7 @@ from kafka.errors import GroupIdNotFoundError, GroupSubscribedToTopicError, Kafk
 
 from infra.errors import CannotContinue
 from streams.app.processor import GROUP
-from streams.app.topology import delete_history_offsets
+from streams.app.topology import delete_offsets
 
 FIRST, SECOND, OTHER = TopicPartition("interactions", 0), TopicPartition("interactions", 1), TopicPartition("drafts", 0)
 
@@ -35,26 +35,26 @@ class Admin:
         return {partition: refusal.get(partition, NoError) for partition in partitions}
 
 
-def test_only_the_offsets_of_interactions_are_deleted() -> None:
+def test_only_the_offsets_of_the_named_topic_are_deleted() -> None:
     admin = Admin()
-    delete_history_offsets(admin, timeout_s=0)
+    delete_offsets(admin, {"interactions"}, timeout_s=0)
     assert admin.offsets == {OTHER}
 
 
 def test_refused_partitions_are_retried() -> None:
     admin = Admin(NonEmptyGroupError(), {SECOND: GroupSubscribedToTopicError})
-    delete_history_offsets(admin, timeout_s=30)
+    delete_offsets(admin, {"interactions"}, timeout_s=30)
     assert admin.offsets == {OTHER} and admin.requests == [{FIRST, SECOND}, {FIRST, SECOND}, {SECOND}]
 
 
 def test_a_member_that_stays_in_the_group_ends_the_process() -> None:
     admin = Admin({FIRST: GroupSubscribedToTopicError, SECOND: GroupSubscribedToTopicError})
     with pytest.raises(CannotContinue, match=r"after 0 s the broker still keeps .* \(GroupSubscribedToTopicError\): stop the other members"):
-        delete_history_offsets(admin, timeout_s=0)
+        delete_offsets(admin, {"interactions"}, timeout_s=0)
     assert admin.offsets == {FIRST, SECOND, OTHER}
 
 
 def test_a_group_that_is_gone_has_no_offsets_to_delete() -> None:
     admin = Admin(GroupIdNotFoundError())
-    delete_history_offsets(admin, timeout_s=0)
+    delete_offsets(admin, {"interactions"}, timeout_s=0)
     assert len(admin.requests) == 1

@@ -1,0 +1,109 @@
+"""Summaries of users' histories (PAG): reads them for lookups, and publishes the task of writing one when it is missing or old.
+
+A summary is old after `profiles.summary_every` new items of the user in the domain. The first lookup of a user publishes the first task. From then on the
+user's new items do, in domains in which this process has seen a lookup for summaries: a domain's task follows from its queries' options, and domains
+without such queries cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+from infra.errors import RetryLater
+from infra.settings.profiles import ProfilesSettings
+from schemas.interactions import Interaction
+from schemas.profiles import ProfileTask, Summary, SummaryWork, summary_id
+from schemas.queries import Query
+from schemas.sameness import is_blank
+from schemas.tasks import Task
+from streams.index.history_index import HistoryIndex
+from streams.index.tenant_filter import Scope
+from streams.profiles.index import ProfileIndex
+
+log = logging.getLogger(__name__)
+
+#: A read of the stores takes milliseconds; one that takes this long has failed, and the query goes on without a summary.
+READ_S = 2.0
+#: A task is not published again for this long, unless there are more items.
+REPEAT_S = 120.0
+#: Maximum numbers of published tasks and of domains that are remembered.
+REMEMBERED = 10_000
+#: The draw of items for a summary is from so many of the newest ones.
+DRAWN_FROM = 1_000
+
+UserDomain = tuple[Scope, str]
+
+
+class Summaries:
+    def __init__(self, history: HistoryIndex, profiles: ProfileIndex, settings: ProfilesSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._history, self._profiles, self._settings, self._clock = history, profiles, settings, clock
+        self._published: OrderedDict[UserDomain, tuple[int, float]] = OrderedDict()  # the number of items of the last task, and when it was published
+        self._tasks: OrderedDict[tuple[str, str], Task] = OrderedDict()  # by tenant and domain, from queries
+
+    async def for_query(self, query: Query) -> tuple[Summary | None, ProfileTask | None]:
+        """The newest summary from before the query, and the task that is due. Neither if the stores do not respond within READ_S."""
+        scope = Scope(query.tenant, query.user)
+        _remember(self._tasks, (query.tenant, query.domain), query.task)
+        try:
+            async with asyncio.timeout(READ_S):
+                summary = await self._profiles.summary(scope, query.domain, query.asked_at)
+                return summary, await self._due(scope, query.domain, query.task, query.asked_at, summary)
+        except (RetryLater, TimeoutError) as error:
+            log.warning("no summary: a store is away", extra={"reason": type(error).__name__})
+            return None, None
+
+    async def after(self, interactions: Iterable[Interaction]) -> list[ProfileTask]:
+        """The tasks that are due once these interactions are in the history. None while a store is away: the user's next lookup publishes them."""
+        newest: dict[UserDomain, datetime] = {}
+        for interaction in interactions:
+            if (interaction.tenant, interaction.domain) in self._tasks:
+                place = Scope(interaction.tenant, interaction.user), interaction.domain
+                newest[place] = max(newest.get(place, interaction.occurred_at), interaction.occurred_at)
+        try:
+            return [task for (scope, domain), occurred_at in newest.items() if (task := await self._due_after(scope, domain, occurred_at))]
+        except RetryLater as error:
+            log.warning("no tasks for summaries: a store is away", extra={"reason": str(error)})
+            return []
+
+    async def _due_after(self, scope: Scope, domain: str, occurred_at: datetime) -> ProfileTask | None:
+        """Only for users who have a summary."""
+        before = occurred_at + timedelta(microseconds=1)
+        summary = await self._profiles.summary(scope, domain, before)
+        return await self._due(scope, domain, self._tasks[scope.tenant, domain], before, summary) if summary else None
+
+    async def _due(self, scope: Scope, domain: str, kind: Task, before: datetime, summary: Summary | None) -> ProfileTask | None:
+        count = await self._history.count_before(scope, before, domain)
+        if count == 0 or (summary and count - summary.count < self._settings.summary_every):
+            return None
+        published, at = self._published.get((scope, domain), (0, 0.0))
+        if published >= count and self._clock() - at < REPEAT_S:
+            return None
+        work = await self._work(scope, domain, kind, before, count)
+        if work is None:
+            return None
+        _remember(self._published, (scope, domain), (count, self._clock()))
+        return ProfileTask.summary(scope.tenant, scope.user, domain, work)
+
+    async def _work(self, scope: Scope, domain: str, kind: Task, before: datetime, count: int) -> SummaryWork | None:
+        """Items with a response, drawn at random as OPPU does; the task's id is the seed. None if there are none."""
+        newest = await self._history.in_time_order(scope, before, domain, DRAWN_FROM, newest_first=True)
+        usable = [item for item in newest if not is_blank(item.response)]
+        if not usable:
+            return None
+        draw = random.Random(summary_id(scope.tenant, scope.user, domain, count).bytes)  # noqa: S311  # repeatable on purpose
+        drawn = draw.sample(usable, min(self._settings.summary_items, len(usable)))
+        return SummaryWork(task=kind, items=tuple(drawn), count=count, until=newest[0].occurred_at)
+
+
+def _remember(entries: OrderedDict, key: object, value: object) -> None:  # type: ignore[type-arg]
+    """The oldest entries beyond REMEMBERED are dropped: a task may then be published twice, which does no harm."""
+    entries[key] = value
+    entries.move_to_end(key)
+    while len(entries) > REMEMBERED:
+        entries.popitem(last=False)
