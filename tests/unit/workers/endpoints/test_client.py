@@ -14,6 +14,7 @@ from infra.errors import BadSetting, CannotContinue, DependencyBlocked, Dependen
 from infra.telemetry.tracing import span
 from schemas.drafts import FailureCause
 from schemas.envelope import new_traceparent
+from schemas.prompts import ChatTurn
 from tests.support.openai_server import OpenAiServer, Respond, ScriptedAnswer, completion, failure, scripted, serving
 from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint, EndpointFailed, PromptRefused, endpoint_breaker
 from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer
@@ -491,3 +492,69 @@ async def test_a_start_without_a_connection_or_an_answer_is_no_error(monkeypatch
     monkeypatch.setattr("workers.endpoints.client.START_WITHIN_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         await start(f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+
+
+# Chats, and several texts to one prompt
+
+
+def several(*texts: str | None) -> ScriptedAnswer:
+    choices = [{"index": number, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for number, text in enumerate(texts)]
+    return ScriptedAnswer({"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 3 * len(texts)}})
+
+
+async def test_the_turns_of_a_chat_are_sent_as_they_are() -> None:
+    turns = [ChatTurn("system", "be brief"), ChatTurn("user", "a?"), ChatTurn("assistant", "b"), ChatTurn("user", "c?")]
+    with serving(scripted(completion("d"))) as server:
+        async with endpoint_at(server.url) as endpoint:
+            await endpoint.complete(turns, max_tokens=9)
+    assert server.requests[0]["messages"] == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "a?"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c?"},
+    ]
+
+
+async def test_one_call_returns_several_texts_and_leaves_out_blank_ones() -> None:
+    with serving(scripted(several("a", "b", "c"))) as server:
+        async with endpoint_at(server.url) as endpoint:
+            answer = await endpoint.complete("x", max_tokens=9, n=3, temperature=1.0)
+    assert answer.texts == ("a", "b", "c")
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (7, 9)
+    assert server.requests == [{"model": "m", "messages": [{"role": "user", "content": "x"}], "temperature": 1.0, "max_tokens": 9, "n": 3}]
+
+
+def only_one(refused: ScriptedAnswer | None) -> Respond:
+    """An endpoint that refuses `n`, or ignores it."""
+    return lambda body: refused if refused and "n" in body else completion("a")
+
+
+@pytest.mark.parametrize("refused", [None, refusal(400, "unsupported_value", param="n"), refusal(400, message="n must be 1 with greedy sampling")])
+async def test_an_endpoint_that_gives_one_text_a_call_gets_several_calls(refused: ScriptedAnswer | None) -> None:
+    with serving(only_one(refused)) as server:
+        async with endpoint_at(server.url) as endpoint:
+            answers = [await endpoint.complete("x", max_tokens=9, n=3, temperature=1.0) for _ in range(2)]
+    assert [answer.texts for answer in answers] == [("a", "a", "a")] * 2
+    assert answers[0].usage.prompt_tokens == 21
+    with_n = sum("n" in request for request in server.requests)
+    assert with_n == (1 if refused else 2), "a refusal is remembered"
+    assert len(server.requests) == (1 + 3 + 3 if refused else 3 + 3)
+
+
+async def test_calls_that_fail_after_the_first_text_are_left_out() -> None:
+    with serving(scripted(several("a", None), failure(503))) as server:
+        async with endpoint_at(server.url) as endpoint:
+            answer = await endpoint.complete("x", max_tokens=9, n=2)
+    assert answer.texts == ("a",)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "given", "sent"),
+    [({}, None, 0), ({}, 0.7, 0.7), ({"temperature": 0.2}, None, 0.2), ({"temperature": 0.2}, 0.7, 0.7), ({"temperature": None}, 0.7, None)],
+)
+async def test_a_given_temperature_replaces_a_number_of_the_settings(parameters: dict[str, Any], given: float | None, sent: float | None) -> None:
+    with serving(scripted(completion("a"))) as server:
+        async with endpoint_at(server.url, parameters=parameters) as endpoint:
+            await endpoint.complete("x", max_tokens=9, temperature=given)
+    assert server.requests[0].get("temperature") == sent
