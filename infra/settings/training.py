@@ -99,13 +99,14 @@ class TrainerSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     start_from: Literal["champion", "shipped"] = "champion"  # version that a run trains further: the champion, or the newest one without a parent
     checkpoint_every: Positive = 10  # steps of SFT and RL between two stored states; a killed run loses at most this many
+    micro_tokens: Positive = 32_768  # of one forward pass in training, padding included, in one process; a larger batch is divided, for less memory
     threads: Positive = 1  # of torch; on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)
     sft: SftSettings = SftSettings()
     rl: RlSettings = RlSettings()
     lora: LoraSettings = LoraSettings()
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # of the frozen weights under a LoRA; trained weights are float32
     processes_wait_s: Seconds = 3600.0  # a process of a launch ends if the others send nothing for this long; collecting and judging must be faster
-    gradient_checkpointing: bool = False  # repeats forward passes during the backward pass: less memory, slower
+    gradient_checkpointing: bool = False  # SFT, and RL by trl: repeats forward passes during the backward pass: less memory, slower. See micro_tokens
 
     @field_validator("holdout_share")
     @classmethod
@@ -116,8 +117,6 @@ class TrainerSettings(Section):
 
     @model_validator(mode="after")
     def _large_models_fit(self) -> Self:
-        if self.gradient_checkpointing and self.rl.engine != "trl":
-            raise ValueError("gradient_checkpointing needs rl.engine = trl; the shared_prompt engine keeps the prompt's keys and values")
         if self.frozen_dtype != "float32" and self.lora.rank == 0:
             raise ValueError("frozen_dtype is a LoRA's: set lora.rank, or leave it at float32")
         return self

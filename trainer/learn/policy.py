@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -70,6 +71,10 @@ class Policy:
     @property
     def device(self) -> Any:
         return self.model.device
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """The precision of a forward pass: bfloat16 if the frozen weights are, whatever the dtype of the trained ones."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.model.dtype == torch.bfloat16 else nullcontext()
 
     def save(self, directory: Path) -> Path:
         """Write a checkpoint with the parent's tensors, each in the parent's dtype, and the parent's other files.

@@ -129,7 +129,8 @@ def train(
     """
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl import SFTTrainer
+
+    from trainer.learn.sft_trainer import CompletionTrainer
 
     sft, seed = settings.sft, settings.seed
     rows = sft_rows(examples, prompter, sft, seed, policy.end_ids)
@@ -139,9 +140,9 @@ def train(
     purpose = {"sft": sft.model_dump(mode="json"), "seed": seed, "rows": digest_of(rows), "start": weights_digest(trained_weights(policy.model))}
     with tempfile.TemporaryDirectory() as scratch:
         directory = state_dir or Path(scratch)
-        trainer = SFTTrainer(
-            model=policy.peft or policy.model,  # a checkpoint of the first contains only the adapter
-            processing_class=policy.tokenizer,
+        trainer = CompletionTrainer(
+            policy,
+            settings.micro_tokens,
             train_dataset=Dataset.from_list(rows).map(tokens, fn_kwargs={"prompter": prompter}, remove_columns=["prompt", "completion"]),
             args=_arguments(sft, steps, seed, directory, settings.checkpoint_every if state_dir else 0),
             callbacks=[SftCallback(stop, purpose if state_dir else None, on_step)],
@@ -153,7 +154,10 @@ def train(
         lengths = [len(row) for row in trainer.train_dataset["input_ids"]]
         trainer.train_dataset = trainer.train_dataset.select(row_order(lengths, steps, sft.batch_size, seed))
         checkpoint = newest_checkpoint(state_dir, purpose) if state_dir else None
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            trainer.restore_forward()
     if trainer.state.global_step < steps:
         raise Interrupted("stopped on request during SFT")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
