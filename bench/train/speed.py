@@ -159,7 +159,7 @@ class _TwoEngines:
             cases = [self.schedule.cases[prompt.case] for prompt in self.schedule.prompts[number % len(self.schedule.prompts)]]
             self.ours.start()
             batch = sample_batch(self.inputs, cases, k)
-            update_policy(self.policy, self.anchor, batch, self.rl, optimizer)
+            update_policy(self.policy, self.anchor, batch, self.rl, optimizer, self.inputs.micro_tokens)
             self.ours.stop()
             self.ours.tokens.append(statistics.fmean(len(rollout.token_ids) for group in batch.groups for rollout in group))
 

@@ -47,6 +47,7 @@ class RlInputs:
     state_dir: Path | None = None  # None: nothing is stored
     on_step: Callable[[RlStep], None] = lambda step: None  # gets each step once, restored ones first
     checkpoint_every: int = 10  # steps between two stored states
+    micro_tokens: int = 32_768  # `trainer.micro_tokens`, for the shared_prompt engine
 
     def state_purpose(self, cases: Iterable[QueryCase], left_out: Collection[str] = ()) -> dict[str, object]:
         """Identifies the input of a stored state: only an equal one is resumed. `left_out` names settings that do not matter."""

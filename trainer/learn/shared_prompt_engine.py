@@ -1,4 +1,4 @@
-# axes are capital letters, see below
+# ruff: noqa: N815  # axes are capital letters, see below
 """Our own RL engine: one process, prompts computed once for all of their completions (`trainer.learn.shared_prompt`).
 
 A step samples completions, rewards them, and updates the policy. Log-probabilities are the trainer's own, over the full softmax, also if sampling is cut to
@@ -32,6 +32,7 @@ from trainer.learn.rewards import Reward, reward_of
 from trainer.learn.rl_checkpoints import RlCheckpoints
 from trainer.learn.rl_engine import GRADIENT_NORM, Diverged, RlInputs, log_step, rate_schedule
 from trainer.learn.rollout import PolicyCompletion, SamplingOptions, generate, log_probabilities
+from trainer.learn.token_batches import GroupBatch, group_batches
 
 #: OpenRLHF's bound of the logarithm of the probability ratio.
 RATIO_LOG_CLIP = 20.0
@@ -46,6 +47,11 @@ class RolloutBatch:
     rewards: Sequence[Sequence[Reward]]
     shown: Sequence[int]  # items in each prompt
 
+    @property
+    def rows(self) -> list[list[list[int]]]:
+        """The completions' token ids, by prompt."""
+        return [[completion.token_ids for completion in group] for group in self.groups]
+
 
 def train_with_shared_prompts(inputs: RlInputs) -> list[RlStep]:
     """See `trainer.learn.policy_training.train_rl`."""
@@ -53,7 +59,8 @@ def train_with_shared_prompts(inputs: RlInputs) -> list[RlStep]:
     sampler = CaseSampler(inputs.cases, inputs.prompter, inputs.seed)
     if not sampler.indices or settings.steps == 0:
         return []
-    reference = _frozen_copy(inputs.policy)
+    inputs.policy.model.gradient_checkpointing_disable()  # it would drop the prompts' keys and values; `trainer.micro_tokens` bounds memory instead
+    reference = frozen_copy(inputs.policy)
     optimizer = torch.optim.AdamW(trained_weights(inputs.policy.model).values(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     rate = rate_schedule(settings.steps)
     torch.manual_seed(inputs.seed)
@@ -78,8 +85,10 @@ def train_with_shared_prompts(inputs: RlInputs) -> list[RlStep]:
     return steps
 
 
-def _frozen_copy(policy: Policy) -> Policy:
-    model = copy.deepcopy(policy.model).requires_grad_(False).eval()
+def frozen_copy(policy: Policy) -> Policy:
+    """The reference policy: the present weights, with the adapter that SFT trained. Weights that are frozen already are shared, not copied."""
+    shared = {id(weight): weight for weight in policy.model.parameters() if not weight.requires_grad}
+    model = copy.deepcopy(policy.model, shared).requires_grad_(False).eval()
     return Policy(model, policy.tokenizer, policy.origin, policy.end_ids, policy.pad_id)
 
 
@@ -90,7 +99,7 @@ def _step(number: int, inputs: RlInputs, reference: Policy, sampler: CaseSampler
     began = time.monotonic()
     k = k_of(number, settings.steps, settings.k_min, settings.k_max)
     batch = sample_batch(inputs, [inputs.cases[index] for index in indices], k)
-    loss, kl, entropy = update_policy(inputs.policy, reference, batch, settings, optimizer)
+    loss, kl, entropy = update_policy(inputs.policy, reference, batch, settings, optimizer, inputs.micro_tokens)
     stage = stage_of(number, settings.steps, settings.k_min, settings.k_max)
     return _record(batch, settings.format_bonus, step=number, stage=stage, k=k, loss=loss, kl=kl, entropy=entropy, left_out=left_out, began=began)
 
@@ -128,28 +137,68 @@ def sample_batch(inputs: RlInputs, cases: Sequence[QueryCase], k: int) -> Rollou
     return RolloutBatch(prompts, groups, rewards, [prompt.shown for _, prompt in fitting])
 
 
-def update_policy(policy: Policy, reference: Policy, batch: RolloutBatch, settings: RlSettings, optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
-    """One optimizer step on a batch. Returns loss, KL per completion and entropy per token. Raises Diverged."""
+def update_policy(
+    policy: Policy, reference: Policy, batch: RolloutBatch, settings: RlSettings, optimizer: torch.optim.Optimizer, micro_tokens: int
+) -> tuple[float, float, float]:
+    """One optimizer step on a batch, in micro batches of `micro_tokens`. Returns loss, KL per completion and entropy per token. Raises Diverged."""
     policy.model.train()
-    rows = [[completion.token_ids for completion in group] for group in batch.groups]
+    micro_batches = group_batches([*map(len, batch.prompts)], [max(map(len, group)) for group in batch.rows], settings.candidates, micro_tokens)
     rewards_PG = torch.tensor([[reward.total(settings.format_bonus) for reward in group] for group in batch.rewards], device=policy.device)
-    logp_PGT, mask_PGT, entropy = log_probabilities(policy, batch.prompts, rows)
-    with torch.no_grad():
-        reference_PGT, _, _ = log_probabilities(reference, batch.prompts, rows)
-    old_PGT = logp_PGT.detach()
-    advantages_PGT = advantages(rewards_PG, old_PGT, reference_PGT, mask_PGT, settings.beta)
-    loss = policy_loss(logp_PGT, old_PGT, advantages_PGT, mask_PGT, settings.clip)
-    kl = float(((old_PGT - reference_PGT) * mask_PGT).sum(-1).mean())
-    figures = (float(loss.detach()), kl, float(entropy))
+    scores = _scored(policy, reference, batch, micro_batches)
+    advantages_PGT = advantages(rewards_PG, scores.old_PGT, scores.reference_PGT, scores.mask_PGT, settings.beta)
+    loss, tokens = 0.0, scores.mask_PGT.sum()
+    for part in micro_batches:
+        logp, mask, _ = scores.with_gradient or _part_log_probabilities(policy, batch, part)
+        of_part = part.prompts, part.completions, slice(0, mask.shape[2])
+        share = policy_loss(logp, scores.old_PGT[of_part], advantages_PGT[of_part], mask, settings.clip) * (mask.sum() / tokens)
+        share.backward()
+        loss += float(share.detach())
+    figures = loss, float(((scores.old_PGT - scores.reference_PGT) * scores.mask_PGT).sum(-1).mean()), scores.entropy
     if not all(map(math.isfinite, (*figures, float(rewards_PG.sum())))):
-        raise Diverged(f"loss {figures[0]}, KL {kl}, reward {float(rewards_PG.mean())}: not finite; lower trainer.rl.learning_rate")
-    loss.backward()
+        raise Diverged(f"loss {figures[0]}, KL {figures[1]}, reward {float(rewards_PG.mean())}: not finite; lower trainer.rl.learning_rate")
     norm = float(torch.nn.utils.clip_grad_norm_(policy.model.parameters(), GRADIENT_NORM))
     if not math.isfinite(norm):
         raise Diverged("the gradient is not finite; lower trainer.rl.learning_rate")
     optimizer.step()
     optimizer.zero_grad()
     return figures
+
+
+@dataclass(frozen=True)
+class _BatchScores:
+    """Log-probabilities of a whole batch without gradient, which the advantages need. `with_gradient`: those of the only micro batch."""
+
+    old_PGT: Tensor
+    reference_PGT: Tensor
+    mask_PGT: Tensor
+    entropy: float
+    with_gradient: tuple[Tensor, Tensor, Tensor] | None
+
+
+def _scored(policy: Policy, reference: Policy, batch: RolloutBatch, micro_batches: Sequence[GroupBatch]) -> _BatchScores:
+    """A single micro batch is computed once, with gradient. Several are computed here without, and later again one by one."""
+    is_single = len(micro_batches) == 1
+    with torch.set_grad_enabled(is_single):
+        parts = [_part_log_probabilities(policy, batch, part) for part in micro_batches]
+    with torch.no_grad():
+        of_reference = [_part_log_probabilities(reference, batch, part)[0] for part in micro_batches]
+    shape = len(batch.prompts), len(batch.rows[0]), max(logp.shape[2] for logp, _, _ in parts)
+    old_PGT = _joined([logp.detach() for logp, _, _ in parts], micro_batches, shape)
+    mask_PGT = _joined([mask for _, mask, _ in parts], micro_batches, shape)
+    entropy = float(sum(entropy * mask.sum() for _, mask, entropy in parts) / mask_PGT.sum())
+    return _BatchScores(old_PGT, _joined(of_reference, micro_batches, shape), mask_PGT, entropy, parts[0] if is_single else None)
+
+
+def _part_log_probabilities(policy: Policy, batch: RolloutBatch, part: GroupBatch) -> tuple[Tensor, Tensor, Tensor]:
+    return log_probabilities(policy, [batch.prompts[index] for index in part.prompts], [batch.rows[index][part.completions] for index in part.prompts])
+
+
+def _joined(parts: Sequence[Tensor], micro_batches: Sequence[GroupBatch], shape: tuple[int, ...]) -> Tensor:
+    """The values of all micro batches, P by G by T, in the order of the batch and padded with zeros."""
+    joined = parts[0].new_zeros(shape)
+    for values, part in zip(parts, micro_batches, strict=True):
+        joined[part.prompts, part.completions, : values.shape[2]] = values
+    return joined
 
 
 def policy_loss(logp_PGT: Tensor, old_logp_PGT: Tensor, advantages_PGT: Tensor, mask_PGT: Tensor, clip: float) -> Tensor:

@@ -1,6 +1,7 @@
 # axes are capital letters: P prompts, G completions, T tokens
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,17 @@ import torch
 from torch import Tensor
 
 from infra.errors import CannotContinue
-from infra.settings.training import RlSettings
+from infra.settings.training import LoraSettings, RlSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
-from trainer.learn.policy import Policy
+from trainer.learn.lora import trainable_policy
+from trainer.learn.policy import Policy, trained_weights
 from trainer.learn.rewards import Reward
 from trainer.learn.rl_engine import Diverged, RlInputs
-from trainer.learn.shared_prompt_engine import policy_loss, sample_batch, train_with_shared_prompts, update_policy
+from trainer.learn.shared_prompt_engine import frozen_copy, policy_loss, sample_batch, train_with_shared_prompts, update_policy
 
 
 @pytest.fixture
@@ -29,6 +31,7 @@ def train(policy: Policy, cases: Sequence[QueryCase], prompter: Prompter, settin
     return train_with_shared_prompts(RlInputs(policy, cases, prompter, settings, max_new_tokens, seed, threading.Event()))
 
 
+CASES = [make_case(n) for n in range(4)]
 RL = RlSettings(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2, beta=0.0, k_min=1, k_max=3, top_p=1.0)
 
 
@@ -65,8 +68,60 @@ def test_at_the_start_the_policy_equals_the_reference(policy: Policy) -> None:
     cases, rl = [make_case(0), make_case(1)], RL.model_copy(update={"candidates": 3, "temperature": 1.0, "top_p": 0.9})
     batch = sample_batch(RlInputs(policy, cases, prompter, rl, 5, 0, threading.Event()), cases, 2)
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
-    loss, kl, entropy = update_policy(policy, policy, batch, RL, optimizer)
+    loss, kl, entropy = update_policy(policy, policy, batch, RL.model_copy(update={"candidates": 3}), optimizer, 32_768)
     assert kl == pytest.approx(0.0, abs=1e-5) and entropy > 0 and loss == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_micro_batches_make_the_same_step_and_keep_the_sft_policy_as_reference(tiny_checkpoint: Path, lora: int) -> None:
+    """A limit of 400 tokens divides even a group; one of 900 takes one prompt at a time."""
+    rl, changes = RL.model_copy(update={"candidates": 6, "beta": 0.5, "learning_rate": 1e-2}), []
+    for limit in (32_768, 900, 400):
+        policy = trainable_policy(tiny_checkpoint, TrainerSettings(lora=LoraSettings(rank=lora)))
+        with torch.no_grad():  # as after SFT: with the adapter off, or the checkpoint's weights, the KL would not be zero
+            for weight in trained_weights(policy.model).values():
+                weight += 0.01
+        reference = frozen_copy(policy)
+        prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+        torch.manual_seed(0)
+        batch = sample_batch(RlInputs(policy, CASES, prompter, rl, 20, 0, threading.Event()), CASES, 2)
+        rewards = [[Reward(index / 7 + prompt, usable=True) for index in range(6)] for prompt in range(len(CASES))]
+        batch = replace(batch, rewards=rewards)
+        weights = trained_weights(policy.model)
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        optimizer = torch.optim.SGD(weights.values(), lr=1.0)
+        figures = update_policy(policy, reference, batch, rl, optimizer, limit)
+        assert figures[1] == pytest.approx(0.0, abs=1e-5) and figures[2] > 1
+        changes.append((figures, torch.cat([(weight.detach() - before[name]).flatten() for name, weight in weights.items()])))
+    (whole, expected), *divided = changes
+    assert float(expected.norm()) > 1e-3
+    for figures, change in divided:
+        assert figures == pytest.approx(whole, abs=1e-5)
+        assert torch.allclose(change, expected, atol=1e-5)
+
+
+def test_a_reference_shares_frozen_weights_and_keeps_the_adapter_of_sft(tiny_checkpoint: Path) -> None:
+    policy = trainable_policy(tiny_checkpoint, TrainerSettings(lora=LoraSettings(rank=4), frozen_dtype="bfloat16"))
+    reference = frozen_copy(policy)
+    trained, kept = trained_weights(policy.model), dict(reference.model.named_parameters())
+    for name, weight in policy.model.named_parameters():
+        assert (kept[name] is weight) is (name not in trained) and not kept[name].requires_grad
+    with torch.no_grad():
+        for weight in trained.values():
+            weight += 1.0
+    assert not any(torch.equal(kept[name], weight) for name, weight in trained.items())
+
+
+def test_rl_trains_an_adapter_over_bfloat16_weights_after_gradient_checkpointing(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
+    )
+    settings = TrainerSettings(lora=LoraSettings(rank=16, alpha=128.0), frozen_dtype="bfloat16", gradient_checkpointing=True)
+    policy = trainable_policy(tiny_checkpoint, settings)
+    rl = RL.model_copy(update={"beta": 0.01, "steps": 3})
+    steps = train(policy, CASES, Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), rl, max_new_tokens=6)
+    assert steps[0].kl == 0.0 and abs(steps[-1].kl) > 0.01  # the reference is the policy before RL
+    assert {weight.dtype for weight in trained_weights(policy.model).values()} == {torch.float32}
 
 
 def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:

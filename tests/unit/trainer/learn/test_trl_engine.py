@@ -91,7 +91,8 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
         ]
         prompts = [prompter_of(twin).chat.ids(row.prompt) for row in rows]
         optimizer.param_groups[0]["lr"] = rl.learning_rate * rate_schedule(rl.steps)(step.step)
-        _, kl, entropy = update_policy(twin, reference, RolloutBatch(prompts, groups, rewards, [row.shown for row in rows]), rl, optimizer)
+        batch = RolloutBatch(prompts, groups, rewards, [row.shown for row in rows])
+        _, kl, entropy = update_policy(twin, reference, batch, rl, optimizer, 32_768)
         assert step.kl == pytest.approx(kl, abs=2e-3)
         assert step.entropy == pytest.approx(entropy, rel=1e-3)
     assert steps[-1].kl != 0.0
