@@ -79,6 +79,10 @@ class Snapshot:
         """Trajectories of training users."""
         return self._sequence(RowKind.TRAJECTORY, False, _sft_example)
 
+    def outcomes(self, *, held_out: bool) -> Sequence[Outcome]:
+        """The whole outcomes of `heldout` or `training`."""
+        return self._sequence(RowKind.OUTCOME, held_out, Outcome.from_bytes)
+
     @property
     def heldout_users(self) -> int:
         return self.counts["heldout_users"]

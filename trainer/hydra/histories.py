@@ -71,6 +71,11 @@ def histories_of(outcomes: Iterable[Outcome]) -> dict[str, list[PastItem]]:
     return {user: sorted(items.values(), key=_order) for user, items in by_user.items()}
 
 
+def before(history: Sequence[PastItem], at: datetime) -> list[PastItem]:
+    """The items whose response was given before `at`."""
+    return [item for item in history if item.occurred_at < at]
+
+
 def pseudo_queries(history: Sequence[PastItem], limit: int, seed: int) -> list[PseudoQuery]:
     """At most `limit` items of one user, chosen by a hash of the seed, oldest first. Only those with a valid response and an earlier item.
 

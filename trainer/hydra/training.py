@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -21,8 +22,10 @@ from infra.hydra.model import ranked, read_pairs, rerank_pairs
 from infra.hydra.network import SHARED, HydraNetwork, UserHeads
 from infra.hydra.pairs import PairEncoder
 from infra.settings.hydra import HydraSettings
+from schemas.outcomes import Outcome
+from trainer.data.snapshot import Snapshot
 from trainer.hydra.fit import Fit, FitResult
-from trainer.hydra.histories import PastItem, PseudoQuery, pseudo_queries
+from trainer.hydra.histories import PastItem, PseudoQuery, before, histories_of, pseudo_queries
 from trainer.hydra.rows import BlackBox, Rerank, Row, reranker_rows, scorer_rows
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,18 @@ class HydraTraining:
         )
         networks = {Part.RERANKER: reranker.network, Part.SCORER: scorer.network}
         return HydraCheckpoint(networks, reranker.tokenizer, heads), {Part.RERANKER: reranker.result, Part.SCORER: scorer.result}
+
+    def train_snapshot(self, snapshot: Snapshot) -> tuple[HydraCheckpoint, dict[Part, FitResult]]:
+        """Train on the offset ranges of a training run, and add heads for all other users of the snapshot.
+
+        Held-out users never train an encoder or the shared head. Their heads are fitted on what they did before the first question that judges.
+        """
+        training, heldout = (histories_of(snapshot.outcomes(held_out=held_out)) for held_out in (False, True))
+        checkpoint, results = self.train(training)
+        encoding = encoder_users(training, self.settings.users)
+        others = {user: history for user, history in training.items() if user not in encoding}
+        judged_from = first_questions(snapshot.outcomes(held_out=True))
+        return self.with_heads(checkpoint, others | {user: before(history, judged_from[user]) for user, history in heldout.items()}), results
 
     def with_heads(self, checkpoint: HydraCheckpoint, histories: Histories) -> HydraCheckpoint:
         """The checkpoint with fresh heads for these users, fitted on their own histories; the encoders are frozen. Replaces heads that they have.
@@ -96,6 +111,15 @@ class _Trained:
     tokenizer: object
     heads: Mapping[str, int]  # user -> row
     result: FitResult
+
+
+def first_questions(outcomes: Iterable[Outcome]) -> dict[str, datetime]:
+    """When each user (`tenant/user`) asked the first of these questions."""
+    first: dict[str, datetime] = {}
+    for outcome in outcomes:
+        user, asked_at = outcome.key.decode(), outcome.response.context.draft.query.asked_at
+        first[user] = min(asked_at, first.get(user, asked_at))
+    return first
 
 
 def encoder_users(histories: Histories, limit: int) -> dict[str, Sequence[PastItem]]:

@@ -10,7 +10,9 @@ from infra.errors import CannotContinue
 from infra.hydra.checkpoint import HydraCheckpoint, Part, load_hydra, save_hydra, user_digest
 from infra.hydra.model import HydraModel
 from infra.settings.hydra import HydraSettings
+from tests.support.collected_records import HELD_OUT, TRAINING, make_snapshot
 from tests.support.hydra_world import TasteBox, black_box, histories, item, taste_of
+from tests.support.outcomes import make_outcome
 from tests.support.tiny_encoder import make_encoder, settings_for
 from trainer.hydra.training import HydraTraining, encoder_users
 
@@ -89,6 +91,24 @@ def test_a_user_with_few_rows_has_no_head(settings: HydraSettings, trained: Hydr
 def test_users_without_history_train_nothing(settings: HydraSettings) -> None:
     with pytest.raises(CannotContinue, match=r"hydra\.min_rows=4"):
         HydraTraining(settings, black_box(TasteBox()), 0).train({"t/u0": WORLD["t/u0"][:1]})
+
+
+def test_held_out_users_train_no_encoder_and_get_heads_from_before_they_judge(settings: HydraSettings) -> None:
+    """`item 0` to `item 2` are from before all questions; the held-out user's own questions judge."""
+    outcomes = [make_outcome(number, user=user, options=("right", "wrong"), truth="right") for number in range(6) for user in (TRAINING, HELD_OUT)]
+    alone = [outcome for outcome in outcomes if outcome.response.context.draft.query.user == TRAINING]
+    box, own = TasteBox(), TasteBox()
+    least = settings.model_copy(update={"epochs": 1, "min_rows": 1})
+    training = HydraTraining(least, black_box(box), 0)
+    checkpoint, _ = training.train_snapshot(make_snapshot(outcomes))
+    without_heldout, _ = HydraTraining(least, black_box(own), 0).train_snapshot(make_snapshot(alone))
+    for part in Part:
+        expected, trained_part = without_heldout.networks[part], checkpoint.networks[part]
+        assert all(torch.equal(a, b) for a, b in zip(expected.encoder.parameters(), trained_part.encoder.parameters(), strict=True))
+        assert torch.equal(trained_part.heads.dense_weight[:2], expected.heads.dense_weight)
+        assert checkpoint.heads.rows(part)[user_digest(f"t/{HELD_OUT}")] == 2
+    asked = [turns[-1].content for turns, _, _ in box.asked[len(own.asked) :]]
+    assert asked and all("question" not in content for content in asked)
 
 
 def test_users_with_most_history_train_the_encoders() -> None:
