@@ -84,6 +84,29 @@ def test_each_task_is_recognised_by_its_profile(
     assert [one.occurred_at for one in history] == sorted(one.occurred_at for one in history)
 
 
+@pytest.mark.parametrize(("task", "item", "asked", "gold", "domain", "text", "kind"), SHAPES)
+def test_each_task_is_read_in_the_time_split(
+    tmp_path: Path, task: str, item: dict[str, str], asked: str, gold: str, domain: str, text: str, kind: Task
+) -> None:
+    """Items are in no order; `2009-5-3` is before `2009-10-01` as a date and after it as a text; ids are matched, not positions."""
+    dates = ["2009-10-01", "2009-5-3", "2008", "2009-05-03"]
+    profile = [{"id": f"{number}", **item, "date": date} for number, date in enumerate(dates)]
+    rows = [
+        {"id": "81", "user_id": "ann", "input": asked, "profile": profile},
+        {"id": "80", "user_id": "bob", "input": asked, "profile": profile[:1]},
+        {"id": "82", "user_id": "ann", "input": asked, "profile": [*profile, {"id": "9", **item, "date": "2010-01-01"}]},
+    ]
+    other = "2" if kind is Task.RATING else "action" if domain == "movie_tag" else "crime" if domain == "news_category" else "other"
+    steps = list(_lamp(write_lamp(tmp_path, rows, task, {"82": gold, "80": other, "81": gold})).steps("t"))
+    assert [(one.query.user, one.truth) for one in questions(steps)] == [("ann", gold), ("ann", gold), ("bob", other)]
+    assert {(one.query.domain, one.query.text, one.query.task) for one in questions(steps)} == {(domain, text, kind)}
+    history = [(one.user, one.occurred_at.date().isoformat()) for one in interactions(steps)]
+    assert [at for user, at in history if user == "ann"] == ["2008-12-31", "2009-05-03", "2009-05-03", "2009-10-01", "2010-01-01"]
+    assert [at for user, at in history if user == "bob"] == ["2009-10-01"]
+    seen = [sum(one.occurred_at < query.asked_at for one in interactions(steps) if one.user == query.user) for query in (one.query for one in questions(steps))]
+    assert seen == [4, 5, 1], "each question sees its own profile and nothing newer"
+
+
 def test_movie_tags_and_news_are_distinguished(tmp_path: Path) -> None:
     for name, index in (("movies", 0), ("news", 1)):
         task, item, asked, gold, *_ = SHAPES[index]
