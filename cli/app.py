@@ -87,6 +87,7 @@ def replay(
     limit: Annotated[int | None, typer.Option(min=1, help="Number of users. Default: all.")] = None,
     last: Annotated[int | None, typer.Option(min=1, help="Number of each user's latest entries that become questions. Default: 3.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write the answers to this folder, as files for `retouch evaluate`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Stream a data set through the running stack and report per-user metrics."""
@@ -94,7 +95,7 @@ def replay(
     from traffic.replay import ReplayOptions
     from traffic.replay import run as stream
 
-    options = ReplayOptions(format.value, limit, last, out, as_json)
+    options = ReplayOptions(format.value, limit, last, out, as_json, predictions=predictions)
     run_command(lambda settings: stream(running_settings(settings), path, options))
 
 

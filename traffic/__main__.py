@@ -66,7 +66,7 @@ def _simulate(given: argparse.Namespace) -> Body:
 
 def _replay(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
-        options = replay.ReplayOptions(given.format, given.limit, given.last, given.out, given.json, given.timeout_s)
+        options = replay.ReplayOptions(given.format, given.limit, given.last, given.out, given.json, given.timeout_s, predictions=given.predictions)
         if replay.run(settings, given.path, options, stop):
             raise Unanswered("some questions got no answer, or some interactions are not in the log; see the report")
 
@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--limit", type=_count, help="only this many users, the first ones")
     again.add_argument("--last", type=_count, help="number of each user's latest entries that are questions; default 3")
     again.add_argument("--out", type=Path, help="write the report to this file, as JSON")
+    again.add_argument("--predictions", type=Path, help="write the answers to this folder, as files for `retouch evaluate`")
     again.add_argument("--json", action="store_true", help="print JSON instead of a table")
     again.add_argument("--timeout-s", type=_positive, default=300.0, help="an answer later than this is lost; default 300")
 

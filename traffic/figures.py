@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from schemas.responses import Response
 from schemas.sameness import normalized
 from schemas.scoring import METRIC, Pair, metrics, rating_error
 from schemas.tasks import Task, option_of
@@ -37,11 +36,12 @@ class ScoredAnswer:
     final: str
 
     @classmethod
-    def of(cls, question: Question, response: Response) -> ScoredAnswer | None:
+    def of(cls, question: Question, base: str, final: str) -> ScoredAnswer | None:
+        """None for a question without a truth."""
         query = question.query
         if question.truth is None:
             return None
-        return cls(query.user, query.domain, query.task, query.options, question.truth, response.context.draft.answer, response.answer)
+        return cls(query.user, query.domain, query.task, query.options, question.truth, base, final)
 
     def pair(self, side: Side) -> Pair:
         return Pair(self.base if side == "base" else self.final, self.truth, self.options)

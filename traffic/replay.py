@@ -29,7 +29,7 @@ from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
 from schemas.interactions import Interaction
 from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
-from traffic import figures
+from traffic import figures, predictions
 from traffic.datasets.catalog import open_dataset
 from traffic.datasets.files import BadData, shown
 from traffic.datasets.steps import Dataset, Question, ReadCounts
@@ -205,7 +205,7 @@ class ReplayOptions:
     """`limit`: number of users, the first ones. `last`: number of each user's latest entries that are questions.
 
     `timeout_s` bounds each answer, and the wait for an index without progress, up to two minutes. The report goes to standard output, as a table or
-    with `as_json` as JSON, and as JSON to the file `out`.
+    with `as_json` as JSON, and as JSON to the file `out`. The folder `predictions` gets the answers as LaMP's files.
     """
 
     format: str = "auto"
@@ -215,18 +215,22 @@ class ReplayOptions:
     as_json: bool = False
     timeout_s: float = 300.0
     max_in_flight: int = 16
+    predictions: Path | None = None
 
 
 def run(settings: Settings, path: Path, options: ReplayOptions, stop: threading.Event | None = None) -> int:
     """Replays the data set at `path`, and reports. Blocks. Returns 0 if every question was answered and the log has all interactions, else 1.
 
-    Raises BadData, and CannotContinue if `out` cannot be written, before anything is sent. Raises RetryLater if the streams or the broker are away.
+    Raises BadData, and CannotContinue if `out` or `predictions` cannot be written, before anything is sent. Raises RetryLater if the streams or the broker
+    are away.
     """
     if options.out:
         output_files.check_writable(options.out)
     dataset = open_dataset(path, options.format, options.last)
     display = Display(options.as_json)
     with ReplayScript.read(dataset, settings.tenant, options.limit) as script, broker_errors(settings):
+        if options.predictions:
+            predictions.check(options.predictions, script.questions)
         outcome = _replay(settings, script, options, stop or threading.Event(), display)
     not_read = [shown(name) for name in dataset.not_read]
     report = {"path": shown(path), "dataset": dataset.title, "not_read": not_read, "tenant": settings.tenant} | outcome
@@ -241,7 +245,8 @@ def run(settings: Settings, path: Path, options: ReplayOptions, stop: threading.
 
 def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, stop: threading.Event, display: Display) -> dict[str, object]:
     seconds: dict[str, float] = {}
-    tally, judged, feedback, unsent = AnswerCounts(), [], 0, False
+    tally, feedback, unsent = AnswerCounts(), 0, False
+    answered: list[predictions.Answered] = []
     limits = AskingLimits(max_in_flight=options.max_in_flight, timeout_s=options.timeout_s)
     stall_s = min(options.timeout_s, STALL_S)
     with Platform(settings, SOURCE) as platform, GroupLag(settings) as lag, display.progress() as progress:
@@ -249,14 +254,14 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
         sent = platform.send_interactions(script.history(), stop=stop, on_sent=progress.step("history sent", script.interactions))
         lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop, on_lag=progress.level("history indexed", script.interactions))
         seconds["history"] = time.monotonic() - started
-        answered = progress.step("questions answered", len(script.questions))
+        on_settled = progress.step("questions answered", len(script.questions))
         for wave in script.waves():
             if unsent or stop.is_set():
                 unsent = True
                 break
-            outcome = platform.ask(OldestFirst(wave), limits, stop=stop, on_settled=answered)
+            outcome = platform.ask(OldestFirst(wave), limits, stop=stop, on_settled=on_settled)
             asked = {question.query.identity: question for question in wave}
-            judged += [answer for query, response in outcome.responses.items() if (answer := figures.ScoredAnswer.of(asked[query], response))]
+            answered += [predictions.Answered.of(asked[query], response) for query, response in outcome.responses.items()]
             tally.add(outcome.tally)
             feedback, unsent = feedback + outcome.feedback, outcome.unsent
             if outcome.feedback and not stop.is_set():
@@ -265,6 +270,9 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
         seconds["questions"] = time.monotonic() - started - seconds["history"]
     summary = tally.summary()
     in_log, expected = _in_log(settings, script, options.timeout_s)
+    if options.predictions:
+        predictions.write(options.predictions, script.questions, answered)
+    judged = [scored for answer in answered if (scored := figures.ScoredAnswer.of(*answer))]
     return {
         "counts": {
             "users": len(script.keys),

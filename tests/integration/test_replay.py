@@ -26,6 +26,7 @@ from infra.settings import Settings
 from schemas.envelope import read_message
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
+from schemas.lamp_metrics import OfficialTask
 from schemas.messages import MessageIdentity
 from schemas.queries import Query
 from schemas.responses import Response
@@ -35,6 +36,8 @@ from tests.support.replay_questions import question
 from tests.support.replay_responses import response_to
 from tests.support.small_datasets import paper, write_jsonl, write_lamp
 from traffic import replay
+from traffic.datasets.files import DataFile
+from traffic.datasets.lamp_outputs import LampOutputs, evaluate
 from traffic.lag import STREAMS_GROUP, GroupLag
 from traffic.observer import AnswerCounts, Observer
 from traffic.plan import TrafficPlan
@@ -196,10 +199,12 @@ def test_a_lamp_folder_runs_through_the_same_topics(settings: Settings, tmp_path
     question = "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: fine"
     folder = write_lamp(tmp_path / "lamp", [{"id": str(n), "input": question, "profile": items} for n in (1, 2)], "LaMP_3", {"2": "4", "1": "2"})
     with echo_system(settings):
-        assert replay.run(_tenant(settings, "lamp"), folder, replay.ReplayOptions(timeout_s=60)) == 0
+        assert replay.run(_tenant(settings, "lamp"), folder, replay.ReplayOptions(timeout_s=60, predictions=tmp_path / "answers")) == 0
     shown = capsys.readouterr().out
     assert "LaMP-3, product ratings, user split, with outputs" in shown
     assert "rmse" in shown and "2 of 2 answered, 0 lost" in shown
+    golds, final = LampOutputs(DataFile(folder / "dev_outputs.json")), LampOutputs(DataFile(tmp_path / "answers" / "product_rating-final.json"))
+    assert evaluate(OfficialTask.LAMP_3, golds, final).questions == 2, "the ids are LaMP's own"
 
 
 def _survey(settings: Settings) -> AnswerCounts:

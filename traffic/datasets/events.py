@@ -74,4 +74,4 @@ def _question(row: DataRow, query: Query, feedback: list[tuple[DataRow, Feedback
     """The truth is that of the line, else that of the first feedback with one."""
     truths = [row.text("truth", filled=True)] if "truth" in row.fields else [text for _, given in feedback if (text := given.own_text) is not None]
     truth = among(row.place, truths[0], query.options) if truths else None
-    return Question(query, truth, tuple(given for _, given in feedback))
+    return Question(query, truth, tuple(given for _, given in feedback), f"{query.tenant}/{query.user}/{query.query_id}")

@@ -244,7 +244,8 @@ class _User:
         truth = None if self.golds is None else _gold(row, question_id, self.golds, options)
         entry = Entry(row.place, self.user, task.domain, f"{task.name}/question/{question_id}", task.text(row), truth or "", moment, options)
         self.counts.shortened += entry.is_too_long
-        return Question(entry.query(self.tenant)) if truth is None else entry.question(self.tenant)
+        question = Question(entry.query(self.tenant)) if truth is None else entry.question(self.tenant)
+        return replace(question, source_id=question_id)
 
     def _moment(self, row: DataRow, profile: set[str], history: list[tuple[str, Entry]], noons: Container[datetime]) -> tuple[datetime, datetime | None]:
         """When a question is asked, and when its answer exists, if that is known.

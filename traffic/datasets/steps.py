@@ -19,11 +19,15 @@ from schemas.queries import Query
 
 @dataclass(frozen=True)
 class Question:
-    """A query, the user's own answer (for scoring), and the user's feedback (for learning)."""
+    """A query, the user's own answer (for scoring), and the user's feedback (for learning).
+
+    `source_id`: LaMP's own id, else an id that no other question of the data set has.
+    """
 
     query: Query
     truth: str | None = None
     feedback: tuple[Feedback, ...] = ()
+    source_id: str = field(default="", compare=False)
 
 
 Step = Interaction | Question

@@ -71,7 +71,7 @@ class Entry:
             truth=truth,
             occurred_at=self.moment.occurred_at,
         )
-        return Question(query, truth, (feedback,))
+        return Question(query, truth, (feedback,), f"{self.user}/{self.source_id}")
 
 
 def latest_as_questions(entries: Iterable[Entry], last: int, tenant: str, counts: ReadCounts) -> Iterator[Step]:

@@ -5,13 +5,12 @@ import pytest
 from schemas.scoring import Pair
 from schemas.tasks import MOVIE_TAGS, STARS
 from tests.support.replay_questions import question
-from tests.support.replay_responses import response_to
 from traffic.figures import ScoredAnswer, by_domain, by_user, macro_f1
 
 
 def _judged(user: str, number: int, truth: str, base: str, final: str, options: tuple[str, ...] = (), domain: str = "note") -> ScoredAnswer:
     asked = question(user, number, truth, options, domain)
-    judged = ScoredAnswer.of(asked, response_to(asked.query, base=base, final=final))
+    judged = ScoredAnswer.of(asked, base, final)
     assert judged
     return judged
 
@@ -57,5 +56,5 @@ def test_a_domain_with_several_tasks_is_split() -> None:
 
 def test_a_question_without_truth_is_not_judged() -> None:
     asked = question("ann", 0)
-    assert ScoredAnswer.of(asked, response_to(asked.query)) is None
+    assert ScoredAnswer.of(asked, "base", "final") is None
     assert by_domain([]) == {} == by_user([])
