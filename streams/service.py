@@ -107,17 +107,19 @@ async def open_or_lazy(opener: Callable[[], Awaitable[HistoryIndex]]) -> History
 
 async def open_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
     """Qdrant Edge in the state directory, or the server that `index.url` names."""
+    similarity = settings.embedder.similarity
     if settings.index.url:
-        return await ServerIndex.connect(settings.index, dimension=embedder.dimension, embedder=embedder.name)
-    return EdgeIndex(settings.index_dir, dimension=embedder.dimension, embedder=embedder.name)
+        return await ServerIndex.connect(settings.index, dimension=embedder.dimension, embedder=embedder.name, similarity=similarity)
+    return EdgeIndex(settings.index_dir, dimension=embedder.dimension, embedder=embedder.name, similarity=similarity)
 
 
 async def open_profile_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
     """The index of profile entries, beside the history's."""
+    similarity = settings.embedder.similarity
     if settings.index.url:
         beside = settings.index.model_copy(update={"collection": f"{settings.index.collection}-profiles"})
-        return await ServerIndex.connect(beside, dimension=embedder.dimension, embedder=embedder.name)
-    return EdgeIndex(settings.profiles_dir, dimension=embedder.dimension, embedder=embedder.name)
+        return await ServerIndex.connect(beside, dimension=embedder.dimension, embedder=embedder.name, similarity=similarity)
+    return EdgeIndex(settings.profiles_dir, dimension=embedder.dimension, embedder=embedder.name, similarity=similarity)
 
 
 class StreamsService:
@@ -134,7 +136,7 @@ class StreamsService:
         state = JoinState(state_table(self._app, partitions))
         profiles = ProfileIndex(stores.profiles, embedder.dimension)
         summaries = Summaries(stores.history, profiles, settings.profiles)
-        search = HistorySearch(embedder, stores.history, settings.retrieval)
+        search = HistorySearch(embedder, stores.history, settings.retrieval, query_prefix=settings.embedder.query_prefix)
         processors = (
             HistoryProcessor(embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries),
             RetrievalProcessor(search, settings.retrieval.k_max),

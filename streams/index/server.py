@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
-from infra.settings.stream import IndexSettings
+from infra.settings.stream import IndexSettings, Similarity
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
 from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, Point, Scope, StoredPoint, Vector, best_first, stored_point
@@ -31,7 +31,7 @@ class ServerIndex:
         self._collection = collection
 
     @classmethod
-    async def connect(cls, settings: IndexSettings, *, dimension: int, embedder: str) -> Self:
+    async def connect(cls, settings: IndexSettings, *, dimension: int, embedder: str, similarity: Similarity = Similarity.COSINE) -> Self:
         from qdrant_client import AsyncQdrantClient
 
         api_key = settings.api_key.get_secret_value() if settings.api_key else None
@@ -40,16 +40,16 @@ class ServerIndex:
         except ValueError as error:
             raise BadSetting(f"index.url={without_user(settings.url or '')!r}: {error}") from error
         try:
-            return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder)
+            return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder, similarity=similarity)
         except BaseException:
             await client.close()
             raise
 
     @classmethod
-    async def open(cls, client: AsyncQdrantClient, collection: str, *, dimension: int, embedder: str) -> Self:
+    async def open(cls, client: AsyncQdrantClient, collection: str, *, dimension: int, embedder: str, similarity: Similarity = Similarity.COSINE) -> Self:
         index = cls(client, collection)
         async with _server_errors():
-            await index._ensure(dimension, embedder)
+            await index._ensure(dimension, embedder, similarity)
         return index
 
     async def upsert(self, points: Sequence[Point]) -> None:
@@ -105,15 +105,15 @@ class ServerIndex:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _ensure(self, dimension: int, embedder: str) -> None:
+    async def _ensure(self, dimension: int, embedder: str, similarity: Similarity) -> None:
         from qdrant_client import models
 
         if await self._client.collection_exists(self._collection):
-            await self._check(dimension, embedder)
+            await self._check(dimension, embedder, similarity)
             return
         await self._client.create_collection(
             self._collection,
-            vectors_config=models.VectorParams(size=dimension, distance=models.Distance.COSINE),
+            vectors_config=models.VectorParams(size=dimension, distance=models.Distance(similarity.capitalize())),
             hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
             quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)),
             metadata={"embedder": embedder},
@@ -128,13 +128,17 @@ class ServerIndex:
         for field, schema in indexed.items():
             await self._client.create_payload_index(self._collection, field, field_schema=schema, wait=True)
 
-    async def _check(self, dimension: int, embedder: str) -> None:
+    async def _check(self, dimension: int, embedder: str, similarity: Similarity) -> None:
         config = (await self._client.get_collection(self._collection)).config
-        stored = {"name": (config.metadata or {}).get("embedder"), "dimension": getattr(config.params.vectors, "size", None)}
-        if stored != {"name": embedder, "dimension": dimension}:
-            raise CannotContinue(
-                f"collection {self._collection!r} has vectors of {stored}, not of {embedder!r} with {dimension} dimensions: choose another index.collection"
-            )
+        distance = getattr(config.params.vectors, "distance", None)
+        stored = {
+            "name": (config.metadata or {}).get("embedder"),
+            "dimension": getattr(config.params.vectors, "size", None),
+            "similarity": distance and distance.value.lower(),
+        }
+        wanted = {"name": embedder, "dimension": dimension, "similarity": str(similarity)}
+        if stored != wanted:
+            raise CannotContinue(f"collection {self._collection!r} has vectors of {stored}, not of {wanted}: choose another index.collection")
 
 
 @asynccontextmanager

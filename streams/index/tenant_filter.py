@@ -98,7 +98,7 @@ def content_of(interaction: Interaction) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class IndexPoint:
-    """An interaction with its normalised embedding and its position in the topic."""
+    """An interaction with its embedding and its position in the topic."""
 
     interaction: Interaction
     source: Source

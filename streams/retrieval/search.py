@@ -58,7 +58,10 @@ class Found(NamedTuple):
 
 
 class HistorySearch:
-    """All processors that search share one, and with it the circuit breaker. `now` is the wall clock, for deadlines."""
+    """All processors that search share one, and with it the circuit breaker.
+
+    `query_prefix` precedes each text that is embedded. `now` is the wall clock, for deadlines.
+    """
 
     def __init__(
         self,
@@ -66,12 +69,14 @@ class HistorySearch:
         index: HistoryIndex,
         settings: RetrievalSettings,
         *,
+        query_prefix: str = "",
         now: Callable[[], datetime] = utc_now,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         self._embedder = embedder
         self._index = index
         self._settings = settings
+        self._query_prefix = query_prefix
         self._now = now
         self._breaker = breaker or CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
@@ -80,7 +85,7 @@ class HistorySearch:
         started = time.perf_counter()
         skips = [self._skip_reason(wanted) for wanted in batch]
         embeds = [skip is None and self._retriever(wanted) is Retriever.EMBEDDING for wanted, skip in zip(batch, skips, strict=True)]
-        texts = [wanted.text for wanted, embed in zip(batch, embeds, strict=True) if embed]
+        texts = [self._query_prefix + wanted.text for wanted, embed in zip(batch, embeds, strict=True) if embed]
         vectors = iter(await self._embedder.embed(texts, urgent=True) if texts else ())
         found: list[Found] = []
         for wanted, skip, embed in zip(batch, skips, embeds, strict=True):

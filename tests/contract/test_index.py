@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import CannotContinue
-from infra.settings.stream import IndexSettings
+from infra.settings.stream import IndexSettings, Similarity
 from schemas.contexts import Source
 from schemas.interactions import Interaction
 from streams.index.edge import EdgeIndex
@@ -40,19 +41,20 @@ async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await opened.close()
 
 
-async def open_index(kind: str, directory: Path) -> HistoryIndex:
+async def open_index(kind: str, directory: Path, similarity: Similarity = Similarity.COSINE) -> HistoryIndex:
     if kind == "edge":
-        return EdgeIndex(directory / "index", dimension=DIMENSION, embedder="test")
+        return EdgeIndex(directory / "index", dimension=DIMENSION, embedder="test", similarity=similarity)
     if kind == "local":
         from qdrant_client import AsyncQdrantClient
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Payload indexes have no effect", UserWarning)  # local mode has none, so it is for tests only
-            return await ServerIndex.open(AsyncQdrantClient(location=":memory:"), "history", dimension=DIMENSION, embedder="test")
+            client = AsyncQdrantClient(location=":memory:")
+            return await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="test", similarity=similarity)
     if not (url := os.environ.get("QDRANT_URL")):
         pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")
     settings = IndexSettings(url=url, collection=f"{SERVER_COLLECTIONS}{uuid.uuid4().hex}")
-    return await ServerIndex.connect(settings, dimension=DIMENSION, embedder="test")
+    return await ServerIndex.connect(settings, dimension=DIMENSION, embedder="test", similarity=similarity)
 
 
 async def forget_server_collections() -> None:
@@ -195,6 +197,24 @@ async def test_equal_scores_are_ordered_newest_first(index: HistoryIndex) -> Non
     assert await found(index) == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("kind", ["edge", "local", "server"])
+async def test_the_dot_product_counts_the_length_of_vectors_and_the_cosine_does_not(kind: str, tmp_path: Path) -> None:
+    points = [point("long", vector=3 * toward(0.5)), point("near", vector=toward(0.9)), point("against", vector=5 * toward(-0.4))]
+    for similarity, expected in (
+        (Similarity.DOT, {"long": 3.0, "near": 1.8, "against": -4.0}),
+        (Similarity.COSINE, {"near": 0.9, "long": 0.5, "against": -0.4}),
+    ):
+        index = await open_index(kind, tmp_path / similarity, similarity)
+        await index.upsert(points)
+        items = await index.search(ALICE, 2 * axis(0), NOON + timedelta(days=1), "movie_tag", 6)
+        scores = {item.content.removeprefix("content "): item.score for item in items}
+        if kind == "server":
+            await forget_server_collections()
+        await index.close()
+        assert list(scores) == list(expected)
+        assert scores == pytest.approx(expected, abs=1e-4)
+
+
 async def test_the_ends_of_a_history_are_read_in_time_order(index: HistoryIndex) -> None:
     await index.upsert([point(n, at=NOON + timedelta(minutes=n), vector=toward(-0.5)) for n in (3, 1, 4, 2)])
     assert [await oldest(index, limit) for limit in (0, 2, 9)] == [[], ["1", "2"], ["1", "2", "3", "4"]]
@@ -294,6 +314,17 @@ async def test_edge_refuses_vectors_of_another_model(tmp_path: Path) -> None:
     await (await open_index("edge", tmp_path)).close()
     with pytest.raises(CannotContinue, match="has vectors of"):
         EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="another")
+    with pytest.raises(CannotContinue, match=r"'similarity': 'cosine'.* not of .*'similarity': 'dot'"):
+        EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="test", similarity=Similarity.DOT)
+
+
+async def test_edge_opens_a_directory_of_a_version_that_knew_only_cosine(tmp_path: Path) -> None:
+    await (await open_index("edge", tmp_path)).close()
+    stored = tmp_path / "index" / "embedder.json"
+    stored.write_text(json.dumps({"name": "test", "dimension": DIMENSION}))
+    await (await open_index("edge", tmp_path)).close()
+    with pytest.raises(CannotContinue, match="has vectors of"):
+        EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="test", similarity=Similarity.DOT)
 
 
 async def test_the_server_index_refuses_vectors_of_another_model() -> None:
@@ -305,4 +336,6 @@ async def test_the_server_index_refuses_vectors_of_another_model() -> None:
         await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="test")
     with pytest.raises(CannotContinue, match="has vectors of"):
         await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="another")
+    with pytest.raises(CannotContinue, match=r"'similarity': 'cosine'.* not of .*'similarity': 'dot'"):
+        await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="test", similarity=Similarity.DOT)
     await client.close()

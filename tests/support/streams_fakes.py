@@ -90,10 +90,16 @@ class MemoryIndex:
 
 
 def search(
-    embedder: Embedder, index: HistoryIndex, *, breaker: CircuitBreaker | None = None, now: Callable[[], datetime] = utc_now, **settings: Any
+    embedder: Embedder,
+    index: HistoryIndex,
+    *,
+    query_prefix: str = "",
+    breaker: CircuitBreaker | None = None,
+    now: Callable[[], datetime] = utc_now,
+    **settings: Any,
 ) -> HistorySearch:
     """With these settings of `retrieval`."""
-    return HistorySearch(embedder, index, RetrievalSettings(**settings), now=now, breaker=breaker)
+    return HistorySearch(embedder, index, RetrievalSettings(**settings), query_prefix=query_prefix, now=now, breaker=breaker)
 
 
 class UnavailableIndex(MemoryIndex):

@@ -1,9 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.index.embedder import READ_CHARS, STEP_CHARS, steps_of
+from infra.errors import BadSetting
+from infra.settings import load
+from infra.settings.stream import EmbedderSettings
+from schemas.topics import INTERACTIONS
+from streams.history.processor import HistoryProcessor
+from streams.index.embedder import READ_CHARS, STEP_CHARS, Matrix, SentenceEmbedder, steps_of
+from streams.index.tenant_filter import Scope
+from streams.service import open_index
+from tests.support.streams_fakes import NOON, consumed_record, interaction
 
 
 @given(st.lists(st.integers(0, 3_000).map("x".__mul__), max_size=60), st.integers(1, 16))
@@ -13,3 +29,92 @@ def test_background_steps_keep_order_and_stay_short(texts: list[str], batch_size
     for step in steps:
         assert 1 <= len(step) <= batch_size
         assert len(step) == 1 or sum(min(len(text), READ_CHARS) for text in step) <= STEP_CHARS
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "sea", "war", "love", "a", "film", "about"]
+TEXTS = ["sea", "a film about the war", "love the sea a film about love", "the the the war"]
+
+
+@pytest.fixture(scope="module")
+def contriever(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT with the files of facebook/contriever: no module of sentence-transformers names a pooling or a normalisation."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    directory = tmp_path_factory.mktemp("contriever")
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(WORDS)}, model_max_length=64).save_pretrained(directory)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64}
+    BertModel(BertConfig(vocab_size=len(WORDS), **sizes), add_pooling_layer=False).eval().save_pretrained(directory)
+    return directory
+
+
+def by_hand(checkpoint: Path, pooling: str, texts: Sequence[str]) -> Matrix:
+    """Vectors as Contriever's own code computes them, or those of the first token. Not normalised."""
+    from transformers import AutoModel, AutoTokenizer
+
+    batch = AutoTokenizer.from_pretrained(checkpoint)(list(texts), padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        tokens_BTD = AutoModel.from_pretrained(checkpoint).eval()(**batch).last_hidden_state
+    if pooling == "cls":
+        return np.asarray(tokens_BTD[:, 0], dtype=np.float32)
+    mask_BT = batch["attention_mask"]
+    masked_BTD = tokens_BTD.masked_fill(~mask_BT[..., None].bool(), 0.0)
+    return np.asarray(masked_BTD.sum(dim=1) / mask_BT.sum(dim=1)[..., None], dtype=np.float32)
+
+
+async def embedded(**settings: Any) -> tuple[Matrix, str]:
+    """The rows of TEXTS, and the embedder's name."""
+    embedder = SentenceEmbedder(EmbedderSettings(**settings))
+    try:
+        return await embedder.embed(TEXTS, urgent=True), embedder.name
+    finally:
+        embedder.close()
+
+
+@pytest.mark.parametrize(("setting", "pooling"), [("auto", "mean"), ("mean", "mean"), ("cls", "cls")])
+async def test_pooling_and_dot_product_equal_a_computation_by_hand(contriever: Path, setting: str, pooling: str) -> None:
+    rows, _ = await embedded(model=str(contriever), pooling=setting, similarity="dot")
+    expected = by_hand(contriever, pooling, TEXTS)
+    assert not np.allclose(np.linalg.norm(expected, axis=1), 1, atol=0.1), "the vectors keep their length"
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+    np.testing.assert_allclose(rows @ rows.T, expected @ expected.T, atol=1e-4)
+
+
+async def test_cosine_is_the_same_pooling_with_rows_of_length_1(contriever: Path) -> None:
+    rows, _ = await embedded(model=str(contriever), pooling="mean")
+    expected = by_hand(contriever, "mean", TEXTS)
+    np.testing.assert_allclose(rows, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+
+
+async def test_the_name_of_an_embedder_tells_its_pooling(contriever: Path) -> None:
+    names = [(await embedded(model=str(contriever), pooling=pooling))[1] for pooling in ("auto", "mean", "cls")]
+    assert names == [str(contriever), f"{contriever}, mean pooling", f"{contriever}, cls pooling"]
+
+
+async def test_the_index_searches_by_the_dot_product_of_the_settings(contriever: Path, tmp_path: Path) -> None:
+    settings = load(embedder={"model": str(contriever), "similarity": "dot"}, stack={"dir": tmp_path}, kafka={"bootstrap_servers": "127.0.0.1:1"})
+    history = [interaction(text, content=text).model_copy(update={"response": ""}) for text in TEXTS]
+    embedder = SentenceEmbedder(settings.embedder)
+    index = await open_index(settings, embedder)
+    try:
+        processor = HistoryProcessor(embedder, index, batch=64)
+        await processor.handle([consumed_record(INTERACTIONS.name, each, offset=n) for n, each in enumerate(history)])
+        (vector,) = await embedder.embed(["the sea"], urgent=True)
+        items = await index.search(Scope("acme", "alice"), vector, NOON + timedelta(days=1), "movie_tag", len(TEXTS))
+    finally:
+        embedder.close()
+        await index.close()
+    scores = by_hand(contriever, "mean", TEXTS) @ by_hand(contriever, "mean", ["the sea"])[0]
+    assert [item.content for item in items] == [TEXTS[n] for n in np.argsort(-scores)]
+    np.testing.assert_allclose([item.score for item in items], np.sort(scores)[::-1], atol=1e-4)
+
+
+async def test_a_pooling_that_cannot_be_set_is_refused_by_name(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import WordEmbeddings
+    from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+    words = WordEmbeddings(WhitespaceTokenizer(["sea"]), np.ones((1, 4), dtype=np.float32))
+    SentenceTransformer(modules=[words]).save_pretrained(str(tmp_path))
+    with pytest.raises(BadSetting, match=r"embedder.pooling=cls: .* has no pooling that could be set"):
+        SentenceEmbedder(EmbedderSettings(model=str(tmp_path), pooling="cls"))

@@ -14,6 +14,7 @@ from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.lookups import ItemOrder, Retrieval
 from schemas.records import ProducedRecord
+from schemas.strategies import Strategy
 from schemas.topics import DRAFTS, INTERACTIONS, LOOKUPS
 from streams.history.processor import HistoryProcessor
 from streams.retrieval.processor import CONTEXT_BYTES, LookupProcessor, RetrievalProcessor
@@ -47,6 +48,16 @@ async def test_a_lookup_becomes_a_retrieval_with_the_items_nearest_to_the_questi
     assert (made.lookup, made.status) == (asked, RetrievalStatus.SEARCHED)
     assert made.items[0].content == "about sea" and len(made.items) == 2 and made.retrieve_ms > 0
     assert embedder.calls == [(["a film about the sea"], True)]
+
+
+async def test_the_query_prefix_is_embedded_before_each_question_and_never_ranked_by_bm25() -> None:
+    embedder, index = WordEmbedder(), await indexed(interaction("sea"), interaction("war", at=NOON - timedelta(days=1)))
+    shared = search(embedder, index, query_prefix="Find war: ", by_strategy={"hydra": "bm25"})
+    asked = [lookup(query("sea"), k=1), lookup(query("sea"), k=1, strategy=Strategy.HYDRA)]
+    records = await LookupProcessor(shared).handle([consumed_record(LOOKUPS.name, each) for each in asked])
+    await RetrievalProcessor(shared, k_max=1).handle([consumed_record(DRAFTS.name, draft(query("love"), "drama"))])
+    assert embedder.calls == [(["Find war: sea"], True), (["Find war: love\ndrama"], True)]
+    assert found(records[1]) == ["about sea"]
 
 
 async def test_each_step_of_a_query_has_its_own_retrieval_and_a_repeat_has_the_same() -> None:
