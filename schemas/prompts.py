@@ -59,12 +59,14 @@ def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> 
     return template.format(content=example.content, response=example.response)
 
 
-def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle, marks: ControlMarks, *, reasons: bool = False) -> str:
-    """Retrieval-augmented generation by one model: the items, then the task, without a draft. `items` are best first; the prompt shows the best last.
+def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle, marks: ControlMarks, *, summary: str = "", reasons: bool = False) -> str:
+    """Augmented generation by one model: the summary (PAG), the items (RAG), then the task, without a draft. `items` are best first; the prompt shows the
+    best last.
 
     In the paper's style there is one item on each line under the reflection prompt's heading; LaMP's prefix form is not used.
     """
-    return marks.neutralized("\n".join([*_profile(query, items, style), _task_text(query, style, reasons=reasons)]))
+    profile = _profile(query, items, style) if items else []
+    return marks.neutralized("\n".join([*([_summary(summary, style)] if summary else []), *profile, _task_text(query, style, reasons=reasons)]))
 
 
 def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], style: PromptStyle, marks: ControlMarks) -> str:
@@ -101,6 +103,10 @@ def _profile(query: Query, items: Sequence[Example], style: PromptStyle) -> list
     """The parts of the profile, with its heading."""
     lines = [item_text(item, query.domain, query.task, style) for item in reversed(items)]
     return ["profile :", *lines] if style is PromptStyle.COMPACT else ["User profile:\n", *(f"{line}\n" for line in lines)]
+
+
+def _summary(summary: str, style: PromptStyle) -> str:
+    return f"summary : {_clip(summary, _COMPACT_CHARS)}" if style is PromptStyle.COMPACT else summary
 
 
 def _clip(text: str, limit: int) -> str:

@@ -196,6 +196,7 @@ class Stack:
             self._process("streams", ["-m", "streams"], needs=("broker",)),
             self._process("base", ["-m", "workers", "base"], needs=("broker",)),
             self._process("strategies", ["-m", "workers", "strategies"], needs=("broker",)),
+            self._process("profiles", ["-m", "workers", "profiles"], needs=("broker",)),
             self._process("teacher", ["-m", "workers", "teacher"], needs=("broker",)),
             self._process("reflection", ["-m", "workers", "reflection"], needs=("broker", "registry")),
             self._process("quality", ["-m", "streams", "quality"], needs=("broker",)),

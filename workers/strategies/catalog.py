@@ -9,6 +9,7 @@ from infra.settings import Settings
 from schemas.lookups import ItemOrder
 from schemas.strategies import Strategy
 from workers.strategies.items_in_prompt import ItemsInPrompt
+from workers.strategies.pag import SummaryInPrompt
 from workers.strategies.strategy import Method
 from workers.strategies.zero_shot import ZeroShot
 
@@ -37,6 +38,8 @@ def methods_of(settings: Settings) -> Methods:
         ItemsInPrompt(Strategy.ICL, first, own.k, base.prompt_style, base.max_new_tokens),
         ItemsInPrompt(Strategy.RAG, similar, own.k, base.prompt_style, base.max_new_tokens),
         ItemsInPrompt(Strategy.RAG_COT, similar, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
+        SummaryInPrompt(Strategy.PAG, own.k, base.prompt_style, base.max_new_tokens),
+        SummaryInPrompt(Strategy.PAG_COT, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
     ]
     return {method.strategy: method for method in methods}
 

@@ -1,0 +1,49 @@
+"""PAG, profile-augmented generation: a summary of the user's history, then retrieved items, then the task (Richardson et al. 2023; order as in OPPU).
+
+The summary is written ahead of the query (`workers/profiles`). Without one RAG answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from schemas.control_marks import WELL_KNOWN_MARKS
+from schemas.lookups import ItemOrder, Reads, Retrieval
+from schemas.prompts import ChatTurn, PromptStyle, rag_prompt
+from schemas.queries import Query
+from schemas.responses import ResponseStatus
+from schemas.sameness import is_blank
+from schemas.strategies import Strategy
+from workers.strategies.answers import allowed_answer
+from workers.strategies.strategy import Answer, Prompt, Unable
+
+
+@dataclass(frozen=True)
+class SummaryInPrompt:
+    """`k`: maximum number of items after the summary. `reasons`: with a chain of thought."""
+
+    strategy: Strategy
+    k: int
+    style: PromptStyle
+    max_tokens: int
+    reasons: bool = False
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(items=ItemOrder.SIMILAR, k=self.k, summary=True)
+
+    def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
+        """With `k` items, then with half as many, down to the summary alone."""
+        if found is None or found.summary is None:
+            raise Unable(ResponseStatus.NO_SUMMARY)
+        shown = tuple(item for item in found.items if not is_blank(item.response))[: self.k]
+        while True:
+            prompt = rag_prompt(query, shown, self.style, WELL_KNOWN_MARKS, summary=found.summary.text, reasons=self.reasons)
+            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, shown)
+            if not shown:
+                return
+            shown = shown[: len(shown) // 2]
+
+    async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
+        return allowed_answer(query, texts[0], reasons=self.reasons)
