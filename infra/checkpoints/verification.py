@@ -240,6 +240,12 @@ def _tensors(checkpoint: Path) -> dict[str, Any]:
     }
 
 
+def stored_dtypes(checkpoint: Path) -> frozenset[str]:
+    """The dtypes of a checkpoint's tensors as safetensors writes them, such as `BF16`. Raises BadCheckpoint for a file that is no safetensors."""
+    weights = (path for _, path in checkpoint_files(checkpoint) if path.suffix == ".safetensors")
+    return frozenset(str(tensor.get("dtype")) for path in weights for tensor in _header(path)[0].values())
+
+
 def _different_tensors(serving: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
     different = [name for name in sorted(serving.keys() | candidate.keys()) if serving.get(name) != candidate.get(name)]
     return [f"tensors differ in name or shape: {', '.join(different[:3])}"] if different else []

@@ -45,6 +45,18 @@ RequestParameters = Annotated[dict[str, JsonValue], NoDecode, BeforeValidator(_f
 NO_PARAMETERS: dict[str, JsonValue] = {}
 
 
+class EngineKind(StrEnum):
+    AUTO = "auto"  # vLLM if it is installed, otherwise transformers
+    VLLM = "vllm"
+    TRANSFORMERS = "transformers"
+
+
+class Dtype(StrEnum):
+    AUTO = "auto"  # on CPU bfloat16 if the processor multiplies it and the checkpoint stores it, otherwise float32; on GPUs the checkpoint's own
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class BaseModelSettings(Section):
     """The base model: any OpenAI-compatible endpoint. It is a black box and never gets a user's history."""
 
@@ -62,16 +74,11 @@ class BaseModelSettings(Section):
     checkpoint: AnyPath = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
 
 
-class EngineKind(StrEnum):
-    AUTO = "auto"  # vLLM if it is installed, otherwise transformers
-    VLLM = "vllm"
-    TRANSFORMERS = "transformers"
-
-
 class ReflectionSettings(Section):
     """The reflection workers."""
 
     engine: EngineKind = EngineKind.AUTO
+    dtype: Dtype = Dtype.AUTO  # in which the engine computes; a change takes effect at the next start
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in the prompt, at most retrieval.k_max
     max_new_tokens: Positive = 96  # of one rewrite

@@ -75,8 +75,8 @@ def start_engine(
 
     def make_backend(path: Path) -> Backend:
         if kind is EngineKind.VLLM:
-            return VllmBackend(path, VllmOptions(config.max_model_len, config.concurrency, config.threads, config.versions))
-        return TransformersBackend(path, TransformersOptions(config.concurrency, config.threads))
+            return VllmBackend(path, VllmOptions(config.max_model_len, config.concurrency, config.threads, config.versions, config.dtype))
+        return TransformersBackend(path, TransformersOptions(config.concurrency, config.threads, config.dtype))
 
     return ServingEngine.start(make_backend, ChatTokenizer.load(checkpoint), first, limits, stop)
 
@@ -90,5 +90,5 @@ def _start_with_adapters(settings: Settings, kind: EngineKind, first: VersionChe
     base = AdapterBase(folder)
     if misfits := base.misfits(first.checkpoint):
         raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {folder}: {'; '.join(misfits)}")
-    options = VllmOptions(config.max_model_len, config.concurrency, config.threads, adapters=config.versions, adapter_rank=MAX_RANK)
+    options = VllmOptions(config.max_model_len, config.concurrency, config.threads, dtype=config.dtype, adapters=config.versions, adapter_rank=MAX_RANK)
     return ServingEngine.start(AdapterBackends(folder, options), ChatTokenizer.load(folder), first, limits, stop, lambda _: base.misfits)

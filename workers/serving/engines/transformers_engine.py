@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
+from infra.checkpoints.precision import engine_dtype
+from infra.settings.models import Dtype
 from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.engine import FinishReason, SamplingParameters
 
@@ -20,6 +22,7 @@ from workers.serving.engines.engine import FinishReason, SamplingParameters
 class TransformersOptions:
     max_batch: int
     threads: int
+    dtype: Dtype = Dtype.AUTO
 
 
 class TransformersBackend:
@@ -56,7 +59,7 @@ class TransformersBackend:
         on_gpu = torch.cuda.is_available()
         model, info = AutoModelForCausalLM.from_pretrained(
             checkpoint,
-            dtype="auto" if on_gpu else torch.float32,
+            dtype=engine_dtype(self._options.dtype, checkpoint, on_gpu=on_gpu),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.checkpoints.precision import engine_dtype
+from infra.settings.models import Dtype
 from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.engine import FinishReason, SamplingParameters
 
@@ -30,6 +32,7 @@ class VllmOptions:
     max_num_seqs: int
     threads: int
     engines: int = 1  # number of engines that share the GPU
+    dtype: Dtype = Dtype.AUTO
     adapters: int = 0  # number of adapters over the one model (workers.serving.engines.lora)
     adapter_rank: int = 64
 
@@ -45,11 +48,12 @@ class VllmBackend:
 
         logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are advice about hardware
         on_gpu = torch.cuda.is_available()
+        dtype = engine_dtype(options.dtype, checkpoint, on_gpu=on_gpu)
         if not on_gpu:
             torch.set_num_threads(options.threads)  # for this thread; vLLM binds threads only in worker processes
         arguments = EngineArgs(
             model=str(checkpoint),
-            dtype="auto" if on_gpu else "float32",
+            dtype=dtype,
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,
             enforce_eager=not on_gpu,
@@ -59,7 +63,7 @@ class VllmBackend:
             disable_log_stats=True,
             use_tqdm_on_load=False,
             gpu_memory_utilization=GPU_MEMORY_SHARE / options.engines,
-            kv_cache_memory_bytes=None if on_gpu else _kv_cache_bytes(checkpoint, options),
+            kv_cache_memory_bytes=None if on_gpu else _kv_cache_bytes(checkpoint, options, dtype),
             seed=0,  # of the engine, not of requests
             **_adapter_arguments(options),
         )
@@ -142,10 +146,11 @@ def _repack_tied_head(model: Any) -> None:
         head.quant_method.process_weights_after_loading(head)
 
 
-def _kv_cache_bytes(checkpoint: Path, options: VllmOptions) -> int:
-    """Enough for all requests at full length, at most CPU_KV_CACHE_BYTES, but always enough for one. Keys and values, float32."""
+def _kv_cache_bytes(checkpoint: Path, options: VllmOptions, dtype: str) -> int:
+    """Enough for all requests at full length, at most CPU_KV_CACHE_BYTES, but always enough for one. Keys and values, of `dtype`."""
     config = json.loads((checkpoint / "config.json").read_text())
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
-    sequence: int = 2 * 4 * config["num_hidden_layers"] * heads * head_dim * (options.max_model_len + BLOCK_TOKENS)
+    width = 2 if dtype == "bfloat16" else 4
+    sequence: int = 2 * width * config["num_hidden_layers"] * heads * head_dim * (options.max_model_len + BLOCK_TOKENS)
     return max(2 * sequence, min(options.max_num_seqs * sequence, CPU_KV_CACHE_BYTES))
