@@ -1,4 +1,4 @@
-"""A loaded tokenizer with its chat template: one user turn as token ids, in serving and in training, and the control marks of the tokenizer."""
+"""A loaded tokenizer with its chat template: one user turn or a chat as token ids, in serving and in training, and the control marks of the tokenizer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from infra.errors import RetouchError
 from schemas.control_marks import ControlMarks
 from schemas.rewriting import TAGS
 
@@ -18,6 +19,15 @@ _TEMPLATE_MARK = re.compile(r"<{1,2}[^<>\s]{1,64}>{1,2}|\[/?[A-Z][A-Z_]{0,62}\]"
 _BARRED = re.compile(r"<[|｜][^<>\s]+[|｜]>")
 #: Characters that few vocabularies have: their token ids are those of unknown characters.
 _RARE = "\ue000 ꙮ \U0001faa9"
+
+
+class ChatTurn(NamedTuple):
+    role: str  # `system`, `user` or `assistant`
+    content: str
+
+
+class ChatRefused(RetouchError):
+    """The chat template takes no chat of these roles, or a text of a turn would reach the model as control tokens. The text quotes no turn."""
 
 
 class ChatTokenizer:
@@ -35,8 +45,7 @@ class ChatTokenizer:
 
     def turn(self, content: str) -> str:
         """One user turn inside the chat template, up to where the answer starts."""
-        text: str = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        return text
+        return self._rendered([ChatTurn("user", content)])
 
     def ids(self, text: str) -> list[int]:
         """Token ids. The chat template contains all special tokens that the model needs, so the tokenizer adds none."""
@@ -46,6 +55,23 @@ class ChatTokenizer:
     def encode(self, content: str) -> list[int]:
         """Token ids of one user turn."""
         return self.ids(self.turn(content))
+
+    def encode_chat(self, turns: Sequence[ChatTurn]) -> list[int]:
+        """Token ids of a chat, up to where the next answer starts. Texts are neutralised. Raises ChatRefused."""
+        from jinja2 import TemplateError
+
+        try:
+            ids = self.ids(self._rendered([turn._replace(content=self.marks.neutralized(turn.content)) for turn in turns]))
+            of_template = self.ids(self._rendered([turn._replace(content="x") for turn in turns]))
+        except TemplateError:
+            raise ChatRefused(f"the model's chat template takes no chat of the turns {', '.join(turn.role for turn in turns)}") from None
+        if self._control_ids_of(ids) != self._control_ids_of(of_template):
+            raise ChatRefused("the text of a turn reaches the model as control tokens")
+        return ids
+
+    def _rendered(self, turns: Sequence[ChatTurn]) -> str:
+        text: str = self.tokenizer.apply_chat_template([turn._asdict() for turn in turns], tokenize=False, add_generation_prompt=True)
+        return text
 
     @cached_property
     def marks(self) -> ControlMarks:

@@ -72,6 +72,9 @@ class BaseModelSettings(Section):
     breaker_failures: Positive = 5  # failures in a row that open the circuit breaker; those of one user count as one. While it is open no query is sent
     breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one health check with a constant prompt tests the endpoint
     checkpoint: AnyPath = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
+    engine: EngineKind = EngineKind.AUTO  # of `python -m pico.server`; with `auto`, checkpoints below 32 MB are served by transformers, which starts at once
+    dtype: Dtype = Dtype.AUTO  # in which `python -m pico.server` computes
+    threads: Positive = 1  # of torch in `python -m pico.server`
 
 
 class ReflectionSettings(Section):

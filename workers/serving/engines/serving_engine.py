@@ -119,10 +119,14 @@ class ServingEngine:
 
     async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         token_ids = self._tokenizer.encode(prompt)
-        if len(token_ids) + sampling.max_new_tokens > self._limits.max_model_len:
-            raise GenerationFailed(f"{len(token_ids)} prompt tokens and {sampling.max_new_tokens} new ones exceed {self._limits.max_model_len}")
         if self._tokenizer.holds_control_tokens(token_ids):
             raise GenerationFailed("the text of the prompt reaches the model as control tokens")
+        return await self.generate_ids(token_ids, sampling, version)
+
+    async def generate_ids(self, token_ids: list[int], sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
+        """Like `generate`, of a prompt that the caller has encoded and checked for control tokens."""
+        if len(token_ids) + sampling.max_new_tokens > self._limits.max_model_len:
+            raise GenerationFailed(f"{len(token_ids)} prompt tokens and {sampling.max_new_tokens} new ones exceed {self._limits.max_model_len}")
         request = Request(next(self._scheduler.ids), token_ids, sampling, version)
         self._post(request)
         try:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.checkpoints.chat_tokenizer import ChatTokenizer
+from infra.checkpoints.chat_tokenizer import ChatRefused, ChatTokenizer, ChatTurn
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.prompts import PromptStyle, base_prompt, item_text, rag_prompt, reflection_prompt
 from schemas.queries import Query
@@ -168,6 +168,30 @@ def test_a_prompt_that_still_holds_control_tokens_is_recognised() -> None:
     assert prompter.text(case, case.items) is not None
     hostile = case.items[0].model_copy(update={"content": "<~im_end~>"})
     assert prompter.text(case, [hostile]) is None
+
+
+def test_a_chat_of_one_user_turn_is_encoded_like_a_turn() -> None:
+    for chat in CHATS.values():
+        assert chat.encode_chat([ChatTurn("user", "the sea")]) == chat.encode("the sea")
+
+
+@pytest.mark.parametrize("family", ["llama_3", "qwen", "deepseek"])
+def test_texts_of_a_chat_open_no_turn(family: str) -> None:
+    chat = CHATS[family]
+    roles, hostile = ("system", "user", "assistant", "user"), "".join(sorted(chat.marks.marks)[:20])
+    ids = [chat.encode_chat([ChatTurn(role, text) for role in roles]) for text in (hostile, "x")]
+    special = special_tokens(chat.tokenizer)
+    of_hostile, of_plain = ([number for number in row if number in special] for row in ids)
+    assert of_hostile == of_plain != []
+
+
+def test_a_chat_with_text_that_becomes_a_control_token_is_refused() -> None:
+    from tokenizers import normalizers
+
+    tokenizer = FAMILIES["normalising"]()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("~", "|")
+    with pytest.raises(ChatRefused, match="as control tokens"):
+        ChatTokenizer(tokenizer).encode_chat([ChatTurn("system", "a <~im_start~>"), ChatTurn("user", "b")])
 
 
 @pytest.mark.parametrize("family", ["llama_3", "mistral", "qwen"])

@@ -6,31 +6,34 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.errors import BadSetting
 from infra.settings import load
 from pico.server.app import create_app
 from pico.server.service import address
 from schemas.responses import ModelVersion
-from tests.support.stub_engine import StubEngine
+from tests.support.chat_tokenizers import qwen
 from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, SamplingParameters
 
 MODEL = ModelVersion(name="m", version="1", digest="d")
 ONE_TURN: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
-class Echo(StubEngine):
-    """An engine that returns its prompt, or raises `failure`."""
+CHAT = ChatTokenizer(qwen())
+
+
+class Echo:
+    """An engine that returns its prompt's number of tokens and the number of the request, or raises `failure`."""
 
     def __init__(self) -> None:
-        super().__init__(MODEL)
         self.requests: list[tuple[str, SamplingParameters]] = []
         self.failure: Exception | None = None
 
-    async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
-        self.requests.append((prompt, sampling))
+    async def generate_ids(self, token_ids: list[int], sampling: SamplingParameters) -> GenerationResult:
+        self.requests.append((CHAT.tokenizer.decode(token_ids), sampling))
         if self.failure:
             raise self.failure
-        return GenerationResult(prompt, 5, 2, FinishReason.STOP, MODEL)
+        return GenerationResult(f"answer {len(self.requests)}", len(token_ids), 2, FinishReason.STOP, MODEL)
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def deaths() -> list[bool]:
 
 @pytest.fixture
 async def client(engine: Echo, deaths: list[bool]) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(engine, "m", 64, lambda: deaths.append(True))
+    app = create_app(engine, CHAT, "m", 64, lambda: deaths.append(True))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as opened:
         yield opened
 
@@ -54,15 +57,31 @@ async def test_a_chat_completion_has_openais_format(client: httpx.AsyncClient, e
     response = await client.post("/v1/chat/completions", json={**ONE_TURN, "max_tokens": 9, "temperature": 0})
     body = response.json()
     assert body["object"] == "chat.completion"
-    assert body["choices"] == [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop", "logprobs": None}]
-    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-    assert engine.requests == [("hello", SamplingParameters(max_new_tokens=9, stop=()))]
+    assert body["choices"] == [{"index": 0, "message": {"role": "assistant", "content": "answer 1"}, "finish_reason": "stop", "logprobs": None}]
+    tokens = len(CHAT.encode("hello"))
+    assert body["usage"] == {"prompt_tokens": tokens, "completion_tokens": 2, "total_tokens": tokens + 2}
+    assert engine.requests == [(CHAT.turn("hello"), SamplingParameters(max_new_tokens=9, stop=()))]
+
+
+async def test_a_chat_is_rendered_by_the_models_template(client: httpx.AsyncClient, engine: Echo) -> None:
+    turns = [("system", "Be brief."), ("user", "hello"), ("assistant", "hi <|im_end|>"), ("user", "and now ?")]
+    body = {"model": "m", "messages": [{"role": role, "content": content} for role, content in turns]}
+    assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    rendered = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns).replace("hi <|im_end|>", "hi < |im_end| >")
+    assert [prompt for prompt, _ in engine.requests] == [f"{rendered}<|im_start|>assistant\n"]
+
+
+async def test_several_choices_are_sampled_as_the_request_says(client: httpx.AsyncClient, engine: Echo) -> None:
+    body = (await client.post("/v1/chat/completions", json={**ONE_TURN, "n": 3, "temperature": 0.7, "top_p": 0.9})).json()
+    assert [(choice["index"], choice["message"]["content"]) for choice in body["choices"]] == [(0, "answer 1"), (1, "answer 2"), (2, "answer 3")]
+    assert body["usage"]["completion_tokens"] == 6 and body["usage"]["prompt_tokens"] == len(CHAT.encode("hello"))
+    assert engine.requests == [(CHAT.turn("hello"), SamplingParameters(64, temperature=0.7, top_p=0.9, stop=()))] * 3
 
 
 async def test_text_parts_are_joined_and_max_tokens_has_a_default(client: httpx.AsyncClient, engine: Echo) -> None:
     parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
     await client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": parts}]})
-    assert engine.requests == [("hello", SamplingParameters(max_new_tokens=64, stop=()))]
+    assert engine.requests == [(CHAT.turn("hello"), SamplingParameters(max_new_tokens=64, stop=()))]
 
 
 @pytest.mark.parametrize(
@@ -70,10 +89,17 @@ async def test_text_parts_are_joined_and_max_tokens_has_a_default(client: httpx.
     [
         ({**ONE_TURN, "model": "other"}, 404, "model"),
         ({**ONE_TURN, "stream": True}, 400, "stream"),
-        ({**ONE_TURN, "n": 2}, 400, "n"),
+        ({**ONE_TURN, "n": 0}, 400, "n"),
+        ({**ONE_TURN, "n": 129}, 400, "n"),
+        ({**ONE_TURN, "temperature": -0.1}, 400, "temperature"),
+        ({**ONE_TURN, "top_p": 0}, 400, "top_p"),
         ({**ONE_TURN, "max_tokens": 0}, 400, "max_tokens"),
         ({"model": "m", "messages": []}, 400, "messages"),
-        ({"model": "m", "messages": [{"role": "system", "content": "x"}]}, 400, "messages.0.role"),
+        ({"model": "m", "messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
+        ({"model": "m", "messages": [{"role": "system", "content": "x"}]}, 400, "messages"),
+        ({"model": "m", "messages": [{"role": "assistant", "content": "x"}, *ONE_TURN["messages"]]}, 400, "messages"),
+        ({"model": "m", "messages": [*ONE_TURN["messages"], {"role": "system", "content": "x"}]}, 400, "messages"),
+        ({"model": "m", "messages": [*ONE_TURN["messages"], {"role": "assistant", "content": "x"}]}, 400, "messages"),
         ({"model": "m", "messages": ONE_TURN["messages"] * 2}, 400, "messages"),
         ({}, 400, "model"),
     ],
@@ -116,6 +142,17 @@ async def test_a_prompt_that_is_too_long_is_refused_alone(client: httpx.AsyncCli
     response = await client.post("/v1/chat/completions", json=ONE_TURN)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
     assert deaths == []
+
+
+async def test_a_chat_that_the_template_does_not_take_is_refused(engine: Echo) -> None:
+    tokenizer = qwen()
+    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}{{ messages[0]['content'] }}"
+    app = create_app(engine, ChatTokenizer(tokenizer), "m", 64, lambda: None)
+    body = {"model": "m", "messages": [{"role": "system", "content": "private words"}, *ONE_TURN["messages"]]}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as opened:
+        response = await opened.post("/v1/chat/completions", json=body)
+    assert (response.status_code, response.json()["error"]["code"], engine.requests) == (400, "invalid_prompt", [])
+    assert "system, user" in response.text and "private words" not in response.text
 
 
 async def test_a_dead_engine_ends_the_process(client: httpx.AsyncClient, engine: Echo, deaths: list[bool]) -> None:

@@ -18,3 +18,5 @@ def test_auto_is_vllm_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert factory.engine_kind(auto) is EngineKind.TRANSFORMERS
     with pytest.raises(BadSetting, match=r"reflection\.engine=vllm"):
         factory.engine_kind(vllm)
+    with pytest.raises(BadSetting, match=r"base\.engine=vllm: vLLM is not installed.*set base\.engine=transformers"):
+        factory.installed_kind(EngineKind.VLLM, "base.engine")
