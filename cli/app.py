@@ -17,6 +17,7 @@ from cli.dlq_commands import dlq
 from cli.lab_commands import lab
 from cli.models_commands import models
 from cli.stack_commands import stack
+from cli.strategies_commands import StrategyName, strategies
 from cli.topics_commands import topics
 from cli.train_commands import train
 from infra.process.command_output import EXIT_CODES, INTERRUPTED, Json, run_command
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(stack)
 app.add_typer(models, name="models")
+app.add_typer(strategies, name="strategies")
 app.add_typer(topics, name="topics")
 app.add_typer(config, name="config")
 app.add_typer(dlq, name="dlq")
@@ -50,21 +52,6 @@ class DataFormat(StrEnum):
     MOVIELENS = "movielens"
     GOQA = "goqa"
     STACKEXCHANGE = "stackexchange"
-
-
-class AskStrategy(StrEnum):
-    """The values of `schemas.strategies.Strategy`, which `--help` does not import; a test compares the two."""
-
-    ZERO_SHOT = "zero_shot"
-    ZERO_SHOT_COT = "zero_shot_cot"
-    ICL = "icl"
-    RAG = "rag"
-    RAG_COT = "rag_cot"
-    PAG = "pag"
-    PAG_COT = "pag_cot"
-    HYDRA = "hydra"
-    RPM = "rpm"
-    RPO = "rpo"
 
 
 @app.command(epilog=EXIT_CODES)
@@ -118,7 +105,7 @@ def ask(
     user: Annotated[str, typer.Option(help="The user who asks.")],
     domain: Annotated[str, typer.Option(help="The platform's name for this kind of task.")] = "general",
     option: Annotated[list[str] | None, typer.Option(help="An allowed answer; repeat it. None: free text.")] = None,
-    strategy: Annotated[AskStrategy | None, typer.Option(help="How to personalize. Default: the deployment's.")] = None,
+    strategy: Annotated[StrategyName | None, typer.Option(help="How to personalize. Default: the deployment's.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the response.")] = 60.0,
     as_json: Json = False,
 ) -> None:

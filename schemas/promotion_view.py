@@ -10,26 +10,20 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, Field
 
+from schemas.comparison_view import ComparisonView, StrategyTraffic
 from schemas.experiments import Arm
 from schemas.messages import AwareDatetime
 from schemas.model_events import Alias
 from schemas.promotion import REASON_CHARS, Transition, VersionState
 from schemas.quality import Metric
 from schemas.serving import ServingReport
+from schemas.view_parts import IsoDatetime, RewardInterval, ViewPart
 
-#: Written with `+00:00`, as `datetime.isoformat` does; the fields of a Transition end in `Z`.
-IsoDatetime = Annotated[AwareDatetime, PlainSerializer(lambda at: at.isoformat(), return_type=str, when_used="json")]
 #: Operators write text that is shown on terminals, where control characters are commands.
 Printable = Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
 VersionNumber = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,9}$")]
-
-
-class ViewPart(BaseModel):
-    """Base of the views. Ignores unknown fields; JSON holds null for an infinite or missing figure."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
 
 
 class VerdictOutcome(StrEnum):
@@ -132,15 +126,6 @@ class VersionView(VersionBase):
     transitions: tuple[Transition, ...]
 
 
-class RewardInterval(ViewPart):
-    """Mean reward with its 95 % interval over users; None if unknown."""
-
-    scored: int
-    mean: float | None
-    low: float | None
-    high: float | None
-
-
 class RewardView(RewardInterval):
     """Reward of one version in one arm and domain; domain None means all domains."""
 
@@ -173,16 +158,18 @@ class PromotionSummary(ViewPart):
     guardrails: tuple[Guardrail, ...]
     workers: tuple[ServingReport, ...]
     transitions: tuple[VersionTransition, ...]  # of all versions, the newest first
+    comparisons: tuple[ComparisonView, ...] = ()  # of strategies, the one with the newest answers first
 
 
 class PromotionView(PromotionSummary):
     """Everything the promoter publishes: `GET /api/state` and `retouch models`."""
 
     versions: tuple[VersionView, ...]
+    strategies: tuple[StrategyTraffic, ...] = ()
 
 
 class PageView(PromotionSummary):
-    """What the page polls: `GET /api/page`."""
+    """What the page polls: `GET /api/page`. Of the comparisons it has the newest, over all domains."""
 
     versions: tuple[PageVersion, ...]
 

@@ -40,7 +40,7 @@ class ScriptedInputs:
         cells = (*shadow_cells(experiment, self.figures.get("shadow", "nothing")), *canary_cells(experiment, self.figures.get("canary", "nothing")))
         cells = tuple(cell.model_copy(update={"ended_at": self.now - self.uncounted}) for cell in cells)
         windows = (window(self.now),) if self.has_traffic else ()
-        return Observations(True, experiment, cells, windows, [self._report()] if self.refused else [])
+        return Observations(True, experiment, cells, windows, reports=[self._report()] if self.refused else [])
 
     def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
         return self.gates.get(version.version) if version and champion else None

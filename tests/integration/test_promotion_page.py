@@ -223,4 +223,6 @@ def test_the_page_reads_only_fields_that_its_schema_has(browser: webdriver.Chrom
         page.wait(lambda: browser.execute_script("return window.strictReplies") >= 2)
         page.ask("rollback", "4")
         assert "4" in page.text("ask-confirm-label") and "reflection-host-2" in page.text("workers") and page.text("guardrails")
+        strategies = " ".join(page.text("strategies").split())
+        assert "Experiment autumn" in strategies and "rpo − rag +0.039 [+0.014, +0.064] better" in strategies and "not decided yet" in strategies
         assert sorted(set(browser.execute_script("return window.unknownFields"))) == [] == page.browser_errors()

@@ -140,6 +140,7 @@ def example_view(now: datetime = NOW) -> dict[str, Any]:
         "windows": windows(now),
         "guardrails": rails(),
         "workers": [worker(now, number) for number in (1, 2)],
+        "comparisons": [comparison(now)],
         "transitions": [{"version": entry, **transition} for entry, transition in newest[:20]],
     }
 
@@ -207,6 +208,26 @@ def rails() -> list[dict[str, Any]]:
         ("drift", 0.41, 0.38, 0.03, None, None, 0.2, "ok"),
     ]
     return [dict(zip(("metric", "canary", "baseline", "difference", "low", "high", "limit", "state"), row, strict=True)) for row in rows]
+
+
+def comparison(now: datetime) -> dict[str, Any]:
+    """Three strategies after two days: one is better than another, and the third has few answers."""
+    facts: dict[str, Any] = {"domain": None, "low": None, "high": None}
+    figures = [
+        {"strategy": "zero_shot", "mean": 0.64, "answers": 91, "scored": 41, "users": 22, "fallback": 0.0, "latency_ms": 610.0, **facts},
+        {"strategy": "rag", **facts, "mean": 0.752, "low": 0.735, "high": 0.769, "answers": 20_112, "scored": 9_120, "users": 2_013, "fallback": 0.06,
+         "latency_ms": 655.0},
+        {"strategy": "rpo", **facts, "mean": 0.791, "low": 0.774, "high": 0.808, "answers": 20_530, "scored": 9_341, "users": 2_044, "fallback": 0.071,
+         "latency_ms": 842.0},
+    ]  # fmt: skip
+    few = {"verdict": "undecided", "reason": "too few to decide: 41 of 100 scored answers, 22 of 30 users in the smaller group", **facts}
+    differences = [
+        {"strategy": "rag", "against": "zero_shot", "difference": 0.112, **few},
+        {"strategy": "rpo", "against": "zero_shot", "difference": 0.151, **few},
+        {"strategy": "rpo", "against": "rag", **facts, "difference": 0.039, "low": 0.014, "high": 0.064, "verdict": "better", "reason": ""},
+    ]
+    times = {"since": (now - timedelta(days=2)).isoformat(), "until": (now - timedelta(seconds=3)).isoformat()}
+    return {"experiment": "autumn", **times, "confidence": 0.95, "strategies": figures, "differences": differences}
 
 
 def worker(now: datetime, number: int) -> dict[str, Any]:

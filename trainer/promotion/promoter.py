@@ -55,7 +55,9 @@ class Observations:
     is_current: bool = False
     experiment: UUID | None = None
     cells: Sequence[Quality] = ()  # of that experiment
-    windows: Sequence[Quality] = ()
+    windows: Sequence[Quality] = ()  # of versions
+    comparisons: Sequence[Quality] = ()  # of strategies
+    strategy_windows: Sequence[Quality] = ()  # of strategies other than RPO
     reports: Sequence[ServingReport] = ()  # the last of each worker
 
 

@@ -25,7 +25,7 @@ from schemas.quality import Moments
 
 #: Half-width of an interval without variance, so that rounding in sums is no difference.
 _ROUNDING = 1e-9
-#: Parameter a of the Beta(a, a) prior of one group's share of users in an uneven split: about ten per cent off.
+#: Half the sum of the parameters of the Beta prior of one group's share of users in an uneven split: about ten per cent off.
 _SPLIT_PRIOR = 30.0
 
 
@@ -76,14 +76,14 @@ def effective_users(group: Moments) -> float:
     return group.n**2 / group.nn if group.nn else 0.0
 
 
-def is_uneven_split(first: int, second: int, alpha: float) -> bool:
-    """Whether two groups of users are no even split. The probability of a wrong yes, over all looks, is at most `alpha`.
+def is_uneven_split(first: int, second: int, alpha: float, share: float = 0.5) -> bool:
+    """Whether two groups of users are no random split, of which the first has `share`. The probability of a wrong yes, over all looks, is at most `alpha`.
 
-    A mixture martingale: the likelihood of the counts under a Beta prior of the share, against a share of one half (Lindon and Malek 2022, "Anytime-valid
+    A mixture martingale: the likelihood of the counts under a Beta prior around the share, against the share itself (Lindon and Malek 2022, "Anytime-valid
     inference for multinomial count data", section 3, with two arms).
     """
-    a = _SPLIT_PRIOR
-    evidence = _log_beta(a + first, a + second) - _log_beta(a, a) + (first + second) * math.log(2)
+    a, b = 2 * _SPLIT_PRIOR * share, 2 * _SPLIT_PRIOR * (1 - share)
+    evidence = _log_beta(a + first, b + second) - _log_beta(a, b) - first * math.log(share) - second * math.log1p(-share)
     return evidence >= -math.log(alpha)
 
 

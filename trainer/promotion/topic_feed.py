@@ -83,7 +83,16 @@ class TopicFeed:
         experiment, now = self._experiment, datetime.now(UTC)
         cells = quality.experiment(experiment) if experiment else ()
         reports_now = [report for report in reports.latest if report.at > now - MAX_REPORT_AGE]
-        self._latest = Observations(quality.is_current, experiment, tuple(cells), tuple(quality.windows(None, now - MAX_WINDOW_AGE)), reports_now)
+        since = now - MAX_WINDOW_AGE
+        self._latest = Observations(
+            is_current=quality.is_current,
+            experiment=experiment,
+            cells=tuple(cells),
+            windows=tuple(quality.windows(None, since)),
+            comparisons=tuple(quality.comparisons()),
+            strategy_windows=tuple(quality.strategy_windows(since)),
+            reports=reports_now,
+        )
         self._polled_at = time.monotonic()
 
 

@@ -59,7 +59,8 @@ def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
         "uneven": (uneven := since_s >= SPLIT_AFTER_S and is_uneven_split(*split, SPLIT_ALPHA)),
         "since_s": round(since_s, 1),
     }
-    is_enough = _enough((challenger, champion), promotion)
+    waiting = too_few((challenger, champion), promotion)
+    is_enough = not waiting
     watched = ", ".join(rail.metric.value for rail in rails if rail.state == "watching")
     doubt = f"; beyond the limit, perhaps by chance: {watched}" if watched else ""
     summary = f"reward {_signed(reward.estimate.value, low, high)} against the baseline, {_counted(challenger, champion)}{doubt}"
@@ -78,7 +79,7 @@ def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
         return verdict(VerdictOutcome.INCONCLUSIVE, f"undecided within promotion.canary_answers={promotion.canary_answers:,}: {summary}")
     if since_s >= promotion.canary_max_s:
         return verdict(VerdictOutcome.INCONCLUSIVE, f"undecided within promotion.canary_max_s={promotion.canary_max_s:g}: {summary}")
-    return verdict(VerdictOutcome.RUNNING, summary if is_enough else _waiting((challenger, champion), promotion))
+    return verdict(VerdictOutcome.RUNNING, waiting or summary)
 
 
 def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> ExperimentVerdict:
@@ -102,7 +103,7 @@ def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
     verdict = partial(ExperimentVerdict, evidence=evidence)
     if tripped := _tripped(rails):
         return verdict(VerdictOutcome.HARMFUL, tripped)
-    if _enough((scored,), promotion) and high < 0:
+    if not too_few((scored,), promotion) and high < 0:
         return verdict(VerdictOutcome.HARMFUL, f"worse: {summary}")
     if scored.n >= promotion.shadow_answers and scored.users >= promotion.min_users:
         return verdict(VerdictOutcome.PASSED, f"no harm found: {summary}")
@@ -179,12 +180,11 @@ def _tripped(rails: Sequence[Guardrail]) -> str:
     )
 
 
-def _enough(groups: Sequence[Moments], promotion: PromotionSettings) -> bool:
-    return all(group.n >= promotion.min_answers and group.users >= promotion.min_users for group in groups)
-
-
-def _waiting(groups: Sequence[Moments], promotion: PromotionSettings) -> str:
+def too_few(groups: Sequence[Moments], promotion: PromotionSettings) -> str:
+    """What a decision still waits for; empty if there are enough scored answers and users of each group."""
     answers, users = min(group.n for group in groups), min(group.users for group in groups)
+    if answers >= promotion.min_answers and users >= promotion.min_users:
+        return ""
     return f"too few to decide: {answers:,} of {promotion.min_answers:,} scored answers, {users:,} of {promotion.min_users:,} users in the smaller group"
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
+from schemas.comparison_view import ComparisonView
 from schemas.experiments import Arm
 from schemas.promotion import VersionState
 from schemas.promotion_view import (
@@ -19,7 +20,6 @@ from schemas.promotion_view import (
     ExperimentView,
     PageView,
     PromotionView,
-    RewardInterval,
     RewardView,
     VerdictOutcome,
     VerdictView,
@@ -28,8 +28,10 @@ from schemas.promotion_view import (
     WindowView,
 )
 from schemas.quality import Metric, Moments, Quality
+from schemas.view_parts import RewardInterval
 from trainer.judge.gate import GATE
 from trainer.promotion.promoter import PromoterState
+from trainer.promotion.strategy_comparison import comparison_views, strategy_traffic
 from trainer.promotion.verdict import guardrails
 from trainer.promotion.version_history import VersionHistories
 
@@ -60,6 +62,8 @@ def view_of(state: PromoterState, settings: Settings) -> PromotionView:
         guardrails=tuple(guardrails(cells, settings.promotion)) if cells else (),
         workers=tuple(observations.reports),
         transitions=_newest(histories),
+        comparisons=comparison_views(observations.comparisons, settings),
+        strategies=strategy_traffic((*observations.windows, *observations.strategy_windows)),
     )
 
 
@@ -68,7 +72,13 @@ def page_view(view: PromotionView) -> PageView:
     former = [version.version for version in view.versions if version.state is VersionState.RETIRED][-FORMER:]
     shown = {view.champion, view.challenger, *former, *(version.version for version in view.versions[-SHOWN:])}
     versions = tuple(version for version in view.versions if version.version in shown)
-    return PageView.model_validate(dict(view) | {"versions": versions}, from_attributes=True)
+    comparisons = tuple(_over_all_domains(comparison) for comparison in view.comparisons[:1])
+    return PageView.model_validate(dict(view) | {"versions": versions, "comparisons": comparisons}, from_attributes=True)
+
+
+def _over_all_domains(comparison: ComparisonView) -> ComparisonView:
+    figures, differences = ([row for row in rows if row.domain is None] for rows in (comparison.strategies, comparison.differences))
+    return comparison.model_copy(update={"strategies": tuple(figures), "differences": tuple(differences)})
 
 
 def version_view(histories: VersionHistories, version: RegisteredVersion) -> VersionView:

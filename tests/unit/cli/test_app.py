@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.app import AskStrategy, DataFormat, app
+from cli.app import DataFormat, app
+from cli.strategies_commands import StrategyName
 from infra.errors import BadSetting, CannotContinue
 from infra.process.command_output import exit_code_of
 from infra.settings import Settings
@@ -96,7 +97,7 @@ def test_expected_errors_become_exit_codes(error: BaseException, code: int, caps
 
 
 def test_the_strategies_are_those_of_the_messages() -> None:
-    assert {strategy.value for strategy in AskStrategy} == {strategy.value for strategy in Strategy}
+    assert {strategy.value for strategy in StrategyName} == {strategy.value for strategy in Strategy}
 
 
 def test_help_imports_nothing_slow() -> None:

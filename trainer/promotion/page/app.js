@@ -64,7 +64,7 @@ function draw() {
   byId("main").hidden = false;
   fill(byId("name"), view.name);
   document.title = `${view.name}: ${view.experiment ? `version ${view.experiment.version} in ${view.experiment.stage}` : `version ${view.champion ?? "none"}`}`;
-  for (const part of ["now", "guardrails", "quality", "versions", "workers", "transitions"]) fill(byId(part), sections[part](view));
+  for (const part of ["now", "guardrails", "quality", "strategies", "versions", "workers", "transitions"]) fill(byId(part), sections[part](view));
   drawCharts();
   announce();
 }

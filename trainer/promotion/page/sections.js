@@ -95,6 +95,35 @@ export function quality({ quality: rewards }) {
   return table(["version", "arm", "domain", "reward", "scored", "users"], rows, { label: "Reward by version, arm and domain" });
 }
 
+/** The newest comparison of strategies: the reward of each, and of each pair the difference with its verdict. */
+export function strategies({ comparisons, at }) {
+  if (!comparisons.length) return empty("No strategies are compared: routing gives users one strategy, or none has answered yet.");
+  const { experiment, since, until, confidence, strategies: rows, differences } = comparisons[0];
+  const known = rows.filter(({ mean }) => mean !== null);
+  const scale = { from: Math.min(...known.map(({ low, mean }) => low ?? mean)), to: Math.max(...known.map(({ high, mean }) => high ?? mean)) };
+  const figures = rows.map(({ strategy, mean, low, high, scored, answers, users, fallback, latency_ms: latency }) => [
+    h("strong", {}, strategy), reward({ middle: mean, low, high, ...scale, kind: "champion" }, number),
+    number(scored), number(answers), number(users), fallback === null ? "–" : percent(fallback), latency === null ? "–" : `${number(latency, 0)} ms`,
+  ]);
+  const reach = Math.max(0.02, ...differences.flatMap(({ difference, low, high }) => [difference, low, high].map((value) => Math.abs(value ?? 0))));
+  const kinds = { better: "ok", worse: "tripped", undecided: "baseline" };
+  const pairs = differences.map(({ strategy, against, difference, low, high, verdict, reason }) => [
+    `${strategy} − ${against}`, reward({ middle: difference, low, high, from: -reach, to: reach, kind: kinds[verdict] }, signed),
+    h("span", { class: `chip verdict-${verdict}` }, verdict === "undecided" ? "not decided yet" : verdict), h("span", { class: "words" }, reason || "–"),
+  ]);
+  const today = new Date(at);
+  const held = `Intervals hold at every look, each with ${percent(confidence)}. Users have a strategy by hash; their answers count for it also if a simpler one answered.`;
+  return [
+    h("p", { class: "quiet" }, `Experiment ${experiment}, ${moment(new Date(since), today)} to ${moment(new Date(until), today)}. ${held}`),
+    table(["strategy", "reward", "scored", "answers", "users", "fallbacks", "latency"], figures, { label: "Reward by strategy", stacks: true, keys: rows.map(({ strategy }) => strategy) }),
+    pairs.length ? table(["difference", "reward", "verdict", "waits for"], pairs, { label: "Differences of strategies", stacks: true }) : null,
+  ];
+}
+
+function reward({ middle, low, high, ...scale }, write) {
+  return h("span", { class: "figure" }, whisker({ middle, low, high, ...scale }), `${write(middle)} `, h("span", { class: "quiet" }, interval(low, high, write)));
+}
+
 export function versions({ versions: all, at }) {
   if (!all.length) return empty("No version is registered yet.");
   const rows = all.toReversed().map((version) => [

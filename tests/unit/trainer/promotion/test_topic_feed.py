@@ -43,6 +43,12 @@ class Reader:
     def windows(self, version: str | None, since: object) -> list[Quality]:
         return []
 
+    def strategy_windows(self, since: object) -> list[Quality]:
+        return []
+
+    def comparisons(self) -> list[Quality]:
+        return []
+
 
 @pytest.mark.parametrize(
     ("error", "reason"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from infra.settings import load
 from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs, moments
 from schemas.experiments import Arm
 from schemas.quality import Metric, Span
+from schemas.strategies import Strategy
 from scripts.page_schema import PAGE_SCHEMA, page_schema
 from tests.support.promoter_harness import PromoterHarness
+from tests.support.quality_cells import AT, ScoredAnswer
+from tests.support.strategy_cells import comparison_cells
 from trainer.promotion.operator_commands import OperatorCommand
-from trainer.promotion.promoter import PromoterState, verdict_of
+from trainer.promotion.promoter import Observations, PromoterState, verdict_of
 from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.view import page_view, view_of
 
@@ -108,3 +111,17 @@ def test_intervals_are_over_users_and_unknown_for_a_single_user() -> None:
 def test_without_a_challenger_and_figures_the_view_is_complete() -> None:
     view = view_of(champion_state(), SETTINGS)
     assert (view.experiment, view.challenger, view.quality, view.guardrails, view.workers) == (None, None, (), (), ())
+
+
+def test_the_page_has_the_newest_comparison_of_strategies() -> None:
+    answers = [ScoredAnswer(user, {Metric.REWARD: 0.5}) for user in range(3)]
+    both = {Strategy.RAG: answers, Strategy.RPO: answers}
+    cells = [cell for name, hours in (("autumn", 1), ("winter", 2)) for cell in comparison_cells(both, name, ended_at=AT + timedelta(hours=hours))]
+    state = replace(champion_state(), observations=Observations(comparisons=cells))
+    view = view_of(state, SETTINGS)
+    assert [comparison.experiment for comparison in view.comparisons] == ["winter", "autumn"]
+    assert {row.domain for row in view.comparisons[0].strategies} == {None, "movie_tag"}
+    (shown,) = page_view(view).comparisons
+    assert shown.experiment == "winter" and [(row.strategy, row.domain) for row in shown.strategies] == [("rag", None), ("rpo", None)]
+    assert [(row.against, row.strategy, row.domain) for row in shown.differences] == [("rag", "rpo", None)]
+    assert view.quality == () and view.experiment is None
