@@ -5,8 +5,9 @@ without the response, so that they are like the features of a query. A reasoning
 only. Aligned generation returns `Reasoning: …` and then `Answer: …`, as plain text, which small models follow more easily than JSON.
 
 All prompts are one user turn, and all users' text in them is neutralised for the `marks` of the model that reads them, as in `schemas.prompts`.
-The compact style is for the tiny models of this project, which were trained to continue a profile of lines `text => answer` and not to reason: a factor is such
-a line with its most frequent answer, an example is a line without its reasoning, and the whole output is the answer.
+The compact style is for the tiny models of this project, which were trained to continue a profile of lines `text => answer` and not to reason: a feature of the
+query is such a line with the most frequent answer to its factor, an example is a line without its reasoning, and the whole output is the answer. With
+the feature's words the tiny base model was right for 0.58 of films, with the factor's label for 0.53 (160 questions, 2026-11-30).
 """
 
 from __future__ import annotations
@@ -86,8 +87,7 @@ def aligned_prompt(
     `examples` are best first, as retrieval returns them; the prompt shows the best last, next to the query.
     """
     if style is PromptStyle.COMPACT:
-        factor_lines = [_answer_line(factor) for factor in reversed(factors_of(found, factors))]
-        lines = ["profile :", *filter(None, factor_lines), *(item_text(example, query.domain, query.task, style) for example in reversed(examples))]
+        lines = ["profile :", *_answer_lines(found, factors), *(item_text(example, query.domain, query.task, style) for example in reversed(examples))]
         return "\n".join([marks.neutralized("\n".join(lines)), base_prompt(query, style, marks)])
     lines = [_ALIGN, "", "Factors of the user:", *(f"- {factor_text(factor)}" for factor in shown_factors(found, factors)), "", "Examples:", ""]
     for example in reversed(examples):
@@ -132,9 +132,14 @@ def _example(example: ReasonedItem, factors: UserFactors) -> str:
     return "\n".join(f"{name}: {' '.join(text.split())}" for name, text in parts.items())
 
 
-def _answer_line(factor: Factor) -> str | None:
-    """A factor as a line of a profile. None for a statistic without answers."""
-    return f"{factor.label} => {factor.statistic.answers[0].answer}" if isinstance(factor.statistic, Propensities) else None
+def _answer_lines(found: Sequence[FactoredFeature], factors: UserFactors) -> list[str]:
+    """Each feature of a query as a line of a profile, with the most frequent answer to its factor. The most influential feature last; none for free text."""
+    lines = []
+    for each in reversed(found):
+        factor = factors.factor(each.factor_id)
+        if factor and isinstance(factor.statistic, Propensities):
+            lines.append(f"{each.feature.context or each.feature.name} => {factor.statistic.answers[0].answer}")
+    return list(dict.fromkeys(lines))
 
 
 #: Models write the markers in bold, as headings, or in one line with the reasoning.

@@ -138,10 +138,11 @@ def test_lines_in_an_example_cannot_look_like_parts_of_the_prompt() -> None:
     assert [line for line in prompt.split("\n") if line.startswith("Answer:")] == ["Answer: comedy"]
 
 
-def test_a_compact_prompt_is_a_profile_with_the_factors_of_the_query() -> None:
-    found = [factored("silly joke", JOKES), factored("a wedding", WEDDING), factored("bees", None)]
-    prompt = aligned_prompt(query(), found, FACTORS, [reasoned("best"), reasoned("worse")], COMPACT, CHATML)
-    lines = ["profile :", "wedding => romance", "jokes => comedy", "worse => comedy", "best => comedy", "tag : a film about bees"]
+def test_a_compact_prompt_is_a_profile_with_the_features_of_the_query() -> None:
+    joke = FactoredFeature(feature=feature("silly joke", context="tells a silly joke"), factor_id=JOKES.factor_id)
+    found = [joke, joke, factored("a wedding", WEDDING), factored("bees", None), factored("shots", GUNS)]
+    prompt = aligned_prompt(query(), found, UserFactors.of([JOKES, WEDDING, GUNS], 9, START), [reasoned("best"), reasoned("worse")], COMPACT, CHATML)
+    lines = ["profile :", "a wedding => romance", "tells a silly joke => comedy", "worse => comedy", "best => comedy", "tag : a film about bees"]
     assert prompt.split("\n") == lines
 
 
