@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from kafka import TopicPartition
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 
 from infra.errors import RetryLater
 from infra.kafka.clients import admin
@@ -22,6 +23,8 @@ from schemas.topics import Topic, consumer_group
 #: The consumer group of the streams process: history, outcomes and retrieval.
 STREAMS_GROUP = consumer_group("streams")
 POLL_S = 0.25
+#: How long a broker that has just started may take to load the group's offsets.
+COORDINATOR_S = 60.0
 
 
 class GroupLag:
@@ -37,9 +40,8 @@ class GroupLag:
     def unhandled(self, topics: Sequence[Topic]) -> int:
         """Number of offsets between the group's committed offsets and the topics' ends. 0 if only transaction markers are there."""
         ranges = self._reader.ranges(*(topic.name for topic in topics))
-        with broker_errors(self._settings):
-            committed = self._admin.list_group_offsets({self._group: list(ranges)}).get(self._group, {})
-        positions = {partition: max(0, committed[partition].offset if partition in committed else 0) for partition in ranges}
+        committed = self._committed(list(ranges))
+        positions = {partition: max(0, committed.get(partition, 0)) for partition in ranges}
         behind = {partition: (at, ranges[partition][1]) for partition, at in positions.items() if at < ranges[partition][1]}
         return sum(end - start for partition, (start, end) in behind.items() if self._holds_a_record(partition, start, end))
 
@@ -74,6 +76,18 @@ class GroupLag:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        deadline = time.monotonic() + COORDINATOR_S
+        with broker_errors(self._settings):
+            while True:
+                try:
+                    found = self._admin.list_group_offsets({self._group: partitions}).get(self._group, {})
+                    return {partition: position.offset for partition, position in found.items()}
+                except (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError):
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(POLL_S)
 
     def _holds_a_record(self, partition: TopicPartition, start: int, end: int) -> bool:
         """A committed transaction ends with a marker. No consumer gets it, and its offset is seldom committed."""
