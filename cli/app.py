@@ -73,16 +73,19 @@ def replay(
     format: Annotated[DataFormat, typer.Option(help="Format of PATH.")] = DataFormat.AUTO,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of users. Default: all.")] = None,
     last: Annotated[int | None, typer.Option(min=1, help="Number of each user's latest entries that become questions. Default: 3.")] = None,
+    strategy: Annotated[StrategyName | None, typer.Option(help="How to personalize the answers. Default: the deployment's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Write the answers to this folder, as files for `retouch evaluate`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Stream a data set through the running stack and report per-user metrics."""
     from infra.local import running_settings
+    from schemas.strategies import Strategy
     from traffic.replay import ReplayOptions
     from traffic.replay import run as stream
 
-    options = ReplayOptions(format.value, limit, last, out, as_json, predictions=predictions)
+    chosen = Strategy(strategy.value) if strategy else None
+    options = ReplayOptions(format.value, limit, last, out, as_json, strategy=chosen, predictions=predictions)
     run_command(lambda settings: stream(running_settings(settings), path, options))
 
 

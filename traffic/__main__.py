@@ -14,6 +14,7 @@ from pathlib import Path
 from infra.errors import CannotContinue, RetouchError
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
+from schemas.strategies import Strategy
 from traffic import replay
 from traffic.datasets.catalog import FORMATS, open_dataset
 from traffic.datasets.files import shown
@@ -66,7 +67,10 @@ def _simulate(given: argparse.Namespace) -> Body:
 
 def _replay(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
-        options = replay.ReplayOptions(given.format, given.limit, given.last, given.out, given.json, given.timeout_s, predictions=given.predictions)
+        strategy = Strategy(given.strategy) if given.strategy else None
+        options = replay.ReplayOptions(
+            given.format, given.limit, given.last, given.out, given.json, given.timeout_s, strategy=strategy, predictions=given.predictions
+        )
         if replay.run(settings, given.path, options, stop):
             raise Unanswered("some questions got no answer, or some interactions are not in the log; see the report")
 
@@ -119,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--format", default="auto", choices=["auto", *FORMATS])
     again.add_argument("--limit", type=_count, help="only this many users, the first ones")
     again.add_argument("--last", type=_count, help="number of each user's latest entries that are questions; default 3")
+    again.add_argument("--strategy", choices=list(map(str, Strategy)), help="of the queries that name none; default: the deployment's")
     again.add_argument("--out", type=Path, help="write the report to this file, as JSON")
     again.add_argument("--predictions", type=Path, help="write the answers to this folder, as files for `retouch evaluate`")
     again.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -12,7 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Self
@@ -27,7 +27,9 @@ from infra.kafka.errors import broker_errors
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
+from schemas.ids import derive
 from schemas.interactions import Interaction
+from schemas.strategies import Strategy
 from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
 from traffic import figures, predictions
 from traffic.datasets.catalog import open_dataset
@@ -139,7 +141,7 @@ class ReplayScript:
     history_lines: IO[bytes]
 
     @classmethod
-    def read(cls, dataset: Dataset, tenant: str, limit: int | None) -> Self:
+    def read(cls, dataset: Dataset, tenant: str, limit: int | None, strategy: Strategy | None = None) -> Self:
         """Raises BadData for the first bad row, and for an empty data set, and CannotContinue if the temporary file cannot be written."""
         keys: dict[bytes, None] = {}
         interactions, counts = 0, ReadCounts()
@@ -155,7 +157,7 @@ class ReplayScript:
                     interactions += 1
                     _write(history, step)
                 else:
-                    questions.append(step)
+                    questions.append(answered_by(strategy, step) if strategy else step)
             if not keys:
                 raise BadData(f"{dataset.title}: nothing in it; expected interactions or questions")
         except BaseException:
@@ -193,6 +195,18 @@ class ReplayScript:
             yield from (interaction for interaction in interactions if interaction is not None)
 
 
+def answered_by(strategy: Strategy, question: Question) -> Question:
+    """The question with a strategy. It has an id of its own for each strategy, and so have its feedbacks. A question that names a strategy is unchanged."""
+    query = question.query
+    if query.strategy is not None:
+        return question
+    asked = query.model_copy(update={"strategy": strategy, "query_id": derive("query", query.query_id, strategy)})
+    feedback = tuple(
+        given.model_copy(update={"query_id": asked.query_id, "feedback_id": derive("feedback", given.feedback_id, strategy)}) for given in question.feedback
+    )
+    return replace(question, query=asked, feedback=feedback)
+
+
 def _write(history: IO[bytes], interaction: Interaction) -> None:
     try:
         history.write(interaction.to_bytes() + b"\n")
@@ -202,7 +216,7 @@ def _write(history: IO[bytes], interaction: Interaction) -> None:
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """`limit`: number of users, the first ones. `last`: number of each user's latest entries that are questions.
+    """`limit`: number of users, the first ones. `last`: number of each user's latest entries that are questions. `strategy`: of the queries that name none.
 
     `timeout_s` bounds each answer, and the wait for an index without progress, up to two minutes. The report goes to standard output, as a table or
     with `as_json` as JSON, and as JSON to the file `out`. The folder `predictions` gets the answers as LaMP's files.
@@ -214,6 +228,7 @@ class ReplayOptions:
     out: Path | None = None
     as_json: bool = False
     timeout_s: float = 300.0
+    strategy: Strategy | None = None
     max_in_flight: int = 16
     predictions: Path | None = None
 
@@ -228,12 +243,12 @@ def run(settings: Settings, path: Path, options: ReplayOptions, stop: threading.
         output_files.check_writable(options.out)
     dataset = open_dataset(path, options.format, options.last)
     display = Display(options.as_json)
-    with ReplayScript.read(dataset, settings.tenant, options.limit) as script, broker_errors(settings):
+    with ReplayScript.read(dataset, settings.tenant, options.limit, options.strategy) as script, broker_errors(settings):
         if options.predictions:
             predictions.check(options.predictions, script.questions)
         outcome = _replay(settings, script, options, stop or threading.Event(), display)
     not_read = [shown(name) for name in dataset.not_read]
-    report = {"path": shown(path), "dataset": dataset.title, "not_read": not_read, "tenant": settings.tenant} | outcome
+    report = {"path": shown(path), "dataset": dataset.title, "not_read": not_read, "tenant": settings.tenant, "strategy": options.strategy} | outcome
     if options.as_json:
         sys.stdout.write(json.dumps(report) + "\n")
     else:

@@ -8,12 +8,15 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import load
+from schemas.strategies import Strategy
+from tests.support.replay_questions import question
 from tests.support.small_datasets import interactions, paper, reading, write_jsonl
 from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.files import BadData
 from traffic.datasets.stackexchange import StackExchangePosts
-from traffic.replay import ReplayOptions, ReplayScript, run
+from traffic.datasets.steps import Question
+from traffic.replay import ReplayOptions, ReplayScript, answered_by, run
 
 
 def _papers(folder: Path) -> ArxivAuthors:
@@ -46,6 +49,23 @@ def test_a_limit_takes_the_first_users_whole(tmp_path: Path) -> None:
     with ReplayScript.read(_papers(tmp_path), "t", 2) as script:
         assert {step.user for step in script.history()} == {"a", "b"} == {step.query.user for step in script.questions}
         assert len(list(script.expected_in_log())) == 10
+
+
+def test_questions_of_another_strategy_have_ids_of_their_own(tmp_path: Path) -> None:
+    scripts = [ReplayScript.read(_papers(tmp_path), "t", None, strategy) for strategy in (None, Strategy.RAG, Strategy.RAG, Strategy.ICL)]
+    asked = [[(step.query.strategy, step.query.query_id, step.feedback[0].feedback_id) for step in script.questions] for script in scripts]
+    assert asked[1] == asked[2]
+    assert [{strategy for strategy, _, _ in each} for each in asked] == [{None}, {Strategy.RAG}, {Strategy.RAG}, {Strategy.ICL}]
+    ids = [{id for _, *both in each for id in both} for each in asked]
+    assert not ids[0] & ids[1] and not ids[1] & ids[3]
+    for script in scripts:
+        assert all(step.feedback[0].query_id == step.query.query_id for step in script.questions)
+        script.close()
+
+
+def test_a_question_that_names_a_strategy_keeps_it() -> None:
+    query = question("u", 0).query.model_copy(update={"strategy": Strategy.ZERO_SHOT})
+    assert answered_by(Strategy.RAG, Question(query)) == Question(query)
 
 
 def test_a_set_with_a_bad_row_or_no_row_is_refused(tmp_path: Path) -> None:
