@@ -1,4 +1,5 @@
-"""Scores of a replay: the official metrics of base and final answers, overall and per user.
+"""Scores of a replay: the metrics of base and final answers, overall and per user. Texts are compared as their readers see them (`schemas.scoring`);
+`traffic.predictions` writes the answers for LaMP's official metrics, which are stricter.
 
 Accuracy and macro-F1 for labels, MAE and RMSE for ratings, ROUGE-1 and ROUGE-L for text (LaMP's definitions), and the project's own score. ROUGE is computed
 where it applies to the truth; `rouge_pairs` is the number of these answers, if they are not all (`schemas.scoring.metrics`).
@@ -59,8 +60,8 @@ def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
             "metric": METRIC[answers[0].task],
             "users": len({answer.user for answer in answers}),
             "questions": len(answers),
-            "base": official(answers, "base"),
-            "final": official(answers, "final"),
+            "base": all_metrics(answers, "base"),
+            "final": all_metrics(answers, "final"),
         }
         for domain, answers in _grouped(judged, _domain_name(judged)).items()
     }
@@ -77,7 +78,7 @@ def by_user(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, dict[str, obj
     return found
 
 
-def official(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
+def all_metrics(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
     """All metrics of one domain's answers. Raises ValueError if there are none."""
     found, pairs = _metrics(judged, side), [answer.pair(side) for answer in judged]
     if judged[0].task is Task.LABEL:

@@ -101,7 +101,7 @@ class Display:
 
 
 def _domains(domains: dict[str, Any]) -> Table:
-    table = Table("domain", "users", "questions", "metric", "base", "final", title="official metrics")
+    table = Table("domain", "users", "questions", "metric", "base", "final", title="metrics by domain")
     for domain, found in domains.items():
         for metric in found["base"]:
             name = f"{metric} (lower is better)" if metric in ERRORS else metric

@@ -79,12 +79,12 @@ class GlobalOpinions:
     def _entries(self, counts: ReadCounts) -> Iterator[Entry]:
         asked_before: set[tuple[str, str]] = set()
         for day, asked in enumerate(sorted(self._asked(counts), key=lambda asked: (_digest(asked.question), asked.number))):
-            moment = dates.day(dates.FIRST_DAY + timedelta(days=day))
+            moment, text = dates.day(dates.FIRST_DAY + timedelta(days=day)), normalized(asked.question)
             for country, answer in asked.answers.items():
-                if (country, normalized(asked.question)) in asked_before:
+                if (country, text) in asked_before:
                     counts.skipped["question that the same country answers in an earlier row"] += 1
                     continue
-                asked_before.add((country, normalized(asked.question)))
+                asked_before.add((country, text))
                 yield Entry(asked.row.place, country, DOMAIN, f"goqa/{asked.number}", asked.question, answer, moment, asked.options)
 
     def _asked(self, counts: ReadCounts) -> Iterator[_Asked]:

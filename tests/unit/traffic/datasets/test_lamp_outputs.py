@@ -130,6 +130,26 @@ def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path) -> 
         evaluate(OfficialTask.LAMP_3, golds, LampOutputs(DataFile(tmp_path / "predictions.json")))
 
 
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["1", "5", "nan", "1e999", "LaMP_3"])
+rows = st.lists(st.dictionaries(st.sampled_from(["id", "output", "other"]), values, max_size=3) | values, max_size=3)
+files = st.dictionaries(st.sampled_from(["task", "golds"]), rows | values) | st.fixed_dictionaries({"task": st.just("LaMP_3"), "golds": rows})
+
+
+@given(files | values | rows, st.integers(0, 200), st.binary(max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400)
+def test_any_file_is_evaluated_or_refused(tmp_path: Path, content: Any, at: int, inserted: bytes) -> None:
+    written = json.dumps(content).encode()
+    (tmp_path / "predictions.json").write_bytes(written[:at] + inserted + written[at:])
+    golds = _outputs(tmp_path / "golds.json", {"1": "5"})
+    refused = ""
+    try:
+        mae = evaluate(OfficialTask.LAMP_3, golds, LampOutputs(DataFile(tmp_path / "predictions.json"))).metrics["MAE"]
+    except BadData as error:
+        refused, mae = str(error), 0.0
+    assert 0 <= mae < float("inf")
+    assert not refused or ("predictions.json" in refused and "\n" not in refused)
+
+
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), st.text(st.characters(codec="utf-8"))))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_what_is_written_is_read(tmp_path: Path, answers: dict[str, str]) -> None:
