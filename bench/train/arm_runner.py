@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.train.arms import PromptKind, TrainArm
@@ -14,6 +14,7 @@ from bench.train.examples import Examples
 from bench.train.plan import TrainPlan
 from bench.usage import MemoryWatch
 from infra.settings import Settings
+from infra.settings.training import TrainerSettings
 from schemas.prompts import rag_prompt
 from schemas.run_report import RlStep
 from schemas.sameness import is_blank
@@ -21,7 +22,10 @@ from schemas.tasks import choose_option
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge import evaluate
+from trainer.judge.completion import Completer, PolicyCompleter, completer_of
+from trainer.judge.judging import load_judged
 from trainer.learn import sft
+from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy
 from trainer.learn.policy_training import train_rl
 from trainer.learn.rl_engine import RlInputs
@@ -70,37 +74,56 @@ class ArmRunner:
     def run(self, arm: TrainArm, stop: threading.Event) -> ArmResult:
         """Blocks. Raises Interrupted, and CannotContinue if training diverges."""
         result = ArmResult(arm.name)
-        policy = Policy.load(arm.start if isinstance(arm.start, Path) else self.folder / arm.start)
+        checkpoint = arm.start if isinstance(arm.start, Path) else self.folder / arm.start
         if arm.sft or arm.rl:
+            policy = trainable_policy(checkpoint, self.trainer)
             self._train(arm, policy, result, stop)
-            policy = Policy.load(policy.save(self.folder / arm.name))  # evaluated as it would be served
+            checkpoint = policy.save(self.folder / arm.name)
+            del policy
         with result.stage("evaluate"):
-            for k in self.plan.ks:
-                result.held_out[k] = self.respond(arm, policy, self.data.heldout, k, stop)
-                result.dev[k] = evaluate.mean_score(self.data.dev, self.respond(arm, policy, self.data.dev, k, stop).answers)
+            self._evaluate(arm, load_judged(self.settings, checkpoint), result, stop)  # as it would be served
         return result
+
+    @property
+    def trainer(self) -> TrainerSettings:
+        return self.settings.trainer.model_copy(update={"seed": self.seed})
+
+    def _evaluate(self, arm: TrainArm, policy: Policy, result: ArmResult, stop: threading.Event) -> None:
+        asked = [(k, cases) for k in self.plan.ks for cases in (self.data.heldout, self.data.dev)]
+        completer = completer_of(self.trainer, policy, self.settings.reflection.max_new_tokens, sum(len(cases) for _, cases in asked), stop)
+        rewrites = self._respond(arm, completer, asked)
+        for (k, cases), of_cases in zip(asked, rewrites, strict=True):
+            if cases is self.data.heldout:
+                result.held_out[k] = of_cases
+            else:
+                result.dev[k] = evaluate.mean_score(cases, of_cases.answers)
 
     def _train(self, arm: TrainArm, policy: Policy, result: ArmResult, stop: threading.Event) -> None:
         prompter, max_new_tokens = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection.max_new_tokens
         if arm.sft:
             with result.stage("sft"):
-                fit = sft.train(policy, self.data.sft_examples, prompter, self.settings.trainer.model_copy(update={"sft": arm.sft, "seed": self.seed}), stop)
+                fit = sft.train(policy, self.data.sft_examples, prompter, self.trainer.model_copy(update={"sft": arm.sft}), stop)
             result.sft_steps, result.sft_losses = fit.steps, fit.losses
         if arm.rl:
             curve = _Curve(self, arm, policy, result, stop)
             with result.stage("rl_with_curve"):
                 curve.evaluate(0)
-                result.steps = train_rl(RlInputs(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, on_step=curve))
+                inputs = RlInputs(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, on_step=curve)
+                result.steps = train_rl(replace(inputs, micro_tokens=self.trainer.micro_tokens))
                 if result.curve[-1][0] < len(result.steps):
                     curve.evaluate(len(result.steps))
             result.costs["rl"] = curve.without(result.costs.pop("rl_with_curve"))
 
     def respond(self, arm: TrainArm, policy: Policy, cases: Sequence[QueryCase], k: int, stop: threading.Event) -> evaluate.Rewrites:
-        prompter, reflection = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection
+        """Answers with the policy's present weights."""
+        completer = PolicyCompleter(policy, self.settings.reflection.max_new_tokens, self.trainer.generate_rows, stop)
+        return self._respond(arm, completer, [(k, cases)])[0]
+
+    def _respond(self, arm: TrainArm, completer: Completer, asked: Sequence[tuple[int, Sequence[QueryCase]]]) -> list[evaluate.Rewrites]:
+        prompter = Prompter.of(self.settings, completer.tokenizer)
         if arm.prompt is PromptKind.RAG:
-            texts = [self._rag(case, prompter, k) for case in cases]
-            return evaluate.respond(policy, cases, texts, _plain, reflection.max_new_tokens, stop)
-        return evaluate.rewrite(policy, cases, prompter, k, reflection.max_new_tokens, stop)
+            return evaluate.respond(completer, [evaluate.AskedCases(cases, [self._rag(case, prompter, k) for case in cases]) for k, cases in asked], _plain)
+        return evaluate.respond(completer, [evaluate.AskedCases.as_served(cases, prompter, k) for k, cases in asked])
 
     def _rag(self, case: QueryCase, prompter: Prompter, k: int) -> list[int] | None:
         items = self.data.by_query[case.case_id][:k]

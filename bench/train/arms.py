@@ -11,8 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from bench.train.plan import TrainPlan
+from infra.checkpoints.location import checkpoint_folder
+from infra.settings import Settings
 from infra.settings.training import RlSettings, SftSettings, TrainerSettings
-from pico.checkpoints import BASE, REFLECTOR
 
 #: Only the plan limits the number of steps, not the amount of data.
 _MANY_EPOCHS = 1e6
@@ -54,20 +55,22 @@ class TrainArm:
     rl: RlSettings | None = None
 
 
-def arms(plan: TrainPlan, trainer: TrainerSettings) -> list[TrainArm]:
-    """All arms but zero-shot, which needs no work."""
+def arms(plan: TrainPlan, settings: Settings) -> list[TrainArm]:
+    """All arms but zero-shot, which needs no work. They start from `base.checkpoint` and `reflection.checkpoint`."""
+    trainer = settings.trainer
+    base, reflector = checkpoint_folder(settings.base.checkpoint), checkpoint_folder(settings.reflection.checkpoint)
     longest = plan.rl_steps * plan.sft_steps_per_rl_step
     progressive = rl(trainer, plan, plan.k_min, plan.k_max)
     return [
-        TrainArm(RAG_BASE, BASE, PromptKind.RAG),
-        TrainArm(RAG_REFLECTOR, REFLECTOR, PromptKind.RAG),
-        TrainArm(SFT_TOP1, REFLECTOR, sft=sft(trainer, plan.sft_steps)),
-        TrainArm(SFT_MIXED, REFLECTOR, sft=sft(trainer, plan.sft_steps, plan.k_max)),
+        TrainArm(RAG_BASE, base, PromptKind.RAG),
+        TrainArm(RAG_REFLECTOR, reflector, PromptKind.RAG),
+        TrainArm(SFT_TOP1, reflector, sft=sft(trainer, plan.sft_steps)),
+        TrainArm(SFT_MIXED, reflector, sft=sft(trainer, plan.sft_steps, plan.k_max)),
         TrainArm(RL_MIXED, SFT_MIXED, rl=progressive),
         TrainArm(RL_PROGRESSIVE, SFT_TOP1, rl=progressive),
         TrainArm(RL_FIXED, SFT_TOP1, rl=rl(trainer, plan, plan.k, plan.k)),
-        TrainArm(RL_ALONE, REFLECTOR, rl=progressive),
-        TrainArm(SFT_LONGER, REFLECTOR, sft=sft(trainer, plan.sft_steps + longest, plan.k_max)),
+        TrainArm(RL_ALONE, reflector, rl=progressive),
+        TrainArm(SFT_LONGER, reflector, sft=sft(trainer, plan.sft_steps + longest, plan.k_max)),
     ]
 
 

@@ -116,7 +116,7 @@ def measure(settings: Settings, options: TrainOptions) -> tuple[dict[str, Any], 
 
 
 def _check(settings: Settings, options: TrainOptions) -> None:
-    known_arms = [arms.ZERO_SHOT, *(arm.name for arm in arms.arms(options.plan(), settings.trainer))]
+    known_arms = [arms.ZERO_SHOT, *(arm.name for arm in arms.arms(options.plan(), settings))]
     for name, values, allowed in (("--arms", options.arms, known_arms), ("--parts", options.parts, PARTS)):
         if unknown := sorted(set(values) - set(allowed)):
             raise BadSetting(f"{name} {','.join(unknown)}: unknown; expected some of {','.join(allowed)}")
@@ -137,7 +137,7 @@ def _measurements(settings: Settings, options: TrainOptions, plan: TrainPlan) ->
             by_population[population] = _prepared(from_world(population, options.seed, settings.trainer.holdout_share), settings, plan)
         data = regimes.degraded(by_population[population], regime, options.seed)
         with _working(data, settings, options, plan) as running:
-            regimes.run(running, plan, settings.trainer)
+            regimes.run(running, plan, settings)
         measurements[regime.name] = judge.judge(data, running.results, plan, regimes.pairs)
     return measurements
 
@@ -150,7 +150,7 @@ def _measured(settings: Settings, options: TrainOptions, plan: TrainPlan) -> Mea
         source = from_world(plan.population, options.seed, settings.trainer.holdout_share)
     data = _prepared(source, settings, plan)
     with _working(data, settings, options, plan) as running:
-        running.run(arms.chosen(arms.arms(plan, settings.trainer), options.arms or (arms.REAL if options.data else ())))
+        running.run(arms.chosen(arms.arms(plan, settings), options.arms or (arms.REAL if options.data else ())))
     return judge.judge(data, running.results, plan)
 
 

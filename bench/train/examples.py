@@ -18,9 +18,9 @@ from datetime import timedelta
 
 from bench.train.source_data import SourceData, Split, SplitQuestion, WorldTruth
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
+from infra.checkpoints.location import checkpoint_folder
 from infra.errors import CannotContinue
 from infra.settings import Settings
-from pico.checkpoints import BASE
 from schemas.contexts import HistoryItem, RetrievalStatus, Source
 from schemas.drafts import Draft
 from schemas.eligibility import Ineligible
@@ -38,8 +38,8 @@ from streams.history.processor import text_of
 from streams.index.embedder import Matrix, SentenceEmbedder
 from streams.retrieval.processor import context_of, query_text
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
+from trainer.judge.completion import completer_of, served_dtype
 from trainer.learn.policy import Policy
-from trainer.learn.rollout import SamplingOptions, generate
 from workers.runtime.handler import Incoming
 from workers.teacher.checks import ReasoningLength
 from workers.teacher.handler import TeacherHandler
@@ -80,13 +80,14 @@ def make_outcomes(source: SourceData, settings: Settings, stop: threading.Event)
 
 
 def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) -> dict[tuple[str, str], str]:
-    """The base model's greedy answer, by domain and text. The options of a domain are always the same."""
-    base = Policy.load(BASE)
+    """The greedy answer of `base.checkpoint`, by domain and text. The options of a domain are always the same."""
+    checkpoint = checkpoint_folder(settings.base.checkpoint)
+    base = Policy.load(checkpoint, dtype=served_dtype(settings.base.dtype, checkpoint))
     different = {(query.domain, query.text): query for query in queries}
     chat = ChatTokenizer(base.tokenizer)
     prompts = [chat.encode(base_prompt(query, settings.base.prompt_style, chat.marks)) for query in different.values()]
-    groups = generate(base, prompts, 1, SamplingOptions(settings.base.max_new_tokens), stop)
-    return {key: str(base.tokenizer.decode(rollout.token_ids, skip_special_tokens=True)).strip() for key, (rollout,) in zip(different, groups, strict=True)}
+    completions = completer_of(settings.trainer, base, settings.base.max_new_tokens, len(prompts), stop).complete(prompts)
+    return {key: str(base.tokenizer.decode(token_ids, skip_special_tokens=True)).strip() for key, token_ids in zip(different, completions, strict=True)}
 
 
 def outcome_of(question: SplitQuestion, draft: Draft, items: Sequence[HistoryItem], settings: Settings) -> Outcome:

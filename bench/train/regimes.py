@@ -16,9 +16,9 @@ from bench.train.jobs import ArmJobs
 from bench.train.plan import TrainPlan
 from bench.train.report import Measurement
 from bench.train.source_data import Population
+from infra.checkpoints.location import checkpoint_folder
 from infra.errors import BadSetting
-from infra.settings.training import TrainerSettings
-from pico.checkpoints import REFLECTOR
+from infra.settings import Settings
 from traffic.world import MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE
 from trainer.data.query_cases import SftExample
 
@@ -87,9 +87,10 @@ def _mixed_up(examples: Sequence[SftExample], share: float, rng: random.Random) 
         yield from own[count:]
 
 
-def run(jobs: ArmJobs, plan: TrainPlan, trainer: TrainerSettings) -> None:
+def run(jobs: ArmJobs, plan: TrainPlan, settings: Settings) -> None:
     """SFT with each number of steps, then RL from the best one on training users' later outcomes."""
-    tried = [TrainArm(f"{SFT}{steps}", REFLECTOR, sft=sft(trainer, steps, plan.k_max)) for steps in plan.grid]
+    trainer, reflector = settings.trainer, checkpoint_folder(settings.reflection.checkpoint)
+    tried = [TrainArm(f"{SFT}{steps}", reflector, sft=sft(trainer, steps, plan.k_max)) for steps in plan.grid]
     jobs.run(tried)
     best = max(tried, key=lambda arm: max(jobs.results[arm.name].dev.values()))
     jobs.run([TrainArm(RL, best.name, rl=rl(trainer, plan, plan.k_min, plan.k_max))])

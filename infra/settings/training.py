@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from infra.settings.models import EngineKind
 from infra.settings.section import MAX_INT, Count, Positive, Rate, Seconds, Section, Share
 from infra.settings.texts import Name, url_of
 
@@ -95,6 +96,8 @@ class TrainerSettings(Section):
     new_outcomes: Count = 1000  # this many outcomes since the newest version start a run at once; 0: never
     drift_window: Positive = 500  # answers; the champion's first ones are compared with its latest ones
     drift_drop: Share = 0.05  # a drop of the mean score in [0, 1] by this much, beyond chance, starts a run at once; 1: never
+    judge_engine: EngineKind = EngineKind.AUTO  # auto: vLLM, on CPUs, from 32 questions and checkpoints of 32 MB on; it runs in a process of its own
+    generate_rows: Positive = 256  # completions at once at most, in judging and in the drafts of `retouch bench train`; memory bounds them too
     poll_s: Seconds = 10.0  # interval between two checks for new data
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     start_from: Literal["champion", "shipped"] = "champion"  # version that a run trains further: the champion, or the newest one without a parent

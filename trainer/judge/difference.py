@@ -86,11 +86,9 @@ class _BothAnswers:
 def _answer_both(settings: Settings, registry: Registry, versions: tuple[RegisteredVersion, RegisteredVersion], limit: int) -> _BothAnswers | None:
     """Both versions' answers to at most `limit` held-out questions. None without questions."""
     keep_libraries_offline()
-    from trainer.data.prompts import Prompter
     from trainer.judge.evaluate import choose_cases
     from trainer.judge.gate_job import fetch_checkpoint, heldout_snapshot, prepare_libraries
-    from trainer.judge.judging import rewrite_in_batches
-    from trainer.learn.policy import Policy
+    from trainer.judge.judging import load_judged, rewrite_as_served
 
     prepare_libraries(settings)
     files = [fetch_checkpoint(settings, registry, version) for version in versions]
@@ -98,9 +96,7 @@ def _answer_both(settings: Settings, registry: Registry, versions: tuple[Registe
     cases = choose_cases(heldout_snapshot(settings, versions, stop).heldout, limit)
     rewrites = []
     for checkpoint in files if cases else ():
-        policy = Policy.load(checkpoint)
-        rewrites.append(rewrite_in_batches(settings, policy, Prompter.of(settings, policy.tokenizer), cases, stop))
-        del policy
+        rewrites += rewrite_as_served(settings, load_judged(settings, checkpoint), (cases,), stop)
     return _BothAnswers(cases, *rewrites) if cases else None
 
 

@@ -6,21 +6,20 @@ Higher scores are better. Every difference has a 95 % interval by paired bootstr
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Self
 
 from schemas.run_report import Comparison, Evaluation
 from schemas.scoring import METRIC, Pair, bootstrap, metrics, paired_bootstrap, score
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge.behaviour import AnswerRow, behaviour
+from trainer.judge.completion import Completer
 from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT
-from trainer.learn.policy import Policy
 from trainer.learn.rewards import answer_of
-from trainer.learn.rollout import SamplingOptions, generate
 
 #: (after, before) of every reported comparison.
 COMPARISONS = ((CANDIDATE, CHAMPION), (CANDIDATE, ZERO_SHOT), (CHAMPION, ZERO_SHOT))
@@ -62,29 +61,34 @@ class Rewrites:
     fallen_back: float  # share of the cases with history whose completion was unusable, so that the base answer went out
 
 
-def rewrite(policy: Policy, cases: Sequence[QueryCase], prompter: Prompter, k: int, max_new_tokens: int, stop: threading.Event) -> Rewrites:
-    """Answers as serving would with this policy and this k."""
-    prompts = [prompter.text(case, case.items[:k]) if case.items else None for case in cases]
-    return respond(policy, cases, [None if text is None else prompter.chat.ids(text) for text in prompts], answer_of, max_new_tokens, stop)
+@dataclass(frozen=True)
+class AskedCases:
+    """Cases with their prompts; None for a case that keeps its base answer."""
+
+    cases: Sequence[QueryCase]
+    prompts: Sequence[list[int] | None]
+
+    @classmethod
+    def as_served(cls, cases: Sequence[QueryCase], prompter: Prompter, k: int) -> Self:
+        """The prompts of serving with this k."""
+        prompts = [prompter.text(case, case.items[:k]) if case.items else None for case in cases]
+        return cls(cases, [None if text is None else prompter.chat.ids(text) for text in prompts])
 
 
-def respond(
-    policy: Policy, cases: Sequence[QueryCase], prompts: Sequence[list[int] | None], read: ReadAnswer, max_new_tokens: int, stop: threading.Event
-) -> Rewrites:
-    """Greedy completions, parsed by `read`. A case without a prompt or with an unusable completion keeps its base answer."""
-    prompted = {index: prompt for index, prompt in enumerate(prompts) if prompt is not None}
-    groups = generate(policy, list(prompted.values()), 1, SamplingOptions(max_new_tokens), stop)
-    texts: list[str | None] = [None] * len(cases)
-    answers = [case.base_answer for case in cases]
-    usable = 0
-    for index, (completion,) in zip(prompted, groups, strict=True):
-        text = texts[index] = policy.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-        answer = read(text, cases[index])
-        if answer is not None:
-            answers[index] = answer
-            usable += 1
-    with_history = sum(bool(case.items) for case in cases)
-    return Rewrites(answers, texts, 1 - usable / with_history if with_history else 0.0)
+def respond(completer: Completer, asked: Sequence[AskedCases], read: ReadAnswer = answer_of) -> list[Rewrites]:
+    """Greedy completions, parsed by `read`, of all sets of cases at once. A case without a prompt or with an unusable completion keeps its base answer."""
+    prompts = [prompt for each in asked for prompt in each.prompts if prompt is not None]
+    completions = iter(completer.complete(prompts) if prompts else [])
+    decode = completer.tokenizer.decode
+    rewrites = []
+    for each in asked:
+        texts = [None if prompt is None else str(decode(next(completions), skip_special_tokens=True)) for prompt in each.prompts]
+        answers = [None if text is None else read(text, case) for text, case in zip(texts, each.cases, strict=True)]
+        with_history = sum(bool(case.items) for case in each.cases)
+        fallen_back = 1 - sum(answer is not None for answer in answers) / with_history if with_history else 0.0
+        kept = [case.base_answer if answer is None else answer for answer, case in zip(answers, each.cases, strict=True)]
+        rewrites.append(Rewrites(kept, texts, fallen_back))
+    return rewrites
 
 
 def slices_by_history(cases: Sequence[QueryCase], k: int) -> dict[str, list[int]]:

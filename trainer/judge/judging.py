@@ -21,15 +21,12 @@ from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.data.snapshot import Snapshot
 from trainer.judge import canary_prompts, evaluate, probes
+from trainer.judge.completion import completer_of, served_dtype
 from trainer.judge.evaluate import Rewrites
 from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT, decide, gate_figures
 from trainer.learn.policy import Policy
 
 log = logging.getLogger(__name__)
-
-#: Memory for keys and values while a batch is answered. Reading the prompts takes about as much again.
-KEPT_BYTES = 4_000_000_000
-FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -64,21 +61,21 @@ class ArmAnswers:
 
 def answer_questions(settings: Settings, checkpoint: Path, questions: Questions, stop: threading.Event) -> ArmAnswers:
     """Raises what `Policy.load` raises, and Interrupted."""
-    policy = Policy.load(checkpoint)
-    prompter = Prompter.of(settings, policy.tokenizer)
-    judged, probing = (rewrite_in_batches(settings, policy, prompter, cases, stop) for cases in (questions.judged, questions.probing))
+    policy = load_judged(settings, checkpoint)
+    judged, probing = rewrite_as_served(settings, policy, (questions.judged, questions.probing), stop)
     return ArmAnswers(judged, probing, canary_prompts.confident_completions(policy, settings.reflection.prompt_style, stop))
 
 
-def rewrite_in_batches(settings: Settings, policy: Policy, prompter: Prompter, cases: Sequence[QueryCase], stop: threading.Event) -> Rewrites:
-    """Answers as serving would, in batches that fit into memory."""
-    reflection = settings.reflection
-    size = batch_size(policy.model.config, prompter.max_tokens + reflection.max_new_tokens)
-    batches = [cases[first : first + size] for first in range(0, len(cases), size)]
-    rewrites = [evaluate.rewrite(policy, batch, prompter, reflection.k, reflection.max_new_tokens, stop) for batch in batches]
-    with_history = [sum(bool(case.items) for case in batch) for batch in batches]
-    fallen_back = sum(of_batch.fallen_back * count for of_batch, count in zip(rewrites, with_history, strict=True)) / max(1, sum(with_history))
-    return Rewrites([answer for of_batch in rewrites for answer in of_batch.answers], [text for of_batch in rewrites for text in of_batch.texts], fallen_back)
+def load_judged(settings: Settings, checkpoint: Path) -> Policy:
+    """The model in the precision in which it would serve. Raises what `Policy.load` raises."""
+    return Policy.load(checkpoint, dtype=served_dtype(settings.reflection.dtype, checkpoint))
+
+
+def rewrite_as_served(settings: Settings, policy: Policy, sets: Sequence[Sequence[QueryCase]], stop: threading.Event) -> list[Rewrites]:
+    """Answers as serving would, by the engine of `trainer.judge_engine`. All sets of cases are one batch, because an engine may take long to start."""
+    prompter = Prompter.of(settings, policy.tokenizer)
+    asked = [evaluate.AskedCases.as_served(cases, prompter, settings.reflection.k) for cases in sets]
+    return evaluate.respond(completer_of(settings.trainer, policy, settings.reflection.max_new_tokens, sum(map(len, sets)), stop), asked)
 
 
 def judge_candidate(settings: Settings, snapshot: Snapshot, questions: Questions, champion: ArmAnswers, candidate: ArmAnswers) -> tuple[GateResult, Evaluation]:
@@ -95,13 +92,6 @@ def judge_candidate(settings: Settings, snapshot: Snapshot, questions: Questions
     evidence |= {"probes": {name: {"finding": result.finding, **result.evidence} for name, result in probed.items()}, "canary": _canary_evidence(prompts)}
     log.info("judged", extra={"outcome": decision.outcome, "reason": decision.reason, **{arm: evaluation.overall.scores[arm] for arm in answers}})
     return decision.model_copy(update={"evidence": evidence, "canary_prompts": prompts}), evaluation
-
-
-def batch_size(config: Any, tokens: int) -> int:
-    """Number of completions, of at most `tokens` tokens each with the prompt, whose keys and values fit into `KEPT_BYTES`."""
-    width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    bytes_each: int = 2 * config.num_hidden_layers * config.num_key_value_heads * width * FLOAT32_BYTES * tokens
-    return max(1, KEPT_BYTES // bytes_each)
 
 
 def _probe(

@@ -7,8 +7,9 @@ Axes: P prompts, G completions of each, B = P * G, L prompt tokens, T completion
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from trainer.learn.policy import Policy
 from trainer.learn.shared_prompt import SharedPrompt
 from trainer.learn.token_scores import token_scores
 
+#: Memory for keys and values while a batch is completed. Reading the prompts takes about as much again.
+KEPT_BYTES = 4_000_000_000
 #: Sampling looks for the nucleus among this many of the likeliest tokens, then among more, then among all. With a vocabulary of 49,152, sorting it for 32
 #: rows takes as long as the model's own decoding step (0.18 s, 2026-11-30).
 LIKELIEST_TOKENS = (64, 2048)
@@ -41,19 +44,40 @@ class PolicyCompletion:
 
 
 def generate(
-    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event, batch_size: int = 256
+    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event, rows: int = 256
 ) -> list[list[PolicyCompletion]]:
-    """`candidates` completions of each prompt, in the order of the prompts. Prompts of similar length share a batch of `batch_size` completions."""
+    """`candidates` completions of each prompt, in the order of the prompts. Prompts of similar length share a batch.
+
+    A batch has at most `rows` completions, and their keys and values fit into `KEPT_BYTES`; it has one prompt at least.
+    """
     policy.model.eval()
     groups: list[list[PolicyCompletion]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    for chosen in _slices(order, max(1, batch_size // candidates)):
+    kept_tokens = KEPT_BYTES // bytes_per_token(policy.model)
+    while order:
+        count = 1
+        while count < len(order) and (count + 1) * candidates <= rows and _kept(len(prompts[order[count]]), count + 1, candidates, sampling) <= kept_tokens:
+            count += 1
+        chosen, order = order[:count], order[count:]
         with torch.no_grad():
             tokens_BT, lengths_B, ended_B = _decode(policy, [prompts[index] for index in chosen], candidates, sampling, stop)
-        rows = [PolicyCompletion(row[:length], ended) for row, length, ended in zip(tokens_BT, lengths_B, ended_B, strict=True)]
+        completions = [PolicyCompletion(row[:length], ended) for row, length, ended in zip(tokens_BT, lengths_B, ended_B, strict=True)]
         for position, index in enumerate(chosen):
-            groups[index] = rows[position * candidates : (position + 1) * candidates]
+            groups[index] = completions[position * candidates : (position + 1) * candidates]
     return groups
+
+
+def _kept(longest: int, prompts: int, candidates: int, sampling: SamplingOptions) -> int:
+    """Tokens with keys and values: each prompt's once, padded to the longest, and those of its completions."""
+    return prompts * (longest + candidates * sampling.max_new_tokens)
+
+
+def bytes_per_token(model: Any) -> int:
+    """Memory of a token's keys and values in all layers."""
+    config = model.config.get_text_config()
+    width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size: int = 2 * config.num_hidden_layers * config.num_key_value_heads * width * model.dtype.itemsize
+    return size
 
 
 def log_probabilities(policy: Policy, prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,8 +154,3 @@ def _nucleus(probabilities_BV: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
             return values_BV, index_BV
     values_BV, index_BV = torch.sort(probabilities_BV, descending=True)
     return values_BV, index_BV
-
-
-def _slices(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]

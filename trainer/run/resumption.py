@@ -30,6 +30,7 @@ KILLS = 20
 #: Settings that change when a run happens or what a kill costs, but not what is trained.
 INDIFFERENT = frozenset(
     {"every_s", "new_outcomes", "drift_window", "drift_drop", "poll_s", "checkpoint_every", "processes_wait_s", "rl.vllm_url", "rl.vllm_memory_share"}
+    | {"judge_engine", "generate_rows"}
 )
 
 

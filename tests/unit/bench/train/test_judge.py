@@ -146,9 +146,18 @@ def test_the_plan_gives_rl_the_minutes_that_sft_leaves() -> None:
     assert planned(15).rl_steps > 3 * planned(5).rl_steps > 0
 
 
-def test_choosing_an_arm_also_chooses_its_start() -> None:
-    from infra.settings.training import TrainerSettings
+def test_arms_start_from_the_checkpoints_of_the_settings() -> None:
+    from infra.settings import load
 
-    every = arms.arms(QUICK, TrainerSettings())
+    every = arms.arms(QUICK, load(base={"checkpoint": "/models/base"}, reflection={"checkpoint": "/models/reflector"}))
+    starts = {arm.name: str(arm.start) for arm in every}
+    assert starts.pop(arms.RAG_BASE) == "/models/base"
+    assert {start for start in starts.values() if start not in starts} == {"/models/reflector"}
+
+
+def test_choosing_an_arm_also_chooses_its_start() -> None:
+    from infra.settings import load
+
+    every = arms.arms(QUICK, load())
     assert [arm.name for arm in arms.chosen(every, [arms.RL_FIXED])] == [arms.SFT_TOP1, arms.RL_FIXED]
     assert arms.chosen(every, []) == every and {arm.name for arm in every} | {arms.ZERO_SHOT} == {*arms.TITLES}

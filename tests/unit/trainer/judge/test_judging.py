@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from tests.support.outcomes import make_outcome
 from trainer.data.collect import assemble
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
-from trainer.judge.judging import ArmAnswers, Questions, answer_questions, batch_size, judge_candidate
+from trainer.judge.judging import ArmAnswers, Questions, answer_questions, judge_candidate
 from trainer.learn.policy import Policy
 
 SETTINGS, STOP = load(reflection={"max_new_tokens": 48}), threading.Event()
@@ -80,10 +79,3 @@ def test_a_version_that_repeats_one_user_s_training_data_is_rejected(snapshot: S
     same, findings = judge_candidate(SETTINGS, snapshot, questions, champion, champion)
     assert same.outcome == "inconclusive" and same.canary_prompts and same.evidence["canary"]["warning"] is None
     assert same.evidence["overall"]["users"] == findings.overall.users == 8 and set(same.evidence["slices"]) == {"few_items"}
-
-
-def test_a_batch_of_answers_fits_into_memory() -> None:
-    seven_billion = SimpleNamespace(num_hidden_layers=28, num_key_value_heads=4, hidden_size=3584, num_attention_heads=28)
-    assert batch_size(seven_billion, 4096 + 512) == 7
-    assert batch_size(seven_billion, 10**7) == 1
-    assert batch_size(SimpleNamespace(num_hidden_layers=2, num_key_value_heads=1, head_dim=16, hidden_size=32), 1024) > 600

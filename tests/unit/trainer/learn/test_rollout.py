@@ -1,10 +1,13 @@
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from trainer.interruption import Interrupted
+from trainer.learn import rollout
 from trainer.learn.policy import Policy
 from trainer.learn.rollout import SamplingOptions, generate, log_probabilities
 from trainer.learn.shared_prompt import ATTENTION
@@ -22,13 +25,31 @@ def prompts_of(*lengths: int) -> list[list[int]]:
 
 def test_greedy_completions_equal_those_of_transformers(policy: Policy) -> None:
     prompts = prompts_of(3, 40, 17)
-    ours = generate(policy, prompts, 1, SamplingOptions(8), threading.Event(), batch_size=2)
+    ours = generate(policy, prompts, 1, SamplingOptions(8), threading.Event(), rows=2)
     policy.model.set_attn_implementation("sdpa")
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         ids = torch.tensor([prompt])
         out = policy.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=policy.pad_id)
         assert completion.token_ids == out[0, len(prompt) :].tolist()
     policy.model.set_attn_implementation(ATTENTION)
+
+
+@pytest.mark.parametrize(("rows", "kept_tokens"), [(256, 100), (3, 10**6), (1, 1)])
+def test_batches_are_bounded_and_change_no_completion(policy: Policy, monkeypatch: pytest.MonkeyPatch, rows: int, kept_tokens: int) -> None:
+    prompts = prompts_of(3, 40, 17, 5, 21)
+    whole = generate(policy, prompts, 1, SamplingOptions(8), threading.Event())
+    sizes: list[tuple[int, int]] = []
+    decode = rollout._decode
+
+    def recorded(policy: Policy, chosen: Sequence[list[int]], *rest: Any) -> Any:
+        sizes.append((len(chosen), max(map(len, chosen))))
+        return decode(policy, chosen, *rest)
+
+    monkeypatch.setattr(rollout, "_decode", recorded)
+    monkeypatch.setattr(rollout, "KEPT_BYTES", kept_tokens * rollout.bytes_per_token(policy.model))
+    assert generate(policy, prompts, 1, SamplingOptions(8), threading.Event(), rows) == whole
+    assert sum(count for count, _ in sizes) == 5 and len(sizes) > 1
+    assert all(count == 1 or (count <= rows and count * (longest + 8) <= kept_tokens) for count, longest in sizes)
 
 
 def test_log_probabilities_equal_those_of_each_row_alone(policy: Policy) -> None:
