@@ -91,7 +91,7 @@ class HistorySearch:
         for wanted, skip, embed in zip(batch, skips, embeds, strict=True):
             vector = next(vectors) if embed else None
             items, status = await self._search(wanted, vector) if skip is None else ([], skip)
-            items = await self._chosen(wanted, items)
+            items = await self._chosen(wanted, items) if items else []
             found.append(Found(items, status, (time.perf_counter() - started) * 1000))
         return found
 
