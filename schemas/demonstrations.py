@@ -1,6 +1,7 @@
-"""Chat prompts with demonstrations: past items of the user as earlier turns of a chat, then the query (HYDRA, `adapter/generate`).
+"""Prompts with demonstrations: past items of the user as earlier turns of a chat, then the query (HYDRA, `adapter/generate`).
 
 Of each item, the user's turn is the whole task prompt and the assistant's turn is the response. The best item comes first.
+In the compact style the items are a profile in one user's turn, as in RAG: the tiny models never saw a chat of several turns, and answer it with noise.
 """
 
 from __future__ import annotations
@@ -8,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.control_marks import ControlMarks
-from schemas.prompts import ChatTurn, Example, PromptStyle, base_prompt
+from schemas.prompts import ChatTurn, Example, PromptStyle, base_prompt, rag_prompt
 from schemas.queries import Query
 
 
 def demonstration_turns(query: Query, items: Sequence[Example], style: PromptStyle, marks: ControlMarks) -> tuple[ChatTurn, ...]:
-    """Two turns for each of `items` in order, and the query as the last turn. The items are questions of the query's domain, with its options.
+    """The items, best first, and the query in the last turn. The items are questions of the query's domain, with its options.
 
     Users' texts are neutralized by `marks`, so that they open no turn of their own.
     """
+    task = ChatTurn("user", base_prompt(query, style, marks))
+    if not items:
+        return (task,)
+    if style is PromptStyle.COMPACT:
+        return (ChatTurn("user", rag_prompt(query, items, style, marks)),)
     shown = [
         turn
         for item in items
@@ -25,4 +31,4 @@ def demonstration_turns(query: Query, items: Sequence[Example], style: PromptSty
             ChatTurn("assistant", marks.neutralized(item.response)),
         )
     ]
-    return (*shown, ChatTurn("user", base_prompt(query, style, marks)))
+    return (*shown, task)

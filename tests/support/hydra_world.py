@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
+from infra.hydra.checkpoint import HydraCheckpoint
+from infra.hydra.model import HydraModel
 from schemas.ids import derive
 from schemas.prompts import ChatTurn, PromptStyle
 from schemas.queries import Query
@@ -48,6 +50,15 @@ def histories(users: int, items: int = 24) -> dict[str, list[PastItem]]:
     }
 
 
+def helpful(checkpoint: HydraCheckpoint, users: Iterable[str]) -> float:
+    """The share of items of the user's taste among the four best of eight, of which half are; for items and queries that were in no row."""
+    model, hits = HydraModel(checkpoint), []
+    for user in users:
+        items = [item(number, content=f"{word} film {number} about the sea") for number in range(90, 94) for word in ("alpha", "beta")]
+        hits += [taste_of(user) in items[one.position].content for query in range(60, 65) for one in model.rank(user, f"film {query}", items)[:4]]
+    return sum(hits) / len(hits)
+
+
 @dataclass
 class TasteBox:
     """Answers right if a demonstration has the word of the user's taste. The user is the last number of a content. `asked` are the questions so far."""
@@ -63,4 +74,4 @@ class TasteBox:
 
 
 def black_box(ask: Ask) -> BlackBox:
-    return BlackBox(ask, PromptStyle.COMPACT, 2, Event())
+    return BlackBox(ask, PromptStyle.PAPER, 2, Event())

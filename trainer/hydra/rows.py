@@ -20,7 +20,7 @@ from infra.ranking.bm25 import rank
 from infra.settings.hydra import HydraSettings
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.demonstrations import demonstration_turns
-from schemas.prompts import ChatTurn, PromptStyle
+from schemas.prompts import ChatTurn, PromptStyle, base_prompt
 from schemas.tasks import Task
 from trainer.hydra.asking import Ask, Question, ask_all
 from trainer.hydra.histories import PastItem, PseudoQuery
@@ -87,8 +87,8 @@ def scorer_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, rerank: Rerank, s
     questions = [Question(box.turns(pseudo, _demonstrations(pseudo, rerank, settings)), settings.candidates, settings.temperature) for pseudo in pseudos]
     return [
         row
-        for pseudo, question, candidates in zip(pseudos, questions, box.answers(questions), strict=True)
-        for row in _candidate_rows(pseudo, question.turns[-1].content, candidates)
+        for pseudo, candidates in zip(pseudos, box.answers(questions), strict=True)
+        for row in _candidate_rows(pseudo, base_prompt(pseudo.query, box.style, WELL_KNOWN_MARKS), candidates)
     ]
 
 

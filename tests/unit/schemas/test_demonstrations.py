@@ -4,14 +4,13 @@ import pytest
 
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.demonstrations import demonstration_turns
-from schemas.prompts import ChatTurn, PromptStyle
+from schemas.prompts import ChatTurn, PromptStyle, base_prompt
 from tests.support.outcomes import make_case
 
 
-@pytest.mark.parametrize("style", PromptStyle)
-def test_each_item_is_a_whole_task_prompt_and_its_response(style: PromptStyle) -> None:
+def test_each_item_is_a_whole_task_prompt_and_its_response() -> None:
     case = make_case(3, items=2)
-    turns = demonstration_turns(case.query, case.items, style, WELL_KNOWN_MARKS)
+    turns = demonstration_turns(case.query, case.items, PromptStyle.PAPER, WELL_KNOWN_MARKS)
     assert [turn.role for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
     assert [turn.content for turn in turns[1::2]] == ["b", "b"]
     task = turns[-1].content
@@ -19,9 +18,16 @@ def test_each_item_is_a_whole_task_prompt_and_its_response(style: PromptStyle) -
     assert [turn.content for turn in turns[:-1:2]] == [task.replace("question 3", "item 0"), task.replace("question 3", "item 1")]
 
 
-def test_without_items_the_query_is_asked_alone() -> None:
-    case = make_case(3)
-    assert demonstration_turns(case.query, (), PromptStyle.COMPACT, WELL_KNOWN_MARKS) == (ChatTurn("user", "tag : question 3"),)
+def test_tiny_models_get_one_turn_with_the_best_item_next_to_the_task() -> None:
+    case = make_case(3, items=2)
+    turns = demonstration_turns(case.query, case.items, PromptStyle.COMPACT, WELL_KNOWN_MARKS)
+    assert turns == (ChatTurn("user", "profile :\nitem 1 => b\nitem 0 => b\ntag : question 3"),)
+
+
+@pytest.mark.parametrize("style", PromptStyle)
+def test_without_items_the_query_is_asked_alone(style: PromptStyle) -> None:
+    query = make_case(3).query
+    assert demonstration_turns(query, (), style, WELL_KNOWN_MARKS) == (ChatTurn("user", base_prompt(query, style, WELL_KNOWN_MARKS)),)
 
 
 def test_users_texts_open_no_turn() -> None:

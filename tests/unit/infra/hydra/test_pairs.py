@@ -45,7 +45,7 @@ def test_both_texts_have_their_own_type(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "kind", "text"), [("a film", ItemText.CONTENT, "a film"), ("a film", ItemText.WHOLE, "a film\nright"), (" ", ItemText.CONTENT, "right")]
 )
-def test_the_text_of_a_record(content: str, kind: ItemText, text: str) -> None:
+def test_the_text_of_a_items(content: str, kind: ItemText, text: str) -> None:
     assert reranked_text(Item(content), kind) == text
 
 

@@ -73,7 +73,7 @@ def test_no_pseudo_query_sees_itself_or_anything_later(times: list[tuple[int, in
         assert all(one.occurred_at < pseudo.query.asked_at and one.question.domain == pseudo.query.domain for one in pseudo.earlier)
 
 
-def test_records_without_a_valid_response_are_shown_but_not_asked() -> None:
+def test_items_without_a_valid_response_are_shown_but_not_asked() -> None:
     history = [item(1), item(2, response="neither"), item(3, content=" "), item(4, response="WRONG")]
     pseudos = pseudo_queries(history, 10, 0)
     assert [(pseudo.query.text, pseudo.truth) for pseudo in pseudos] == [("film 4", "wrong")]
@@ -93,5 +93,5 @@ def test_an_outcome_of_a_score_alone_has_no_answer() -> None:
     assert [one.content for one in histories_of([scored])["t/u"]] == ["item 0"]
 
 
-def test_a_record_names_its_user() -> None:
+def test_a_item_names_its_user() -> None:
     assert isinstance(one := item(1, "u7"), PastItem) and one.user == "t/u7"

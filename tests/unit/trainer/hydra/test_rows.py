@@ -12,6 +12,7 @@ from trainer.hydra.histories import PastItem, PseudoQuery, pseudo_queries
 from trainer.hydra.rows import Rerank, reranker_rows, retrieved, scorer_rows
 
 SETTINGS = HydraSettings()
+TASK = "Which of the following options fits the text? Just answer with the option without further explanation. options: [right, wrong] text: "
 
 
 class Scripted:
@@ -42,16 +43,16 @@ def by_demonstration(answers: dict[str, str]) -> Scripted:
 HISTORY = [item(1, content="red sea"), item(2, content="old sea", response="wrong"), item(3, content="new film"), item(9, content="a red sea")]
 
 
-def test_the_reranker_asks_once_for_each_record_with_it_as_the_only_demonstration() -> None:
+def test_the_reranker_asks_once_for_each_item_with_it_as_the_only_demonstration() -> None:
     ask = by_demonstration({"red": "right", "old": "wrong", "new": "right"})
     reranker_rows([last_of(HISTORY)], black_box(ask), SETTINGS)
     assert [(turns, n, temperature) for turns, n, temperature in sorted(ask.asked)] == [
-        ((ChatTurn("user", f"tag : {content}"), ChatTurn("assistant", response), ChatTurn("user", "tag : a red sea")), 1, 0.0)
+        ((ChatTurn("user", TASK + content), ChatTurn("assistant", response), ChatTurn("user", TASK + "a red sea")), 1, 0.0)
         for content, response in (("new film", "right"), ("old sea", "wrong"), ("red sea", "right"))
     ]
 
 
-def test_a_record_is_one_if_its_answer_is_right() -> None:
+def test_a_item_is_one_if_its_answer_is_right() -> None:
     ask = by_demonstration({"red": "Right", "old": "wrong", "new": ""})
     rows = reranker_rows([last_of(HISTORY)], black_box(ask), SETTINGS)
     assert [(row.user, row.pair, row.label) for row in rows] == [
@@ -61,7 +62,7 @@ def test_a_record_is_one_if_its_answer_is_right() -> None:
     ]
 
 
-def test_records_are_the_top_by_bm25_from_before_the_query() -> None:
+def test_items_are_the_top_by_bm25_from_before_the_query() -> None:
     history = [item(number, content=f"word{number} sea") for number in range(1, 20)] + [item(30, content="word7 word3"), item(40, content="word7 word3")]
     pseudo = next(pseudo for pseudo in pseudo_queries(history, 100, 0) if pseudo.query.asked_at == history[-2].question.asked_at)
     assert [one.content for one in retrieved(pseudo, 4)] == ["word7 sea", "word3 sea", "word19 sea", "word18 sea"]
@@ -89,18 +90,18 @@ def test_the_reranker_may_read_responses_too() -> None:
     assert [row.pair.second for row in rows] == ["red sea\nright", "old sea\nwrong", "new film\nright"]
 
 
-def test_the_scorer_asks_for_candidates_with_the_best_reranked_records() -> None:
+def test_the_scorer_asks_for_candidates_with_the_best_reranked_items() -> None:
     ask = Scripted(lambda turns: ["right"] * 8)
     scorer_rows([last_of(HISTORY)], black_box(ask), backwards, SETTINGS.model_copy(update={"demonstrations": 2}))
     ((turns, n, temperature),) = ask.asked
-    assert [turn.content for turn in turns] == ["tag : new film", "right", "tag : old sea", "wrong", "tag : a red sea"]
+    assert [turn.content for turn in turns] == [TASK + "new film", "right", TASK + "old sea", "wrong", TASK + "a red sea"]
     assert (n, temperature) == (8, 1.0)
 
 
 def test_a_candidate_is_one_if_it_is_right() -> None:
     ask = Scripted(lambda turns: ["right", "wrong", "", "right"])
     rows = scorer_rows([last_of(HISTORY)], black_box(ask), backwards, SETTINGS)
-    prompt = "tag : a red sea"
+    prompt = TASK + "a red sea"
     assert [(row.pair, row.label) for row in rows] == [
         (Pair(prompt, "right"), 1),
         (Pair(prompt, "wrong"), 0),

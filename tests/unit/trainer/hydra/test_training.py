@@ -1,6 +1,5 @@
 """A whole training in a world where an item helps by the user's taste: trained users, new users, users without a head."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from infra.hydra.checkpoint import HydraCheckpoint, Part, load_hydra, save_hydra
 from infra.hydra.model import HydraModel
 from infra.settings.hydra import HydraSettings
 from tests.support.collected_records import HELD_OUT, TRAINING, make_snapshot
-from tests.support.hydra_world import TasteBox, black_box, histories, item, taste_of
+from tests.support.hydra_world import TasteBox, black_box, helpful, histories
 from tests.support.outcomes import make_outcome
 from tests.support.tiny_encoder import make_encoder, settings_for
 from trainer.hydra.training import HydraTraining, encoder_users
@@ -35,16 +34,7 @@ def with_new(settings: HydraSettings, trained: HydraCheckpoint) -> HydraCheckpoi
     return HydraTraining(settings, black_box(TasteBox()), 0).with_heads(trained, {user: WORLD[user] for user in NEW})
 
 
-def helpful(checkpoint: HydraCheckpoint, users: Iterable[str]) -> float:
-    """The share of items of the user's taste among the four best of eight, of which half are; for items and queries that were in no row."""
-    model, hits = HydraModel(checkpoint), []
-    for user in users:
-        items = [item(number, content=f"{word} film {number} about the sea") for number in range(90, 94) for word in ("alpha", "beta")]
-        hits += [taste_of(user) in items[one.position].content for query in range(60, 65) for one in model.rank(user, f"film {query}", items)[:4]]
-    return sum(hits) / len(hits)
-
-
-def test_heads_put_the_records_first_that_help_their_user(trained: HydraCheckpoint) -> None:
+def test_heads_put_the_items_first_that_help_their_user(trained: HydraCheckpoint) -> None:
     assert helpful(trained, TRAINED) > 0.9
 
 
