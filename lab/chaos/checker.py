@@ -3,16 +3,17 @@
 Anomalies, named as in Jepsen:
 
 - lost-write    an acknowledged query without a response, or an acknowledged record that is not on its topic
-- duplicate     more than one draft or response of a query at read_committed, counted by offset: one record that a reader gets twice is no duplicate
+- duplicate     more than one draft, lookup or response of a query at read_committed, counted by offset: one record that a reader gets twice is no duplicate
 - unseen        an acknowledged query whose response was not visible `bound_s` after healing, or after its own acknowledgement; includes lost queries
 - aborted-read  a record that a reader at read_committed got although the log says that it was aborted, or never committed
-- unread        a committed draft or response that no reader at read_committed got
-- phantom       a draft or response to a query that was not sent
-- unexplained   a draft without an answer that no bad answer of the endpoint explains, or that names no cause
+- unread        a committed draft, lookup or response that no reader at read_committed got
+- phantom       a draft, lookup or response to a query that was not sent
+- unexplained   a draft, or a response without a draft, that has no answer and that no bad answer of the endpoint explains, or that names no cause
+- strategy      a draft, lookup or response of another strategy than its query names, or a draft of a strategy that makes none
 - reasoning     a draft or response that shows a model's reasoning
 - out-of-order  a user's response before the response to an earlier query of the same user; always counted, an anomaly only with order per key
 
-The streams write contexts at least once, with equal ids: repeats are counted and are no anomaly. A second response to a repeated context is a duplicate;
+The streams write contexts and retrievals at least once, with equal ids: repeats are counted and are no anomaly. A second response to one is a duplicate;
 `causes` counts these separately.
 """
 
@@ -26,12 +27,13 @@ from enum import StrEnum
 from lab.chaos.records import SeenRecord, SendOutcome, SentRecord, first_of_each_record
 from lab.chaos.segments import RecordFate
 from schemas.drafts import DraftStatus, FailureCause
-from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES
+from schemas.strategies import ASKS_FIRST, Strategy
+from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, FEEDBACK, LOOKUPS, OUTCOMES, QUERIES, RESPONSES, RETRIEVALS, TRAJECTORIES
 
 #: The fate of every record by the log: by topic and partition, then by offset.
 Fates = Mapping[tuple[str, int], Mapping[int, RecordFate]]
-#: The topics with exactly one record for each query.
-ONCE = (DRAFTS.name, RESPONSES.name)
+#: The topics with at most one record for each query; every query has a response.
+ONCE = (DRAFTS.name, LOOKUPS.name, RESPONSES.name)
 
 
 class AnomalyKind(StrEnum):
@@ -42,6 +44,7 @@ class AnomalyKind(StrEnum):
     UNREAD = "unread"
     PHANTOM = "phantom"
     UNEXPLAINED = "unexplained"
+    STRATEGY = "strategy"
     REASONING = "reasoning"
     OUT_OF_ORDER = "out-of-order"
 
@@ -93,6 +96,7 @@ def check(
         *_unread(by_ref, fates),
         *_phantoms(records),
         *_unexplained(records, explained or {}),
+        *_other_strategies(records),
         *(Anomaly(AnomalyKind.REASONING, record.topic, record.query_id or "", _where([record])) for record in records.seen if record.shows_reasoning),
         *(out_of_order if ordered else ()),
     ]
@@ -198,11 +202,23 @@ ONE_ANSWER = {
 def _unexplained(records: _Records, explained: Mapping[FailureCause, int]) -> list[Anomaly]:
     """For each cause the queries that exceed the number of bad answers with this cause, and all queries that failed without a known cause."""
     by_cause: dict[str, list[SeenRecord]] = defaultdict(list)
-    for drafts in records.of_query[DRAFTS.name].values():
-        if drafts[0].status == DraftStatus.BASE_FAILED:
-            by_cause[drafts[0].failure or FailureCause.OTHER].append(drafts[0])
-    surplus = [draft for cause in ONE_ANSWER for draft in by_cause[cause][explained.get(cause, 0) :]]
-    return [Anomaly(AnomalyKind.UNEXPLAINED, DRAFTS.name, draft.query_id or "", _where([draft])) for draft in [*surplus, *by_cause[FailureCause.OTHER]]]
+    for made in (records.of_query[RESPONSES.name] | records.of_query[DRAFTS.name]).values():
+        if made[0].status == DraftStatus.BASE_FAILED:
+            by_cause[made[0].failure or FailureCause.OTHER].append(made[0])
+    surplus = [record for cause in ONE_ANSWER for record in by_cause[cause][explained.get(cause, 0) :]]
+    unexplained = [*surplus, *by_cause[FailureCause.OTHER]]
+    return [Anomaly(AnomalyKind.UNEXPLAINED, record.topic, record.query_id or "", _where([record])) for record in unexplained]
+
+
+#: Strategies whose queries have records on a topic. All have responses.
+_MADE_FOR = {DRAFTS.name: {Strategy.RPO}, LOOKUPS.name: set(Strategy) - ASKS_FIRST, RESPONSES.name: set(Strategy)}
+
+
+def _other_strategies(records: _Records) -> list[Anomaly]:
+    named = {id: query.strategy for id, query in records.queries.items() if query.strategy}
+    made = [(record, strategy) for record in records.seen if record.topic in ONCE and (strategy := named.get(record.query_id or ""))]
+    wrong = [record for record, strategy in made if record.strategy != strategy or strategy not in _MADE_FOR[record.topic]]
+    return [Anomaly(AnomalyKind.STRATEGY, record.topic, record.query_id or "", _where([record])) for record in wrong]
 
 
 def _out_of_order(records: _Records) -> list[Anomaly]:
@@ -223,17 +239,21 @@ def _out_of_order(records: _Records) -> list[Anomaly]:
     return anomalies
 
 
+#: A query has the records of one way only.
+_CAUSES = {"draft-twice": DRAFTS.name, "context-twice": CONTEXTS.name, "lookup-twice": LOOKUPS.name, "retrieval-twice": RETRIEVALS.name}
+
+
 def _causes(records: _Records) -> dict[str, int]:
-    """The origin of each duplicated response. `made-here`: the reflection worker answered one context twice."""
-    drafts, contexts = records.repeats(DRAFTS.name), records.repeats(CONTEXTS.name)
-    causes = Counter("draft-twice" if id in drafts else "context-twice" if id in contexts else "made-here" for id in records.repeats(RESPONSES.name))
-    return {cause: causes[cause] for cause in ("draft-twice", "context-twice", "made-here")}
+    """The origin of each duplicated response, the earliest repeated record. `made-here`: a worker answered one record twice."""
+    repeated = {cause: records.repeats(topic) for cause, topic in _CAUSES.items()}
+    causes = Counter(next((cause for cause, ids in repeated.items() if id in ids), "made-here") for id in records.repeats(RESPONSES.name))
+    return {cause: causes[cause] for cause in (*_CAUSES, "made-here")}
 
 
 def _observed(records: _Records) -> dict[str, int]:
     outcomes = Counter(query.outcome for query in records.queries.values())
     by_topic = Counter(record.topic for record in records.seen)
-    repeats = [*records.repeats(DRAFTS.name).values(), *records.repeats(RESPONSES.name).values()]
+    repeats = [surplus for topic in ONCE for surplus in records.repeats(topic).values()]
     different = sum(
         len({record.id for record in records.of_query[records_of_query[0].topic][records_of_query[0].query_id or ""]}) > 1 for records_of_query in repeats
     )
@@ -243,6 +263,7 @@ def _observed(records: _Records) -> dict[str, int]:
         "queries_info": outcomes[SendOutcome.INFO],
         "queries_on_topic_twice": sum(len(records_of_query) > 1 for records_of_query in records.of_query[QUERIES.name].values()),
         "contexts_repeated": len(records.repeats(CONTEXTS.name)),
+        "retrievals_repeated": len(records.repeats(RETRIEVALS.name)),
         "outcomes_repeated": records.equal_ids(OUTCOMES.name),
         "trajectories_repeated": records.equal_ids(TRAJECTORIES.name),
         "feedback_without_outcome": len(records.of_query[FEEDBACK.name].keys() - records.of_query[OUTCOMES.name].keys()),

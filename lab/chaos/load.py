@@ -26,6 +26,7 @@ from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
+from schemas.strategies import Strategy
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, Topic
 from traffic.schedule import Pace
 from traffic.world import Persona, PersonaQuestion, World
@@ -37,6 +38,8 @@ BUSY_SHARE = 0.2
 #: One in this many questions has a deadline, in this range of seconds; one is followed by feedback; one by a new interaction.
 DEADLINE_EVERY, DEADLINE_S = 10, (1.0, 5.0)
 FEEDBACK_EVERY, INTERACTION_EVERY = 5, 5
+#: The strategies of the questions, one for each way from a query to its response, and both orders of items.
+STRATEGIES = (Strategy.RPO, Strategy.ZERO_SHOT, Strategy.RAG, Strategy.ICL)
 HISTORY = 8  # items per user and domain; half of them before the first question
 FLUSH_S = 120.0
 
@@ -131,8 +134,9 @@ class ChaosLoad:
         now = datetime.now(UTC)
         deadline = now + timedelta(seconds=self._rng.uniform(*DEADLINE_S)) if number % DEADLINE_EVERY == 0 else None
         query_id = derive("query", question.query.tenant, question.query.user, f"chaos-{self._seed}-{number}")
-        query: Query = question.query.model_copy(update={"query_id": query_id, "deadline": deadline})
-        self._send(QUERIES, query, query_id)
+        strategy = self._rng.choice(STRATEGIES)
+        query: Query = question.query.model_copy(update={"query_id": query_id, "deadline": deadline, "strategy": strategy})
+        self._send(QUERIES, query, query_id, strategy)
         if number % FEEDBACK_EVERY == 1:
             feedback_id = derive("feedback", query_id)
             fields = {"tenant": query.tenant, "user": query.user, "truth": question.truth, "occurred_at": now}
@@ -140,9 +144,9 @@ class ChaosLoad:
         if number % INTERACTION_EVERY == 2:
             self._send(INTERACTIONS, interaction, interaction.interaction_id)
 
-    def _send(self, topic: Topic, message: Message, id: object) -> None:
+    def _send(self, topic: Topic, message: Message, id: object, strategy: Strategy | None = None) -> None:
         key: bytes = message.key  # type: ignore[attr-defined]  # every message of a topic has a key
-        self._sent_log.add(SentRecord(topic.name, str(id), key.decode(), self._clock.now()))
+        self._sent_log.add(SentRecord(topic.name, str(id), key.decode(), self._clock.now(), strategy=strategy))
         try:
             with broker_errors(self._settings):
                 sending = send(next(self._in_turn), topic, message, id=id, source=SOURCE)

@@ -15,8 +15,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 #: The processes that answers and trajectories need. The registry is a task that ends; `lab.promotion` tests quality and promoter.
-PROCESSES = ("broker", "base-endpoint", "streams", "base", "teacher", "reflection")
-#: The proxies' connections: of every process to the broker, and of the base worker to the base model.
+PROCESSES = ("broker", "base-endpoint", "streams", "base", "strategies", "teacher", "reflection")
+#: The proxies' connections: of every process to the broker, and of the workers to the base model.
 BROKER_LINK, BASE_LINK = "broker-link", "base-link"
 
 KILLS_AND_PAUSES_A_MINUTE = 4.5

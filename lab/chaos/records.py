@@ -25,7 +25,7 @@ class SendOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class SentRecord:
-    """One record that the load passed to its producer. `id` is its `ce_id`, for a query the query id."""
+    """One record that the load passed to its producer. `id` is its `ce_id`, for a query the query id. `strategy`: the one that a query names."""
 
     topic: str
     id: str
@@ -35,13 +35,14 @@ class SentRecord:
     settled_s: float | None = None
     partition: int | None = None
     offset: int | None = None
+    strategy: str | None = None
 
 
 @dataclass(frozen=True)
 class SeenRecord:
     """One record that a reader at read_committed got. `query_id` if the record belongs to a query; `status` for a draft or a response.
 
-    `failure`: why a draft has no answer. `shows_reasoning`: the answer contains a model's reasoning.
+    `failure`: why there is no base answer. `strategy`: the one of a draft, lookup or response. `shows_reasoning`: the answer contains a model's reasoning.
     """
 
     topic: str
@@ -54,6 +55,7 @@ class SeenRecord:
     status: str | None = None
     failure: str | None = None
     shows_reasoning: bool = False
+    strategy: str | None = None
 
     @property
     def ref(self) -> tuple[str, int, int]:

@@ -96,6 +96,7 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
         "anomalies": verdict.counts,
         "duplicate_causes": verdict.causes,
         "observed": verdict.observed,
+        "strategies": dict(sorted(Counter(record.strategy for record in run.seen if record.topic == RESPONSES.name and record.strategy).items())),
         "statuses": dict(sorted(Counter(record.status for record in run.seen if record.topic == RESPONSES.name and record.status).items())),
         "faults": _faults(run),
         "endpoint": _endpoint(run),
@@ -130,14 +131,15 @@ def _faults(run: ChaosRun) -> dict[str, Any]:
 
 
 def _endpoint(run: ChaosRun) -> dict[str, Any]:
-    """The endpoint's bad answers, and the causes of drafts without an answer: expired drafts are counted separately, because a deadline ended them."""
-    drafts = {record.query_id: record for record in run.seen if record.topic == DRAFTS.name and record.status != DraftStatus.DRAFTED}
-    failures = Counter(f"{record.failure}{', expired' if record.status == DraftStatus.EXPIRED else ''}" for record in drafts.values())
+    """The endpoint's bad answers, and the causes of queries without a base answer: expired ones are counted separately, because a deadline ended them."""
+    without = (DraftStatus.BASE_FAILED, DraftStatus.EXPIRED)  # of drafts, and of responses
+    failed = {record.query_id: record for record in run.seen if record.topic in (DRAFTS.name, RESPONSES.name) and record.status in without}
+    failures = Counter(f"{record.failure}{', expired' if record.status == DraftStatus.EXPIRED else ''}" for record in failed.values())
     return {
         "calls": run.endpoint_calls,
         "bad_answers": sum(run.bad_answers.values()),
         "by_kind": dict(sorted(run.bad_answers.items())),
-        "drafts_without_answer": dict(sorted(failures.items())),
+        "queries_without_answer": dict(sorted(failures.items())),
     }
 
 
@@ -165,8 +167,9 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"{faults['kills_and_pauses']} kills and pauses, all faults: {_listing(faults['by_kind'])}",
         f"batches of the load by codec: {_listing(report['codecs'])}",
         f"{endpoint['bad_answers']} bad answers of {len(endpoint['by_kind'])} kinds in {endpoint['calls']} calls of the base model; "
-        f"drafts without an answer: {_listing(endpoint['drafts_without_answer']) or 'none'}",
-        f"duplicated responses by cause: {_listing(report['duplicate_causes'])}; contexts repeated: {observed['contexts_repeated']}",
+        f"queries without a base answer: {_listing(endpoint['queries_without_answer']) or 'none'}",
+        f"duplicated responses by cause: {_listing(report['duplicate_causes'])}; "
+        f"contexts repeated: {observed['contexts_repeated']}, retrievals repeated: {observed['retrievals_repeated']}",
         f"last fault ended at {healing['last_fault_ended_s']} s, all processes served {healing['processes_back_after_s']} s later, "
         f"all answered at {healing['all_answered_s']} s; unseen: no answer within {healing['bound_s']:g} s after {healing['healed_s']} s",
         f"latency ms: {_listing(report['latency_ms']['all'])}; before the first fault: {_listing(report['latency_ms']['before_faults'])}",

@@ -24,7 +24,7 @@ from lab.chaos.records import LoadClock, SendOutcome, SentLog, first_of_each_rec
 from lab.chaos.report import ChaosRun
 from lab.chaos.segments import codecs, fates, partitions
 from lab.chaos.watcher import Watcher, read_everything
-from schemas.topics import CONTEXTS, DRAFTS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES
+from schemas.topics import CONTEXTS, DRAFTS, LOOKUPS, OUTCOMES, QUERIES, RESPONSES, RETRIEVALS, TRAJECTORIES
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ BOUND_S, LATE_S = 30.0, 60.0
 HEAL_WITHIN_S = 180.0
 READ_WITHIN_S = 120.0
 #: The topics whose records are compared with the broker's log.
-JUDGED = (QUERIES, DRAFTS, CONTEXTS, RESPONSES, OUTCOMES, TRAJECTORIES)
+JUDGED = (QUERIES, DRAFTS, CONTEXTS, LOOKUPS, RETRIEVALS, RESPONSES, OUTCOMES, TRAJECTORIES)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,20 @@ from infra.settings import Settings
 from lab.chaos.bad_answers import REASONING
 from lab.chaos.records import LoadClock, SeenRecord
 from schemas.envelope import header_values
-from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES, dead_letter_topic
+from schemas.topics import (
+    CONTEXTS,
+    DEAD_LETTERED,
+    DRAFTS,
+    FEEDBACK,
+    INTERACTIONS,
+    LOOKUPS,
+    OUTCOMES,
+    QUERIES,
+    RESPONSES,
+    RETRIEVALS,
+    TRAJECTORIES,
+    dead_letter_topic,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +41,8 @@ QUERY_IN = {
     QUERIES.name: ("query_id",),
     DRAFTS.name: ("query", "query_id"),
     CONTEXTS.name: ("draft", "query", "query_id"),
+    LOOKUPS.name: ("query", "query_id"),
+    RETRIEVALS.name: ("lookup", "query", "query_id"),
     RESPONSES.name: ("query_id",),
     FEEDBACK.name: ("query_id",),
     OUTCOMES.name: ("response", "query_id"),
@@ -118,7 +133,10 @@ def _seen_record(record: Any, at_s: float) -> SeenRecord:
 
 
 def _contents(topic: str, value: bytes | None) -> dict[str, Any]:
-    """The query's id; of a draft or a response also its status, its failure and whether its answer shows reasoning. Empty if the value has none."""
+    """The query's id; of a draft, lookup or response also its strategy; of a draft or a response its status, failure and whether its answer shows reasoning.
+
+    Empty if the value has none.
+    """
     path = QUERY_IN.get(topic)
     if path is None or value is None:
         return {}
@@ -128,8 +146,19 @@ def _contents(topic: str, value: bytes | None) -> dict[str, Any]:
             value_at_path = value_at_path[name]
     except (ValueError, LookupError, TypeError):
         return {}
-    contents = {"query_id": str(value_at_path)}
-    if topic not in (DRAFTS.name, RESPONSES.name):
-        return contents
-    shows_reasoning = REASONING in str(message.get("answer"))
-    return contents | {"status": message.get("status"), "failure": message.get("failure"), "shows_reasoning": shows_reasoning}
+    contents: dict[str, Any] = {"query_id": str(value_at_path)}
+    if topic in (LOOKUPS.name, DRAFTS.name):
+        contents["strategy"] = _at(message, "choice", "strategy")
+    if topic == RESPONSES.name:
+        contents |= {"strategy": _at(message, "provenance", "strategy"), "failure": _at(message, "context", "draft", "failure")}
+    if topic == DRAFTS.name:
+        contents["failure"] = message.get("failure")
+    if topic in (DRAFTS.name, RESPONSES.name):
+        contents |= {"status": message.get("status"), "shows_reasoning": REASONING in str(message.get("answer"))}
+    return contents
+
+
+def _at(message: Any, *path: str) -> Any:
+    for name in path:
+        message = message.get(name) if isinstance(message, dict) else None
+    return message

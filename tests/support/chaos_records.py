@@ -17,9 +17,11 @@ class RecordBuilder:
         self.seen: list[SeenRecord] = []
         self._offsets: dict[str, int] = {}
 
-    def ask(self, query: str, *, user: str = "ada", outcome: SendOutcome = SendOutcome.OK, at_s: float = 0.0, stored: bool = True) -> None:
+    def ask(
+        self, query: str, *, user: str = "ada", outcome: SendOutcome = SendOutcome.OK, at_s: float = 0.0, stored: bool = True, strategy: str | None = None
+    ) -> None:
         offset = self._offsets.get(QUERIES.name, 0)
-        self.sent.append(SentRecord(QUERIES.name, query, user, at_s, outcome, at_s, 0, offset))
+        self.sent.append(SentRecord(QUERIES.name, query, user, at_s, outcome, at_s, 0, offset, strategy))
         if stored:
             self.record(QUERIES.name, query, user=user, at_s=at_s)
 
@@ -28,11 +30,11 @@ class RecordBuilder:
         for topic in (DRAFTS.name, CONTEXTS.name, RESPONSES.name):
             self.record(topic, query, user=user, at_s=at_s)
 
-    def record(self, topic: str, query: str, *, user: str = "ada", at_s: float = 1.0, id: str = "") -> SeenRecord:
+    def record(self, topic: str, query: str, *, user: str = "ada", at_s: float = 1.0, id: str = "", strategy: str | None = None) -> SeenRecord:
         offset = self._offsets.get(topic, 0)
         self._offsets[topic] = offset + 1
         own_id = query if topic == QUERIES.name else f"{topic} {query}"
-        self.seen.append(SeenRecord(topic, 0, offset, user, id or own_id, query, at_s))
+        self.seen.append(SeenRecord(topic, 0, offset, user, id or own_id, query, at_s, strategy=strategy))
         return self.seen[-1]
 
 
