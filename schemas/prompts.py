@@ -14,6 +14,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from types import ModuleType
 from typing import Literal, NamedTuple, Protocol
 
 from schemas import chain_of_thought, control_marks, rewriting, sameness, tasks
@@ -63,7 +64,7 @@ def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle, marks
     """Augmented generation by one model: the summary (PAG), the items (RAG), then the task, without a draft. `items` are best first; the prompt shows the
     best last.
 
-    In the paper's style there is one item on each line under the reflection prompt's heading; LaMP's prefix form is not used.
+    In the paper's style there is one item on each line under the reflection prompt's heading. LaMP's own form is `schemas.lamp_prompt`.
     """
     profile = _profile(query, items, style) if items else []
     return marks.neutralized("\n".join([*([_summary(summary, style)] if summary else []), *profile, _task_text(query, style, reasons=reasons)]))
@@ -82,9 +83,9 @@ def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], 
     return f"{instruction}\n\n{texts}"
 
 
-def template_digest(style: PromptStyle) -> str:
-    """sha256 over the style and the source of this module and those that it calls. Answers with the same digest had the same prompt template."""
-    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], chain_of_thought, control_marks, rewriting, sameness, tasks)))
+def template_digest(style: PromptStyle, *more: ModuleType) -> str:
+    """sha256 over the style and the source of this module, those that it calls, and `more`. Answers with the same digest had the same prompt template."""
+    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], chain_of_thought, control_marks, rewriting, sameness, tasks, *more)))
     return hashlib.sha256(f"{style}\n{source}".encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -10,12 +11,18 @@ from infra.settings.section import Positive, Section
 from schemas.strategies import ExperimentName, Strategy
 
 
+class ItemForm(StrEnum):
+    LINES = "lines"  # one on each line below a heading, as in the reflection prompt; the most similar last
+    LAMP = "lamp"  # in one sentence before the task, the most similar first, as LaMP's own code does
+
+
 class StrategiesSettings(Section):
     """Which strategy answers a query that names none, and how the strategies other than RPO ask the base model."""
 
     weights: dict[Strategy, Annotated[float, Field(ge=0)]] = {Strategy.RPO: 1.0}  # noqa: RUF012  # share of users by strategy, relative to the sum
     experiment: ExperimentName = "default"  # a new name gives users new strategies, so that a comparison with new weights starts from nothing
     k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in a prompt, at most retrieval.k_max
+    item_form: ItemForm = ItemForm.LINES  # of RAG's and ICL's items in the style `paper`
     max_new_tokens: Positive = 256  # of an answer with a chain of thought; other answers have base.max_new_tokens
 
     @field_validator("weights")

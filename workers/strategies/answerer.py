@@ -6,7 +6,9 @@ import logging
 from dataclasses import dataclass
 
 from infra.settings import Settings
+from infra.settings.strategies import ItemForm
 from infra.telemetry.metrics import BASE_UNANSWERED, RESPONSES_SENT, STRATEGY_FALLBACKS
+from schemas import lamp_prompt
 from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import Draft, DraftStatus, FailureCause, Usage
 from schemas.ids import derive
@@ -62,7 +64,7 @@ class StrategyAnswerer:
         self._endpoint = endpoint
         self._base_model = settings.base.model
         self._clock = clock
-        self._prompt_digest = template_digest(settings.base.prompt_style)
+        self._prompt_digest = template_digest(settings.base.prompt_style, *([lamp_prompt] if settings.strategies.item_form is ItemForm.LAMP else []))
         self.methods = methods_of(settings)
 
     async def answer(self, asked: Asked) -> Response | Lookup:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from infra.errors import PoisonMessage
 from infra.settings import Settings
+from infra.settings.strategies import ItemForm
 from schemas.lookups import ItemOrder
+from schemas.prompts import PromptStyle
 from schemas.strategies import Strategy
 from workers.strategies.items_in_prompt import ItemsInPrompt
 from workers.strategies.pag import SummaryInPrompt
@@ -32,12 +34,13 @@ SIMPLER = {
 def methods_of(settings: Settings) -> Methods:
     base, own = settings.base, settings.strategies
     similar, first = ItemOrder.SIMILAR, ItemOrder.FIRST
+    lamp = own.item_form is ItemForm.LAMP and base.prompt_style is PromptStyle.PAPER
     methods: list[Method] = [
         ZeroShot(base.prompt_style, base.max_new_tokens),
         ZeroShot(base.prompt_style, own.max_new_tokens, reasons=True),
-        ItemsInPrompt(Strategy.ICL, first, own.k, base.prompt_style, base.max_new_tokens),
-        ItemsInPrompt(Strategy.RAG, similar, own.k, base.prompt_style, base.max_new_tokens),
-        ItemsInPrompt(Strategy.RAG_COT, similar, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
+        ItemsInPrompt(Strategy.ICL, first, own.k, base.prompt_style, base.max_new_tokens, lamp=lamp),
+        ItemsInPrompt(Strategy.RAG, similar, own.k, base.prompt_style, base.max_new_tokens, lamp=lamp),
+        ItemsInPrompt(Strategy.RAG_COT, similar, own.k, base.prompt_style, own.max_new_tokens, reasons=True, lamp=lamp),
         SummaryInPrompt(Strategy.PAG, own.k, base.prompt_style, base.max_new_tokens),
         SummaryInPrompt(Strategy.PAG_COT, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.control_marks import WELL_KNOWN_MARKS
+from schemas.lamp_prompt import lamp_prompt
 from schemas.lookups import ItemOrder, Reads, Retrieval
 from schemas.prompts import ChatTurn, PromptStyle, rag_prompt
 from schemas.queries import Query
@@ -23,7 +24,7 @@ from workers.strategies.strategy import Answer, Prompt, Unable
 
 @dataclass(frozen=True)
 class ItemsInPrompt:
-    """`k`: maximum number of items. `reasons`: with a chain of thought."""
+    """`k`: maximum number of items. `reasons`: with a chain of thought. `lamp`: in LaMP's form, which shows the best item first."""
 
     strategy: Strategy
     order: ItemOrder
@@ -31,6 +32,7 @@ class ItemsInPrompt:
     style: PromptStyle
     max_tokens: int
     reasons: bool = False
+    lamp: bool = False
 
     @property
     def reads(self) -> Reads:
@@ -40,11 +42,14 @@ class ItemsInPrompt:
         """With `k` items, then with half as many, down to one."""
         shown = usable_items(found)[: self.k]
         while shown:
-            # `rag_prompt` shows its first item last.
-            first = shown if self.order is ItemOrder.SIMILAR else shown[::-1]
-            prompt = rag_prompt(query, first, self.style, WELL_KNOWN_MARKS, reasons=self.reasons)
-            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, shown)
+            yield Prompt((ChatTurn("user", self._text(query, shown)),), self.max_tokens, shown)
             shown = shown[: len(shown) // 2]
+
+    def _text(self, query: Query, shown: Sequence[HistoryItem]) -> str:
+        if self.lamp:
+            return lamp_prompt(query, shown, WELL_KNOWN_MARKS, reasons=self.reasons)
+        first = shown if self.order is ItemOrder.SIMILAR else shown[::-1]  # `rag_prompt` shows its first item last
+        return rag_prompt(query, first, self.style, WELL_KNOWN_MARKS, reasons=self.reasons)
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
         return allowed_answer(query, texts[0], reasons=self.reasons)

@@ -10,6 +10,7 @@ from infra.settings import load
 from schemas.chain_of_thought import INSTRUCTION
 from schemas.drafts import Usage
 from schemas.lookups import Retrieval
+from schemas.prompts import PromptStyle, template_digest
 from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
 from schemas.strategies import ASKS_FIRST, Strategy, StrategyChoice
@@ -76,6 +77,34 @@ async def test_each_strategy_sends_one_request_with_these_messages(strategy: Str
     assert response.reasoning == ("They like jokes." if strategy.endswith("_cot") else "")
     assert response.status is (ResponseStatus.ZERO_SHOT if strategy in ASKS_FIRST else ResponseStatus.PERSONALIZED)
     assert response.provenance.base_usage == Usage(prompt_tokens=7, completion_tokens=3)
+
+
+LAMP_HEIST, LAMP_CLOWN = 'the tag for the movie: "a heist" is "action" ', 'the tag for the movie: "a clown" is "comedy" '
+
+#: LaMP's form, by domain and options.
+LAMP = {
+    ("movie_tag", TAGS): f"{LAMP_HEIST}, and {LAMP_CLOWN}. {PLAIN}",
+    ("scholarly_title", ()): (
+        '"action" is a title for "a heist" , and "comedy" is a title for "a clown" . Following the given patterns '
+        "Generate a title for the following abstract of a paper: a film"
+    ),
+    ("tweet_paraphrase", ()): (
+        '"action" , and "comedy"  are written by a person. Following the given patterns '
+        "Paraphrase the following tweet without any explanation before or after it: a film"
+    ),
+}
+
+
+@pytest.mark.parametrize(("domain", "options"), LAMP)
+@pytest.mark.parametrize("strategy", [Strategy.RAG, Strategy.ICL])
+async def test_with_the_setting_items_have_lamps_form_and_come_best_first(strategy: Strategy, domain: str, options: tuple[str, ...]) -> None:
+    query = make_query(options=options).model_copy(update={"domain": domain})
+    settings = load(base={"prompt_style": "paper"}, strategies={"item_form": "lamp"})
+    with serving(scripted(completion("comedy"))) as server:
+        async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=4) as endpoint:
+            response = await StrategyAnswerer(endpoint, settings, SystemClock()).answer(asked_by(strategy, query))
+    assert [request["messages"][0]["content"] for request in server.requests] == [LAMP[domain, options]]
+    assert isinstance(response, Response) and response.provenance.prompt_digest != template_digest(PromptStyle.PAPER)
 
 
 #: The task's text with a chain of thought, by options and domain.
