@@ -107,11 +107,12 @@ def _show(response: Response) -> None:
         ("", ""),
         [
             ("status", response.status.value),
-            ("base answer", response.context.draft.answer or f"none: {response.context.draft.failure}"),
+            ("base answer", response.context.draft.answer or f"none: {response.context.draft.failure or 'the strategy asks for none'}"),
             ("reasoning", response.reasoning),
             ("reflection model", model),
             ("base model", provenance.base_model),
             ("strategy", f"{provenance.strategy.value}, k={provenance.k}"),
+            ("answered by", (provenance.answered_by or provenance.strategy).value if response.answer else "none"),
             ("history", ", ".join(map(str, provenance.history_ids)) or "none"),
             ("milliseconds", f"base {provenance.base_ms:.0f}, retrieve {provenance.retrieve_ms:.0f}, reflect {provenance.reflect_ms:.0f}"),
         ],
