@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.checkpoints.verification import BadCheckpoint
-from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.checkpoints.location import checkpoint_folder
+from infra.checkpoints.verification import BadCheckpoint, differences
+from infra.errors import BadSetting, CannotContinue, RetouchError, RetryLater
 from infra.registry.client import NoSuchVersion, RegisteredVersion
 from infra.settings import Settings
+from infra.settings.models import ReflectionSettings
 from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, VersionState
@@ -36,12 +38,16 @@ class _NotFetched(RetouchError):
 
 
 def start_on_champion(settings: Settings, registry: VersionSource, stop: threading.Event, within_s: float = WITHIN_S) -> StartedEngine:
-    """Blocks. Raises StartStopped after a stop, CannotContinue without a champion or without any version that can be served."""
+    """Blocks. Raises StartStopped after a stop, CannotContinue without a champion or without any version that can be served.
+
+    Raises BadSetting if `reflection.checkpoint` is set to another model than the registry holds.
+    """
     champion = wait_for_champion(settings, registry, stop, within_s)
     refusals, reason = Refusals(), ""
     for version in _candidates(registry, champion):
         try:
             checkpoint = _fetch(settings, registry, version, stop, within_s if version is champion else 0.0)
+            _check_model(settings, version, checkpoint)
             engine = start_engine(settings, checkpoint, version.model, stop, canary_prompts_of(version))
         except (BadCheckpoint, NoSuchVersion, EngineDied, _NotFetched) as error:
             reason = str(error)
@@ -74,6 +80,20 @@ def _fetch(settings: Settings, registry: VersionSource, version: RegisteredVersi
             reason = str(error)
             log.warning("waiting for the registry", extra={"version": version.version, "reason": reason})
     raise _NotFetched(f"version {version.version} could not be fetched for {within_s:g} s: {reason}")
+
+
+def _check_model(settings: Settings, version: RegisteredVersion, checkpoint: Path) -> None:
+    """`reflection.checkpoint` is only the first version of an empty registry. In one with versions of another model it would have no effect, unnoticed."""
+    named = settings.reflection.checkpoint
+    folder = checkpoint_folder(named)
+    if settings.reflection.adapters or named == ReflectionSettings().checkpoint or not folder.is_dir():
+        return
+    if different := differences(folder, checkpoint):
+        raise BadSetting(
+            f"reflection.checkpoint={named}: {settings.registry.model_name} already holds another model, version {version.version} "
+            f"({'; '.join(different[:2])}): set another registry.model_name or stack.dir, "
+            "or leave reflection.checkpoint at its default to serve what the registry holds"
+        )
 
 
 def _attempts(settings: Settings, stop: threading.Event, within_s: float) -> Iterator[None]:

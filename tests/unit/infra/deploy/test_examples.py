@@ -1,10 +1,12 @@
 """Every example file of infra/deploy is loaded."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from infra.settings import load
+from schemas.prompts import PromptStyle
 
 DEPLOY = Path(__file__).resolve().parents[4] / "infra" / "deploy"
 SETTINGS = sorted(DEPLOY.glob("*.toml"))
@@ -21,6 +23,9 @@ def test_example_settings_load_and_divide_their_batch(file: Path, monkeypatch: p
     from trainer.learn.distributed import check_launch, micro_batches
 
     monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    if "trainer" not in tomllib.loads(file.read_text()):
+        assert load().reflection.prompt_style is PromptStyle.PAPER
+        return
     monkeypatch.setenv("WORLD_SIZE", "4" if "four" in file.name else "1")
     trainer = load().trainer
     assert trainer.lora.rank and trainer.frozen_dtype == "bfloat16" and trainer.rl.engine == ("shared_prompt" if "cpu" in file.name else "trl")

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import asyncio
+import shutil
 import threading
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from infra.errors import CannotContinue, RetryLater
+from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings import Settings
 from infra.settings.models import EngineKind, ReflectionSettings
 from infra.settings.process import StackSettings
 from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.promotion import Transition, VersionState
 from tests.support.table_registry import NOW, TableRegistry, registered, step
+from tests.support.tiny_model import make_checkpoint
 from workers.serving.engines.engine import StartStopped
+from workers.serving.follower import models_dir
 from workers.serving.startup import canary_prompts_of, earlier_champions, start_on_champion, wait_for_champion
 
 
@@ -57,6 +61,18 @@ def test_a_champion_that_cannot_be_fetched_is_replaced_but_not_refused(settings:
         start_on_champion(settings, registry, threading.Event(), within_s=0.05)
     assert registry.fetched == ["3"] * 5 + ["2", "1"]
     assert REFLECTION_REFUSED.values() == refused
+
+
+def test_another_model_than_the_set_one_is_refused_instead_of_served(settings: Settings, tmp_path: Path) -> None:
+    named, other = make_checkpoint(tmp_path / "named", seed=0), make_checkpoint(models_dir(settings) / "1", seed=0, layers=3)
+    configured = settings.model_copy(update={"reflection": settings.reflection.model_copy(update={"checkpoint": named})})
+    with pytest.raises(BadSetting, match=r"reflection\.checkpoint=.*named: .* already holds another model, version 1 \(config\.json: .*num_hidden_layers"):
+        start_on_champion(configured, TableRegistry("1"), threading.Event(), within_s=0.05)
+    shutil.rmtree(other)
+    make_checkpoint(other, seed=5)  # the same model with other weights, as training makes it
+    started = start_on_champion(configured, TableRegistry("1"), threading.Event(), within_s=0.05)
+    assert started.engine.champion.version == "1"
+    asyncio.run(started.engine.close())
 
 
 def test_earlier_champions_are_those_neither_rejected_nor_rolled_back() -> None:
