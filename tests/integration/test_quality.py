@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,10 @@ from schemas.envelope import read_message
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.messages import Malformed, Message
-from schemas.quality import Quality, Span
+from schemas.quality import Quality, Span, comparison_id
+from schemas.responses import Response
+from schemas.shadows import Shadow
+from schemas.strategies import Strategy
 from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, Topic
 from streams.quality.open_spans import RecordRef
 from streams.quality.partition_metrics import PartitionMetrics, QualityMessage
@@ -39,17 +43,33 @@ def settings(broker: Broker, tmp_path: Path) -> Settings:
 
 
 def traffic(rng: random.Random, experiment: UUID, first: int, answers: int) -> list[tuple[Topic, Message]]:
-    """Responses of every arm, half with an outcome, some with a shadow answer, some records twice."""
+    """Responses of every arm and of two strategies, half with an outcome, some with a shadow answer, some records twice."""
     records: list[tuple[Topic, Message]] = []
     for number in range(first, first + answers):
         arm = rng.choice((Arm.CHAMPION, Arm.BASELINE, Arm.CANARY))
-        response = make_response(number, rng.choice(("comedy", "drama")), user=f"{experiment}-{number % 23}", arm=arm, experiment=experiment)
+        response = make_response(
+            number,
+            rng.choice(("comedy", "drama")),
+            user=f"{experiment}-{number % 23}",
+            arm=arm,
+            experiment=experiment,
+            strategy=rng.choice((Strategy.RPO, Strategy.RPO, Strategy.RAG)),
+            comparison=rng.choice((None, str(experiment))),
+            answered_at=datetime.now(UTC),
+        )
         records.append((RESPONSES, response))
-        if arm is Arm.CHAMPION:
+        if arm is Arm.CHAMPION and response.provenance.assignment:
             records.append((SHADOWS, make_shadow(response, rng.choice(("comedy", "drama")))))
         if rng.random() < 0.5:
             records += [(OUTCOMES, make_outcome(response, rng.choice(("comedy", "drama"))))] * rng.choice((1, 2))
     return records
+
+
+def counted(message: Message) -> int:
+    """In how many experiments, of versions and of strategies, an answer counts."""
+    if not isinstance(message, Response):
+        return int(isinstance(message, Shadow))
+    return (message.provenance.strategy is Strategy.RPO) + (message.provenance.experiment is not None)
 
 
 def produce(settings: Settings, records: list[tuple[Topic, Message]]) -> None:
@@ -60,11 +80,15 @@ def produce(settings: Settings, records: list[tuple[Topic, Message]]) -> None:
     to.close()
 
 
+def both(experiment: UUID) -> tuple[UUID, UUID]:
+    return experiment, comparison_id(str(experiment))
+
+
 class Cells:
-    """The last record of each cell of one experiment."""
+    """The last record of each cell of one experiment, and of the comparison of the same name."""
 
     def __init__(self, settings: Settings, experiment: UUID) -> None:
-        self._experiment, self._reader = experiment, TopicReader(settings, "test")
+        self._experiments, self._reader = both(experiment), TopicReader(settings, "test")
         self._reader.follow(QUALITY.name)
         self.last: dict[bytes, dict[str, Any]] = {}
 
@@ -86,7 +110,7 @@ class Cells:
             cell, _ = read_message(Quality, record.headers, record.value)
         except Malformed:
             return
-        if cell.experiment == self._experiment:
+        if cell.experiment in self._experiments:
             self.last[cell.key] = cell.model_dump(exclude={"computed_at"})
 
 
@@ -102,7 +126,7 @@ def computed_directly(settings: Settings, experiment: UUID) -> dict[bytes, dict[
             except Malformed:
                 continue
             metrics.count(message, RecordRef(record.topic, record.offset, record.timestamp / 1000))
-    changed = [cell for metrics in by_partition.values() for cell in metrics.take_changed() if cell.experiment == experiment]
+    changed = [cell for metrics in by_partition.values() for cell in metrics.take_changed() if cell.experiment in both(experiment)]
     return {cell.key: cell.model_dump(exclude={"computed_at"}) for cell in changed}
 
 
@@ -113,7 +137,7 @@ def test_a_process_that_is_killed_while_it_counts_publishes_the_same_cells(setti
     with running(settings, "streams quality", **more) as process:
         for part in range(3):
             records = traffic(rng, experiment, 200 * part, 200)
-            answers += sum(topic is not OUTCOMES for topic, _ in records)
+            answers += sum(counted(message) for _, message in records)
             produce(settings, records[: len(records) // 2])
             seen = cells.answers()
             cells.until(lambda seen=seen: cells.answers() > seen, "figures grow")  # type: ignore[misc]  # a default holds the value
@@ -126,3 +150,4 @@ def test_a_process_that_is_killed_while_it_counts_publishes_the_same_cells(setti
         assert process.stop() == 0
     cells.close()
     assert {cell["arm"] for cell in expected.values()} == set(Arm) and {cell["span"] for cell in expected.values()} == set(Span)
+    assert {cell["strategy"] for cell in expected.values() if cell["comparison"]} == {Strategy.RPO, Strategy.RAG}
