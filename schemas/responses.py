@@ -19,6 +19,7 @@ class ResponseStatus(StrEnum):
     ZERO_SHOT = "zero_shot"  # the strategy is the base answer, with or without a chain of thought
     NO_HISTORY = "no_history"
     NO_SUMMARY = "no_summary"  # there is no summary of the user yet
+    NO_MODEL = "no_model"  # no model of this strategy is registered, or the worker could not load or use it
     NO_FACTORS = "no_factors"  # there are no factors of the user yet
     INDEX_AWAY = "index_away"  # the index was unavailable
     UNPARSABLE = "unparsable"  # the output of the model that personalizes could not be read
@@ -31,7 +32,7 @@ class ResponseStatus(StrEnum):
 
 
 class ModelVersion(Record):
-    """The reflection model that answered: registered name, version, and sha256 over its files."""
+    """The registered model that took part in an answer: its name, version, and sha256 over its files."""
 
     name: str
     version: str
@@ -41,7 +42,7 @@ class ModelVersion(Record):
 class Provenance(Record):
     """The inputs of an answer, which has one version only (docs/rules.md, 5)."""
 
-    model: ModelVersion | None  # None if no reflection model was used
+    model: ModelVersion | None  # of RPO the reflection model, of HYDRA reranker and scorer; None if neither took part
     base_model: str
     strategy: Strategy  # the chosen one
     k: int

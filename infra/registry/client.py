@@ -1,4 +1,4 @@
-"""The model registry: versions of the reflection model, their lineage, and the aliases that point to them.
+"""The model registry: versions of the reflection model or of HYDRA's, their lineage, and the aliases that point to them.
 
 A thin layer over MLflow: one registered model, and for each version a LoggedModel with its parameters, metrics, parent, code version and data. An alias
 moves in one call. MLflow has no compare-and-set, so only one process may move aliases. The settings choose SQLite with local files or an MLflow server.
@@ -93,11 +93,14 @@ class RegisteredVersion:
 
 
 class Registry:
-    """All versions of `settings.registry.model_name`. Every method raises RetryLater if the store does not respond, CannotContinue if it refuses."""
+    """All versions of `model_name`, by default the reflection model.
 
-    def __init__(self, settings: Settings) -> None:
-        self.name = settings.registry.model_name
-        self._store = MlflowStore(settings)
+    Every method raises RetryLater if the store does not respond, CannotContinue if it refuses.
+    """
+
+    def __init__(self, settings: Settings, model_name: str | None = None) -> None:
+        self.name = model_name or settings.registry.model_name
+        self._store = MlflowStore(settings, self.name)
         self._metrics: dict[str, Mapping[str, float]] = {}  # by LoggedModel id; they never change after the version is created
         self.tracking = Tracking(self._store)
 

@@ -26,10 +26,10 @@ REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "ENDPOINT_N
 
 
 class MlflowStore:
-    """MLflow's client and the experiment of `settings.registry.model_name`, opened at the first use."""
+    """MLflow's client and the experiment of the registered model `name`, opened at the first use."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.name = settings.registry.model_name
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.name = name
         self.uri = settings.tracking_uri
         self._artifact_root = settings.artifact_root
 

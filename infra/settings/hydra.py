@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from infra.settings.section import Count, Positive, Rate, Section, Share
-from infra.settings.texts import Name
+from infra.settings.section import Count, Positive, Rate, Seconds, Section, Share
+from infra.settings.texts import ModelName, Name
 
 
 class ItemText(StrEnum):
@@ -53,6 +53,8 @@ class HydraSettings(Section):
     new_heads: NewHeads = NewHeads.SHARED
     heads_learning_rate: Rate = 1e-3  # of heads over a frozen encoder (2e-5)
     heads_epochs: Positive = 20  # (2)
+    model_name: ModelName = "retouch-hydra"  # of the registered model
+    poll_s: Seconds = 5.0  # interval between two reads of its champion by a strategies worker
     checkpoint_every: Count = 50  # optimizer steps between two stored states; 0: none until the end
 
     @model_validator(mode="after")

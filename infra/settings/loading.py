@@ -78,6 +78,8 @@ class Settings(BaseSettings):
         for key, k in items_in_prompts.items():
             if k > self.retrieval.k_max:
                 raise ValueError(f"{key}={k} must not exceed retrieval.k_max={self.retrieval.k_max}")
+        if self.hydra.model_name == self.registry.model_name:
+            raise ValueError(f"hydra.model_name={self.hydra.model_name!r} is the reflection model's name, registry.model_name; it needs one of its own")
         if self.reflection.max_new_tokens >= self.reflection.max_model_len:
             raise ValueError("reflection.max_new_tokens must be below reflection.max_model_len")
         return self

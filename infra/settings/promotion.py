@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from infra.settings.section import Count, Positive, Seconds, Section, Share
-from infra.settings.texts import HeaderSecret, Host, TrackingUri, name, url_of
+from infra.settings.texts import HeaderSecret, Host, ModelName, TrackingUri, url_of
 
 MIN_TOKEN = 16
 
@@ -26,7 +25,7 @@ class RegistrySettings(Section):
     """
 
     tracking_uri: TrackingUri | None = None  # http(s)://HOST of an MLflow server that also serves the artifacts, or sqlite:///FILE
-    model_name: Annotated[str, AfterValidator(partial(name, without="/:'\"`\\"))] = "retouch-reflector"  # of the registered model
+    model_name: ModelName = "retouch-reflector"  # of the registered model
 
 
 class QualitySettings(Section):

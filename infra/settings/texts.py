@@ -189,6 +189,7 @@ HeaderSecret = Annotated[SecretStr, AfterValidator(header_secret)]
 BrokerUser = Annotated[str, AfterValidator(broker_user)]
 BrokerPassword = Annotated[SecretStr, AfterValidator(broker_password)]
 Name = Annotated[str, AfterValidator(name)]
+ModelName = Annotated[str, AfterValidator(partial(name, without="/:'\"`\\"))]  # of a registered model
 RecordPlace = Annotated[str, AfterValidator(record_place)]
 AnyPath = Annotated[Path, AfterValidator(absolute_path)]
 Directory = Annotated[Path, AfterValidator(directory)]

@@ -95,6 +95,7 @@ WORKER_COMMIT_MS = Histogram(
 )
 
 REFLECTION_VERSION = Gauge("retouch_reflection_version", "1", "1 for the version that serves; other versions have no series", ["version", "digest"])
+HYDRA_VERSION = Gauge("retouch_hydra_version", "1", "1 for the version of HYDRA that a strategies worker has loaded", ["version", "digest"])
 REFLECTION_REFUSED = Counter("retouch_reflection_refused_total", "{version}", "versions that a worker refused, by the alias that pointed to them", ["alias"])
 REFLECTION_LOST_MESSAGES = Counter("retouch_reflection_unsaid_total", "{message}", "lost messages other than responses", ["topic"])
 SHADOWS = Counter("retouch_shadows_total", "{answer}", "shadow answers", ["outcome"], {"outcome": ShadowOutcome})
@@ -137,6 +138,7 @@ METRICS: tuple[AnyInstrument, ...] = (
     WORKER_CALLS_MS,
     WORKER_COMMIT_MS,
     REFLECTION_VERSION,
+    HYDRA_VERSION,
     REFLECTION_REFUSED,
     REFLECTION_LOST_MESSAGES,
     SHADOWS,

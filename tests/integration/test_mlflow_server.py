@@ -155,7 +155,7 @@ class _PathTraversalHandler(BaseHTTPRequestHandler):
 def test_a_server_that_lists_files_outside_their_folder_writes_nothing_there(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _PathTraversalHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        store = MlflowStore(load(registry={"tracking_uri": f"http://127.0.0.1:{server.server_port}"}))
+        store = MlflowStore(load(registry={"tracking_uri": f"http://127.0.0.1:{server.server_port}"}), "retouch-reflector")
         store.__dict__["artifact_location"] = "mlflow-artifacts:/1"  # already read from the server
         into = tmp_path / "a" / "b"
         into.mkdir(parents=True)

@@ -15,7 +15,7 @@ from schemas.ids import derive
 from schemas.lookups import Lookup, Retrieval
 from schemas.prompts import template_digest
 from schemas.queries import Query
-from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy, StrategyChoice
 from schemas.topics import RESPONSES
 from workers.endpoints.client import ChatClient, PromptRefused
@@ -23,7 +23,8 @@ from workers.runtime.clock import Clock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 from workers.strategies.base_calls import BaseCalls
 from workers.strategies.catalog import SIMPLER, method_of, methods_of
-from workers.strategies.strategy import Answer, Method, Prepares, Prompt, Unable
+from workers.strategies.hydra_models import HydraModels
+from workers.strategies.strategy import Answer, Method, NeedsModel, Prepares, Prompt, Unable
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class _Result:
     prompt: Prompt
     base_ms: float  # of its own calls
     usage: Usage
+    model: ModelVersion | None  # that took part
 
 
 class _Refused(Exception):
@@ -60,12 +62,13 @@ class _Refused(Exception):
 class StrategyAnswerer:
     """`methods`: by strategy. It has no state of a query, so that a query may be answered again."""
 
-    def __init__(self, endpoint: ChatClient, settings: Settings, clock: Clock) -> None:
+    def __init__(self, endpoint: ChatClient, settings: Settings, clock: Clock, hydra: HydraModels | None = None) -> None:
+        """Without `hydra` HYDRA has no model."""
         self._endpoint = endpoint
         self._base_model = settings.base.model
         self._clock = clock
         self._prompt_digest = template_digest(settings.base.prompt_style, *([lamp_prompt] if settings.strategies.item_form is ItemForm.LAMP else []))
-        self.methods = methods_of(settings)
+        self.methods = methods_of(settings, hydra)
 
     async def answer(self, asked: Asked) -> Response | Lookup:
         """The response, or another lookup of the query. Raises RetryLater if the endpoint does not answer, DependencyBlocked if it refuses every prompt, and
@@ -87,6 +90,9 @@ class StrategyAnswerer:
     async def _by(self, method: Method, asked: Asked, calls: BaseCalls) -> _Result | Lookup:
         """Raises Unable, and _Refused for the method that has no simpler one."""
         ms, usage, found = calls.ms, calls.usage, asked.found
+        model: ModelVersion | None = None
+        if isinstance(method, NeedsModel):
+            method, model = await method.with_model()
         if isinstance(method, Prepares) and found is not None:
             prepared = await method.prepare(found, calls)
             if isinstance(prepared, Lookup):
@@ -97,7 +103,7 @@ class StrategyAnswerer:
         if answer is None:
             raise Unable(ResponseStatus.UNPARSABLE)
         spent = Usage(prompt_tokens=calls.usage.prompt_tokens - usage.prompt_tokens, completion_tokens=calls.usage.completion_tokens - usage.completion_tokens)
-        return _Result(answer, prompt, calls.ms - ms, spent)
+        return _Result(answer, prompt, calls.ms - ms, spent, model)
 
     def unanswered(self, asked: Asked, status: DraftStatus, cause: str, reason: str, calls: BaseCalls | None = None) -> Response:
         """The response without an answer: BASE_FAILED or EXPIRED."""
@@ -134,7 +140,8 @@ class StrategyAnswerer:
             update={
                 "k": len(result.prompt.shown),
                 "history_ids": tuple(item.interaction_id for item in result.prompt.shown),
-                "prompt_digest": self._prompt_digest,
+                "model": result.model,
+                "prompt_digest": result.prompt.template or self._prompt_digest,
                 "answered_by": None if answered_by is chosen else answered_by,
             }
         )

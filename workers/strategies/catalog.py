@@ -10,6 +10,8 @@ from infra.settings.strategies import ItemForm
 from schemas.lookups import ItemOrder
 from schemas.prompts import PromptStyle
 from schemas.strategies import Strategy
+from workers.strategies.hydra import Hydra
+from workers.strategies.hydra_models import HydraModels
 from workers.strategies.items_in_prompt import ItemsInPrompt
 from workers.strategies.pag import SummaryInPrompt
 from workers.strategies.strategy import Method
@@ -31,7 +33,7 @@ SIMPLER = {
 }
 
 
-def methods_of(settings: Settings) -> Methods:
+def methods_of(settings: Settings, hydra: HydraModels | None = None) -> Methods:
     base, own = settings.base, settings.strategies
     similar, first = ItemOrder.SIMILAR, ItemOrder.FIRST
     lamp = own.item_form is ItemForm.LAMP and base.prompt_style is PromptStyle.PAPER
@@ -43,6 +45,7 @@ def methods_of(settings: Settings) -> Methods:
         ItemsInPrompt(Strategy.RAG_COT, similar, own.k, base.prompt_style, own.max_new_tokens, reasons=True, lamp=lamp),
         SummaryInPrompt(Strategy.PAG, own.k, base.prompt_style, base.max_new_tokens),
         SummaryInPrompt(Strategy.PAG_COT, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
+        Hydra(settings.hydra, base.prompt_style, base.max_new_tokens, hydra),
     ]
     return {method.strategy: method for method in methods}
 

@@ -15,6 +15,7 @@ from workers.runtime.handler import Backoff, HandlerSpec
 from workers.runtime.worker import Worker
 from workers.strategies.answerer import StrategyAnswerer
 from workers.strategies.handler import RetrievalHandler
+from workers.strategies.hydra_models import HydraModels
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -26,7 +27,9 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 def worker(settings: Settings) -> Worker[Retrieval]:
     endpoint = base_endpoint(settings)
-    handler = RetrievalHandler(StrategyAnswerer(endpoint, settings, SystemClock()))
+    hydra = HydraModels(settings)
+    handler = RetrievalHandler(StrategyAnswerer(endpoint, settings, SystemClock(), hydra))
     backoff = Backoff(attempts=settings.base.attempts, first_s=0.2, longest_s=30.0)
     spec = HandlerSpec("strategies", RETRIEVALS, handler, handler.deadline, handler.degraded, backoff)
-    return Worker(settings, spec, concurrency=settings.base.concurrency, lifespan=lambda: endpoint.checked(settings.base.max_new_tokens))
+    lifespan = lambda: endpoint.checked(settings.base.max_new_tokens)  # noqa: E731
+    return Worker(settings, spec, concurrency=settings.base.concurrency, lifespan=lifespan, background=[hydra.run])

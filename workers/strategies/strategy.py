@@ -1,7 +1,7 @@
 """The interface of a strategy's method: what it reads of the user, what it asks the base model, and how it reads the texts.
 
-The worker calls the parts in this order: `reads` (a lookup), `prepare` where a method has one, `prompts`, `read`. A method that cannot answer raises Unable;
-then its simpler strategy answers, from the same retrieval.
+The worker calls the parts in this order: `reads` (a lookup), `with_model` and `prepare` where a method has them, `prompts`, `read`.
+A method that cannot answer raises Unable; then its simpler strategy answers, from the same retrieval.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from schemas.contexts import HistoryItem
 from schemas.lookups import Lookup, Reads, Retrieval
 from schemas.prompts import ChatTurn
 from schemas.queries import Query
-from schemas.responses import ResponseStatus
+from schemas.responses import ModelVersion, ResponseStatus
 from schemas.strategies import Strategy
 from workers.strategies.base_calls import BaseCalls
 
@@ -36,6 +36,7 @@ class Prompt:
     shown: tuple[HistoryItem, ...] = ()
     n: int = 1  # number of texts
     temperature: float | None = None  # None: 0, or that of base.parameters
+    template: str | None = None  # digest of its template; None: that of `schemas.prompts`
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,11 @@ class Prepares(Protocol):
 
         Raises Unable, and what `BaseCalls.texts` raises.
         """
+
+
+@runtime_checkable
+class NeedsModel(Protocol):
+    """A method that a registered model takes part in, such as a reranker."""
+
+    async def with_model(self) -> tuple[Method, ModelVersion]:
+        """The method for one answer, with the version that is loaded now. Raises Unable without one."""
