@@ -61,7 +61,8 @@ class ProfileIndex:
     async def summary(self, scope: Scope, domain: str, before: datetime) -> Summary | None:
         """The newest summary that was made only from items before `before`."""
         items = await self._index.in_time_order(scope, before, _domain(ProfileKind.SUMMARY, domain), 1, newest_first=True)
-        return ProfileEntry.from_bytes(items[0].content.encode()).content if items else None
+        content = ProfileEntry.from_bytes(items[0].content.encode()).content if items else None
+        return content if isinstance(content, Summary) else None
 
 
 def _domain(kind: ProfileKind, domain: str) -> str:

@@ -32,3 +32,8 @@ def summary_task(task: Task, pairs: Sequence[tuple[str, str]], domain: str = "mo
     items = history_items(pairs)
     work = SummaryWork(task=task, items=items, count=len(items), until=items[-1].occurred_at)
     return ProfileTask.summary("acme", "ada", domain, work)
+
+
+def summary_work(task: ProfileTask) -> SummaryWork:
+    assert isinstance(task.work, SummaryWork)
+    return task.work

@@ -14,6 +14,9 @@ from infra.settings.profiles import ProfileWriter
 from schemas.profiles import ProfileTask
 from schemas.topics import PROFILE_TASKS, topics_of
 from workers.endpoints.client import ChatEndpoint
+from workers.features.statistical import statistical_extractor
+from workers.profiles.features_llm import LlmFeatures
+from workers.profiles.features_template import TemplateFeatures
 from workers.profiles.handler import ProfileHandler
 from workers.profiles.summary_llm import LlmSummaries
 from workers.profiles.summary_template import TemplateSummaries
@@ -30,11 +33,12 @@ def run(settings: Settings, stop: threading.Event) -> None:
 def worker(settings: Settings) -> Worker[ProfileTask]:
     config = settings.profiles
     if config.kind is ProfileWriter.TEMPLATE:
-        handler = ProfileHandler(TemplateSummaries())
+        handler = ProfileHandler(TemplateSummaries(), TemplateFeatures(statistical_extractor(config)))
         return Worker(settings, HandlerSpec("profiles", PROFILE_TASKS, handler), concurrency=config.concurrency, lifespan=contextlib.nullcontext)
     endpoint, model = profile_endpoint(settings)
-    handler = ProfileHandler(LlmSummaries(endpoint, model, config.summary_tokens))
-    lifespan = partial(endpoint.checked, config.summary_tokens)
+    features = LlmFeatures(endpoint, model, config.features_tokens, config.reasoning_tokens)
+    handler = ProfileHandler(LlmSummaries(endpoint, model, config.summary_tokens), features)
+    lifespan = partial(endpoint.checked, max(config.summary_tokens, config.features_tokens, config.reasoning_tokens))
     return Worker(settings, HandlerSpec("profiles", PROFILE_TASKS, handler), concurrency=config.concurrency, lifespan=lifespan)
 
 

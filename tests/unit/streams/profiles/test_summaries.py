@@ -21,6 +21,7 @@ from streams.profiles.processor import ProfileProcessor
 from streams.profiles.summaries import REPEAT_S, Summaries
 from streams.retrieval.processor import LookupProcessor
 from tests.support.manual_clock import ManualClock
+from tests.support.profile_tasks import summary_work
 from tests.support.streams_fakes import NOON, MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, interaction, query, search
 
 EVERY = 3
@@ -52,7 +53,7 @@ class Stream:
 
     async def write(self, task: ProfileTask) -> None:
         """As the profiles worker does."""
-        summary = Summary(text=f"of {task.work.count}", count=task.work.count, until=task.work.until)
+        summary = Summary(text=f"of {summary_work(task).count}", count=summary_work(task).count, until=summary_work(task).until)
         entry = ProfileEntry(entry_id=task.task_id, tenant=task.tenant, user=task.user, domain=task.domain, content=summary, author=Author(name="template"))
         await ProfileProcessor(self.profiles).handle([consumed_record(PROFILES.name, entry)])
 
@@ -79,8 +80,14 @@ async def test_the_first_lookup_finds_no_summary_and_publishes_the_task() -> Non
     await stream.act(*items(*"abcde"), *items("x", user="bob"))
     summary, (task,) = await stream.ask()
     assert summary is None
-    assert (task.user, task.domain, task.work.task, task.work.count, len(task.work.items)) == ("alice", "movie_tag", Task.LABEL, 5, 4)
-    assert task.work.until == NOON + timedelta(minutes=4)
+    assert (task.user, task.domain, summary_work(task).task, summary_work(task).count, len(summary_work(task).items)) == (
+        "alice",
+        "movie_tag",
+        Task.LABEL,
+        5,
+        4,
+    )
+    assert summary_work(task).until == NOON + timedelta(minutes=4)
 
 
 async def test_the_next_lookup_finds_what_was_written() -> None:
@@ -102,7 +109,7 @@ async def test_new_items_of_a_user_with_a_summary_make_it_old() -> None:
     stream = await summarized()
     assert await stream.act(*items("f", "g", at=NOON + timedelta(hours=1))) == []
     (task,) = await stream.act(*items("h", at=NOON + timedelta(hours=2)))
-    assert (task.work.count, task.work.until) == (8, NOON + timedelta(hours=2))
+    assert (summary_work(task).count, summary_work(task).until) == (8, NOON + timedelta(hours=2))
 
 
 async def test_new_items_of_users_whom_no_strategy_asked_about_give_no_task() -> None:

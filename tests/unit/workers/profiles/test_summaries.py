@@ -10,12 +10,14 @@ import pytest
 from infra.errors import RetryLater
 from schemas.contexts import Source
 from schemas.envelope import envelope_headers, read_envelope
-from schemas.profiles import ProfileEntry, ProfileTask
+from schemas.profiles import ProfileEntry, ProfileTask, Summary
 from schemas.tasks import Task
 from schemas.topics import PROFILES
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
-from tests.support.profile_tasks import summary_task
+from tests.support.profile_tasks import summary_task, summary_work
 from workers.endpoints.client import ChatEndpoint
+from workers.features.statistical import StatisticalExtractor
+from workers.profiles.features_template import TemplateFeatures
 from workers.profiles.handler import ProfileHandler
 from workers.profiles.summary_llm import LlmSummaries
 from workers.profiles.summary_template import TemplateSummaries
@@ -31,12 +33,19 @@ def handled(writer: SummaryWriter, task: ProfileTask) -> Sequence[Outgoing]:
 
 async def _handle(writer: SummaryWriter, task: ProfileTask) -> Sequence[Outgoing]:
     envelope = read_envelope(envelope_headers(task, id=task.task_id, source="/tests"))
-    return await ProfileHandler(writer)(Incoming(task, envelope, Source(topic="profile-tasks", partition=0, offset=0)))
+    return await ProfileHandler(writer, TemplateFeatures(StatisticalExtractor(["en"])))(
+        Incoming(task, envelope, Source(topic="profile-tasks", partition=0, offset=0))
+    )
 
 
 def template_summary(task: Task, pairs: Sequence[tuple[str, str]]) -> str | None:
     (outgoing,) = handled(TemplateSummaries(), summary_task(task, pairs)) or (None,)
-    return outgoing.message.content.text if outgoing and isinstance(outgoing.message, ProfileEntry) else None
+    return summary_of(outgoing).text if outgoing else None
+
+
+def summary_of(outgoing: Outgoing) -> Summary:
+    assert isinstance(outgoing.message, ProfileEntry) and isinstance(outgoing.message.content, Summary)
+    return outgoing.message.content
 
 
 def llm_summary(answer: ScriptedAnswer, task: ProfileTask) -> tuple[Sequence[Outgoing], list[str]]:
@@ -76,7 +85,7 @@ def test_an_entry_has_the_id_of_its_task_so_that_a_repeat_is_the_same_entry() ->
     (first,), (second,) = handled(TemplateSummaries(), task), handled(TemplateSummaries(), task)
     assert first == second and first.topic is PROFILES
     assert isinstance(first.message, ProfileEntry)
-    assert (first.message.entry_id, first.message.content.until, first.message.content.count) == (task.task_id, task.work.until, 3)
+    assert (first.message.entry_id, summary_of(first).until, summary_of(first).count) == (task.task_id, summary_work(task).until, 3)
 
 
 def test_the_llm_gets_the_items_and_the_tasks_own_wish() -> None:
@@ -87,7 +96,7 @@ def test_the_llm_gets_the_items_and_the_tasks_own_wish() -> None:
     ]
     (entry,) = (out.message for out in outgoing)
     assert isinstance(entry, ProfileEntry)
-    assert (entry.content.text, entry.author.name, entry.author.model) == ("most popular tag: sci-fi", "llm", "m")
+    assert (summary_of(outgoing[0]).text, entry.author.name, entry.author.model) == ("most popular tag: sci-fi", "llm", "m")
 
 
 def test_long_fields_are_cut_and_a_users_control_marks_are_neutral() -> None:

@@ -15,10 +15,12 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from infra.errors import BadSetting
+from infra.settings.profiles import ProfilesSettings
 from schemas.features import CONTEXT_CHARS, MAX_FEATURES, NAME_CHARS, Feature, Judgement, Polarity
 from schemas.sameness import folded
 from schemas.words import words_of
-from workers.profiles.key_phrases import key_phrases, stop_words
+from workers.features.key_phrases import key_phrases, stop_words
 
 if TYPE_CHECKING:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
@@ -66,6 +68,14 @@ class StatisticalExtractor:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
         return SentimentIntensityAnalyzer()
+
+
+def statistical_extractor(settings: ProfilesSettings) -> StatisticalExtractor:
+    """Raises BadSetting for a language without a list of stop words."""
+    try:
+        return StatisticalExtractor(settings.languages, settings.max_features)
+    except ValueError as error:
+        raise BadSetting(f"profiles.languages={list(settings.languages)}: {error}") from error
 
 
 def _around(phrase: str, context: str) -> str:

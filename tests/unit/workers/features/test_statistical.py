@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.features import MAX_FEATURES, Judgement, Polarity
 from schemas.messages import MAX_TEXT_CHARS
 from tests.support.feature_items import feature
-from workers.profiles.statistical import StatisticalExtractor
+from workers.features.statistical import StatisticalExtractor
 
 EXTRACTOR = StatisticalExtractor(["en"])
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.sameness import visible
-from workers.profiles.key_phrases import MAX_CHARACTERS, MAX_WORDS, key_phrases, stop_words
+from workers.features.key_phrases import MAX_CHARACTERS, MAX_WORDS, key_phrases, stop_words
 
 ENGLISH = ("en",)
 
