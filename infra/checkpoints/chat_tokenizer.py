@@ -60,12 +60,13 @@ class ChatTokenizer:
         """Token ids of a chat, up to where the next answer starts. Texts are neutralised. Raises ChatRefused."""
         from jinja2 import TemplateError
 
+        roles = [turn.role for turn in turns]
         try:
             ids = self.ids(self._rendered([turn._replace(content=self.marks.neutralized(turn.content)) for turn in turns]))
-            of_template = self.ids(self._rendered([turn._replace(content="x") for turn in turns]))
+            of_template = self._control_ids_of_template if roles == ["user"] else self._control_ids_of_roles(roles)
         except TemplateError:
-            raise ChatRefused(f"the model's chat template takes no chat of the turns {', '.join(turn.role for turn in turns)}") from None
-        if self._control_ids_of(ids) != self._control_ids_of(of_template):
+            raise ChatRefused(f"the model's chat template takes no chat of the turns {', '.join(roles)}") from None
+        if self._control_ids_of(ids) != of_template:
             raise ChatRefused("the text of a turn reaches the model as control tokens")
         return ids
 
@@ -94,7 +95,10 @@ class ChatTokenizer:
 
     @cached_property
     def _control_ids_of_template(self) -> list[int]:
-        return self._control_ids_of(self.encode("x"))
+        return self._control_ids_of_roles(["user"])
+
+    def _control_ids_of_roles(self, roles: Sequence[str]) -> list[int]:
+        return self._control_ids_of(self.ids(self._rendered([ChatTurn(role, "x") for role in roles])))
 
     def _control_ids_of(self, ids: Sequence[int]) -> list[int]:
         return [token_id for token_id in ids if token_id in self.control_ids]

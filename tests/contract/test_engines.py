@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from infra.checkpoints.verification import BadCheckpoint
 from infra.settings import Settings
-from infra.settings.models import EngineKind, ReflectionSettings
+from infra.settings.models import Dtype, EngineKind, ReflectionSettings
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.support.tiny_model import make_checkpoint
@@ -227,3 +227,23 @@ def test_a_checkpoint_that_does_not_load_at_start_raises_engine_died(models: Mod
     (broken / "model.safetensors").write_bytes(b"")
     with pytest.raises(EngineDied, match="did not start"):
         start_engine(Settings(reflection=ReflectionSettings(engine=EngineKind.TRANSFORMERS)), broken, FIRST)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(VLLM_MISSING, reason="vLLM is not installed")
+async def test_a_version_that_is_loaded_in_bfloat16_answers_like_one_that_was_started(models: Models) -> None:
+    """vLLM packs weights into copies when it loads them, by other kernels than in float32. A copy of the old weights would answer with another text."""
+    config = ReflectionSettings(engine=EngineKind.VLLM, dtype=Dtype.BFLOAT16, max_model_len=512, concurrency=1, timeout_s=60, versions=1)
+
+    async def texts(engine: ServingEngine) -> list[str]:
+        """One at a time: in bfloat16 a batch rounds otherwise than a single prompt."""
+        return [(await engine.generate(prompt, SAMPLING)).text for prompt in models.prompts]
+
+    reloaded = await asyncio.to_thread(start_engine, Settings(reflection=config), models.first, FIRST)
+    of_first = await texts(reloaded)
+    await reloaded.swap(models.second, SECOND)
+    of_second = await texts(reloaded)
+    await reloaded.close()
+    fresh = await asyncio.to_thread(start_engine, Settings(reflection=config), models.second, SECOND)
+    assert of_second == await texts(fresh) != of_first
+    await fresh.close()
