@@ -30,6 +30,7 @@ from schemas.messages import Malformed
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from schemas.prompts import PromptStyle
+from schemas.quality import Quality
 from schemas.run_report import RlStep
 from schemas.topics import TOPICS, dead_letter_topic
 from streams.index.edge import EdgeIndex
@@ -94,14 +95,16 @@ def test_every_stored_record_is_read(stored: Path, settings: Settings) -> None:
     messages: Counter[str] = Counter()
     for record in records:
         try:
-            read_message(types[record.topic], record.headers, record.value)
+            message, _ = read_message(types[record.topic], record.headers, record.value)
         except Malformed:
             assert record.topic == "interactions" and record.value == b"{"
         else:
+            if isinstance(message, Quality):
+                assert record.key == message.key  # a new record replaces the stored one
             messages[record.topic] += 1
     assert messages["interactions"] == 21  # 18 of the platform and three users' own answers
     assert all(messages[topic] == 3 for topic in ("queries", "drafts", "contexts", "responses", "feedback", "outcomes"))
-    assert messages["model-events"] and messages["serving"]
+    assert messages["model-events"] and messages["serving"] and messages["quality"]
     assert [letter.value for letter in dead_letters] == [b"{"]
 
 
