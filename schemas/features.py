@@ -165,7 +165,7 @@ class UserFactors(Record):
     factors: tuple[Factor, ...]
     items: Count  # all items counted, also those without a feature
     until: AwareDatetime | None  # time of the last one
-    version: str  # digest of everything else
+    version: str  # digest of everything else, also where only a part of the factors is present
 
     @classmethod
     def of(cls, factors: Iterable[Factor], items: int, until: datetime | None) -> Self:
@@ -173,6 +173,11 @@ class UserFactors(Record):
         unversioned = cls(factors=in_order, items=items, until=until, version="")
         digest = blake2b(unversioned.model_dump_json(exclude={"version"}).encode(), digest_size=16).hexdigest()
         return unversioned.model_copy(update={"version": digest})
+
+    def part(self, factors: Iterable[Factor]) -> Self:
+        """With these factors only, in the order of all. `items` and `version` stay those of all factors."""
+        kept = {factor.factor_id for factor in factors}
+        return self.model_copy(update={"factors": tuple(factor for factor in self.factors if factor.factor_id in kept)})
 
     def factor(self, factor_id: UUID | None) -> Factor | None:
         return next((factor for factor in self.factors if factor.factor_id == factor_id), None)

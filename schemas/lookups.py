@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.contexts import HistoryItem, RetrievalStatus
+from schemas.features import FactoredFeature, ReasonedItem, UserFactors
 from schemas.ids import derive
 from schemas.messages import Message, MessageIdentity, Milliseconds, Record
 from schemas.profiles import Summary
@@ -29,6 +30,15 @@ class Reads(Record):
     items: ItemOrder | None = None  # None: no items
     k: Annotated[int, Field(ge=0, le=100)] = 0  # maximum number of items
     summary: bool = False  # the newest summary of the history
+    factors: bool = False  # the factors of the domain, with their statistics
+    examples: bool = False  # at most `k` items with features and reasoning, by the lookup's features; with `items`, those of the items that have them
+
+
+class LookupPurpose(StrEnum):
+    """What the retrieval is for."""
+
+    ANSWER = "answer"  # the strategies worker answers the query
+    INSPECT = "inspect"  # a person reads it (`retouch profile`): no answer follows, and no task of the profiles worker
 
 
 class Lookup(Message, wire="retouch.lookup", version=1):
@@ -38,6 +48,8 @@ class Lookup(Message, wire="retouch.lookup", version=1):
     choice: StrategyChoice
     reads: Reads
     step: Annotated[int, Field(ge=1, le=8)] = 1  # number of this lookup of the query; a strategy may look up again with what the base model answered
+    features: tuple[FactoredFeature, ...] | None = None  # of the query, found after an earlier step; a factor is missing where none was chosen
+    purpose: LookupPurpose = LookupPurpose.ANSWER
 
     @property
     def id(self) -> UUID:
@@ -63,6 +75,9 @@ class Retrieval(Message, wire="retouch.retrieval", version=1):
     retrieve_ms: Milliseconds
     status: RetrievalStatus = RetrievalStatus.SEARCHED
     summary: Summary | None = None  # None: not asked for, or there is none yet
+    factors: UserFactors | None = None  # those that a prompt may show; None: not asked for, or there are none yet
+    features: tuple[FactoredFeature, ...] = ()  # those of the lookup, each with its factor
+    examples: tuple[ReasonedItem, ...] = ()  # `items` with features and reasoning, in the same order
 
     @property
     def key(self) -> bytes:

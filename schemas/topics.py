@@ -71,7 +71,7 @@ RESPONSES = Topic("responses", Response, "tenant/user", "base worker, strategies
 FEEDBACK = Topic("feedback", Feedback, "tenant/user", "platform", "outcomes")
 OUTCOMES = Topic("outcomes", Outcome, "tenant/user", "outcomes", "teacher, trainer, quality")
 TRAJECTORIES = Topic("trajectories", Trajectory, "tenant/user", "teacher", "trainer")
-PROFILE_TASKS = Topic("profile-tasks", ProfileTask, "tenant/user", "retrieval, history", "profiles worker", DAYS)
+PROFILE_TASKS = Topic("profile-tasks", ProfileTask, "tenant/user", "retrieval, history, profiles", "profiles worker", DAYS)
 PROFILES = Topic("profiles", ProfileEntry, "tenant/user", "profiles worker", "profiles")
 SHADOWS = Topic("shadows", Shadow, "tenant/user", "reflection worker", "quality", WEEKS)
 QUALITY = Topic("quality", Quality, "cell", "quality", "promoter, trainer", MONTHS, compacted=True)

@@ -29,7 +29,10 @@ from streams.index.embedder import Embedder, SentenceEmbedder
 from streams.index.history_index import HistoryIndex, LazyIndex
 from streams.index.server import ServerIndex
 from streams.outcomes.processor import OutcomesProcessor
+from streams.profiles.feature_tasks import FeatureTasks
+from streams.profiles.histories import FactorHistories
 from streams.profiles.index import ProfileIndex
+from streams.profiles.lookups import FactorLookups
 from streams.profiles.processor import ProfileProcessor
 from streams.profiles.summaries import Summaries
 from streams.retrieval.processor import LookupProcessor, RetrievalProcessor
@@ -136,12 +139,15 @@ class StreamsService:
         state = JoinState(state_table(self._app, partitions))
         profiles = ProfileIndex(stores.profiles, embedder.dimension)
         summaries = Summaries(stores.history, profiles, settings.profiles)
+        histories = FactorHistories(profiles, settings.profiles)
+        features = FeatureTasks(stores.history, profiles, settings.profiles)
+        factors = FactorLookups(embedder, profiles, histories, features)
         search = HistorySearch(embedder, stores.history, settings.retrieval, query_prefix=settings.embedder.query_prefix)
         processors = (
-            HistoryProcessor(embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries),
+            HistoryProcessor(embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries, features),
             RetrievalProcessor(search, settings.retrieval.k_max),
-            LookupProcessor(search, summaries),
-            ProfileProcessor(profiles),
+            LookupProcessor(search, summaries, factors),
+            ProfileProcessor(profiles, embedder, histories),
             OutcomesProcessor(state, join_window_s=settings.streams.join_window_s, assigned=self._joint_partitions),
         )
         self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]

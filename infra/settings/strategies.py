@@ -16,6 +16,11 @@ class ItemForm(StrEnum):
     LAMP = "lamp"  # in one sentence before the task, the most similar first, as LaMP's own code does
 
 
+class ExampleRetrieval(StrEnum):
+    FEATURES = "features"  # by the text of the query's features: RPM
+    QUERY = "query"  # by the query's raw text: the paper's ablation, which answers worse
+
+
 class StrategiesSettings(Section):
     """Which strategy answers a query that names none, and how the strategies other than RPO ask the base model."""
 
@@ -24,6 +29,8 @@ class StrategiesSettings(Section):
     k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in a prompt, at most retrieval.k_max
     item_form: ItemForm = ItemForm.LINES  # of RAG's and ICL's items in the style `paper`
     max_new_tokens: Positive = 256  # of an answer with a chain of thought; other answers have base.max_new_tokens
+    rpm_examples: Annotated[int, Field(ge=1, le=20)] = 3  # items with reasoning in a prompt of RPM (the paper: 3)
+    rpm_retrieval: ExampleRetrieval = ExampleRetrieval.FEATURES  # how these items are found
 
     @field_validator("weights")
     @classmethod

@@ -77,6 +77,7 @@ RESPONSES_SENT = Counter("retouch_responses_total", "{response}", "responses sen
 STRATEGY_FALLBACKS = Counter(
     "retouch_strategy_fallbacks_total", "{response}", "responses that a simpler strategy made, with the reason", ["strategy", "answered_by", "status"]
 )
+FEATURES_WITHOUT_FACTOR = Counter("retouch_features_without_factor_total", "{feature}", "features of RPM's queries that are similar to no factor of the user")
 REWRITES_WITHOUT_FORMAT = Counter("retouch_rewrites_without_format_total", "{rewrite}", "rewrites that were used although their trace is missing or doubled")
 
 WORKER_LAG = Gauge("retouch_worker_lag_records", "{record}", "records of a partition after the committed offset", ["topic", "partition"])
@@ -126,6 +127,7 @@ METRICS: tuple[AnyInstrument, ...] = (
     BASE_UNANSWERED,
     RESPONSES_SENT,
     STRATEGY_FALLBACKS,
+    FEATURES_WITHOUT_FACTOR,
     REWRITES_WITHOUT_FORMAT,
     WORKER_LAG,
     WORKER_OLDEST,

@@ -1,4 +1,4 @@
-"""Writes interactions to the history index: embeds each one and stores its offset. New items may make summaries old."""
+"""Writes interactions to the history index: embeds each one and stores its offset. New items may make summaries old, and may need features."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from streams.app.processor import GROUP, output
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
+from streams.profiles.feature_tasks import FeatureTasks
 from streams.profiles.summaries import Summaries
 
 
@@ -23,12 +24,12 @@ class HistoryProcessor:
     topics = (INTERACTIONS.name,)
     linger_s = 0.02
 
-    def __init__(self, embedder: Embedder, index: HistoryIndex, batch: int, summaries: Summaries | None = None) -> None:
-        """`summaries`: gets the new items, and returns tasks for the profiles worker."""
+    def __init__(self, embedder: Embedder, index: HistoryIndex, batch: int, summaries: Summaries | None = None, features: FeatureTasks | None = None) -> None:
+        """`summaries`, `features`: get the new items, and return tasks for the profiles worker."""
         self._embedder = embedder
         self._index = index
         self.batch = batch
-        self._summaries = summaries
+        self._summaries, self._features = summaries, features
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
@@ -42,6 +43,7 @@ class HistoryProcessor:
         await self._index.upsert(points)
         self._embedded = None
         tasks = await self._summaries.after(point.interaction for point in points) if self._summaries else []
+        tasks += await self._features.after(points) if self._features else []
         return [*(output(PROFILE_TASKS, task, id=task.task_id, traceparent=new_traceparent()) for task in tasks), *dead_letters]
 
     async def _embed(self, records: Sequence[ConsumedRecord]) -> tuple[list[IndexPoint], list[ProducedRecord]]:

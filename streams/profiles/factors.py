@@ -106,6 +106,18 @@ class FactorHistory:
     def __len__(self) -> int:
         return len(self._items)
 
+    def __contains__(self, interaction_id: UUID) -> bool:
+        return interaction_id in self._ids
+
+    def item(self, interaction_id: UUID) -> ItemFeatures:
+        """Raises KeyError if there is no such item."""
+        return self._items[self._position(interaction_id)].item
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a feature has a judgement, as those of free text have."""
+        return any(feature.judgement for counted in self._items for feature in counted.item.features)
+
     def add(self, item: ItemFeatures, vectors: Rounded) -> int | None:
         """Counts an item. Returns the number of later items that it makes count again: 0 in order of time.
 

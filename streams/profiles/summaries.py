@@ -46,14 +46,18 @@ class Summaries:
         self._published: OrderedDict[UserDomain, tuple[int, float]] = OrderedDict()  # the number of items of the last task, and when it was published
         self._tasks: OrderedDict[tuple[str, str], Task] = OrderedDict()  # by tenant and domain, from queries
 
-    async def for_query(self, query: Query) -> tuple[Summary | None, ProfileTask | None]:
-        """The newest summary from before the query, and the task that is due. Neither if the stores do not respond within READ_S."""
+    async def for_query(self, query: Query, *, inspects: bool = False) -> tuple[Summary | None, ProfileTask | None]:
+        """The newest summary from before the query, and the task that is due. Neither if the stores do not respond within READ_S.
+
+        `inspects`: a person looks at the profile, so no task is due.
+        """
         scope = Scope(query.tenant, query.user)
-        _remember(self._tasks, (query.tenant, query.domain), query.task)
+        if not inspects:
+            _remember(self._tasks, (query.tenant, query.domain), query.task)
         try:
             async with asyncio.timeout(READ_S):
                 summary = await self._profiles.summary(scope, query.domain, query.asked_at)
-                return summary, await self._due(scope, query.domain, query.task, query.asked_at, summary)
+                return summary, None if inspects else await self._due(scope, query.domain, query.task, query.asked_at, summary)
         except (RetryLater, TimeoutError) as error:
             log.warning("no summary: a store is away", extra={"reason": type(error).__name__})
             return None, None

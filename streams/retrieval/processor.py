@@ -16,11 +16,13 @@ from schemas.dead_letters import dead_letter
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import Envelope
 from schemas.ids import derive
-from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
+from schemas.lookups import ItemOrder, Lookup, LookupPurpose, Reads, Retrieval
 from schemas.messages import Malformed
+from schemas.profiles import ProfileTask
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import CONTEXTS, DRAFTS, LOOKUPS, MAX_MESSAGE_BYTES, PROFILE_TASKS, RETRIEVALS
 from streams.app.processor import GROUP, output
+from streams.profiles.lookups import FactorLookups, FactorsFound
 from streams.profiles.summaries import Summaries
 from streams.retrieval.search import Found, HistorySearch, Wanted
 
@@ -90,26 +92,40 @@ class RetrievalProcessor(SearchProcessor[Draft]):
 
 
 class LookupProcessor(SearchProcessor[Lookup]):
-    """Turns lookups into retrievals. A lookup of a summary that is missing or old also gives the task of writing it."""
+    """Turns lookups into retrievals. A lookup of a summary or of factors also gives the tasks of the profiles worker that are due."""
 
     name = "lookups"
     topics = (LOOKUPS.name,)
     message = Lookup
 
-    def __init__(self, search: HistorySearch, summaries: Summaries | None = None) -> None:
+    def __init__(self, search: HistorySearch, summaries: Summaries | None = None, factors: FactorLookups | None = None) -> None:
         super().__init__(search)
-        self._summaries = summaries
+        self._summaries, self._factors = summaries, factors
 
     def wanted(self, message: Lookup) -> Wanted:
         return Wanted(message.query, message.choice.strategy, message.reads, message.query.text)
 
     async def answer(self, message: Lookup, found: Found, traceparent: str) -> list[ProducedRecord]:
-        summary, task = None, None
-        if self._summaries and message.reads.summary and found.status is not RetrievalStatus.DEADLINE_PASSED:
-            summary, task = await self._summaries.for_query(message.query)
-        retrieval = Retrieval(lookup=message, items=tuple(found.items), retrieve_ms=found.took_ms, status=found.status, summary=summary)
+        summary, tasks, read = None, list[ProfileTask](), FactorsFound()
+        in_time = found.status is not RetrievalStatus.DEADLINE_PASSED
+        if self._summaries and message.reads.summary and in_time:
+            summary, task = await self._summaries.for_query(message.query, inspects=message.purpose is LookupPurpose.INSPECT)
+            tasks += [task] if task else []
+        if self._factors and message.reads.factors and in_time:
+            read = await self._factors.find(message, found.items)
+            tasks += read.tasks
+        retrieval = Retrieval(
+            lookup=message,
+            items=tuple(found.items) if read.items is None else read.items,
+            retrieve_ms=found.took_ms,
+            status=found.status if read.items is None else RetrievalStatus.SEARCHED,
+            summary=summary,
+            factors=read.factors,
+            features=read.features,
+            examples=read.examples,
+        )
         answer = output(RETRIEVALS, within_size(retrieval), id=derive("retrieval", message.id), traceparent=traceparent)
-        return [answer, *([output(PROFILE_TASKS, task, id=task.task_id, traceparent=traceparent)] if task else [])]
+        return [answer, *(output(PROFILE_TASKS, task, id=task.task_id, traceparent=traceparent) for task in tasks)]
 
 
 def query_text(draft: Draft) -> str:
@@ -122,7 +138,16 @@ def context_of(draft: Draft, items: Sequence[HistoryItem], k_max: int, retrieval
 
 
 def within_size(answer: A) -> A:
-    """The answer with as many of its first items as CONTEXT_BYTES hold. Only items of tens of kilobytes are ever left out."""
-    while answer.items and len(answer.to_bytes()) > CONTEXT_BYTES:
-        answer = answer.model_copy(update={"items": answer.items[:-1]})
+    """The answer with as many of its first items, and examples, as CONTEXT_BYTES hold; then with fewer factors. Only items of tens of kilobytes, or thousands
+    of factors, are ever left out.
+    """
+    while len(answer.to_bytes()) > CONTEXT_BYTES:
+        if answer.items:
+            kept = len(answer.items) - 1
+            answer = answer.model_copy(update={"items": answer.items[:kept]} | ({"examples": answer.examples[:kept]} if isinstance(answer, Retrieval) else {}))
+        elif isinstance(answer, Retrieval) and answer.factors and answer.factors.factors:
+            part = answer.factors.part(answer.factors.factors[: len(answer.factors.factors) // 2])
+            answer = answer.model_copy(update={"factors": part})
+        else:
+            break
     return answer

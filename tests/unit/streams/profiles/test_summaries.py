@@ -16,6 +16,7 @@ from schemas.strategies import Strategy, StrategyChoice
 from schemas.tasks import Task
 from schemas.topics import INTERACTIONS, LOOKUPS, PROFILES
 from streams.history.processor import HistoryProcessor
+from streams.profiles.histories import FactorHistories
 from streams.profiles.index import ProfileIndex
 from streams.profiles.processor import ProfileProcessor
 from streams.profiles.summaries import REPEAT_S, Summaries
@@ -35,6 +36,7 @@ class Stream:
         self.clock = ManualClock()
         history, embedder = MemoryIndex(), WordEmbedder()
         self.profiles = ProfileIndex(profiles or MemoryIndex(), embedder.dimension)
+        self._written = ProfileProcessor(self.profiles, embedder, FactorHistories(self.profiles, ProfilesSettings()))
         summaries = Summaries(history, self.profiles, ProfilesSettings(summary_every=EVERY, summary_items=4), self.clock.monotonic)
         self._history = HistoryProcessor(embedder, history, 64, summaries)
         self._lookups = LookupProcessor(search(embedder, history), summaries)
@@ -55,7 +57,7 @@ class Stream:
         """As the profiles worker does."""
         summary = Summary(text=f"of {summary_work(task).count}", count=summary_work(task).count, until=summary_work(task).until)
         entry = ProfileEntry(entry_id=task.task_id, tenant=task.tenant, user=task.user, domain=task.domain, content=summary, author=Author(name="template"))
-        await ProfileProcessor(self.profiles).handle([consumed_record(PROFILES.name, entry)])
+        await self._written.handle([consumed_record(PROFILES.name, entry)])
 
 
 def tasks(records: list[ProducedRecord]) -> list[ProfileTask]:

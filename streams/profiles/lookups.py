@@ -1,0 +1,118 @@
+"""What RPM's lookups read: the user's factors, and once the query's features are known, their factors and the examples."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infra.errors import RetryLater
+from infra.telemetry.metrics import FEATURES_WITHOUT_FACTOR
+from schemas.contexts import HistoryItem
+from schemas.features import FactoredFeature, ReasonedItem, UserFactors, features_text
+from schemas.lookups import Lookup, LookupPurpose
+from schemas.profiles import ProfileTask
+from schemas.rpm_prompts import shown_factors
+from schemas.tasks import Task
+from streams.index.embedder import Embedder, Matrix
+from streams.index.tenant_filter import Scope, Vector
+from streams.profiles.centroids import rounded
+from streams.profiles.embedding import unit_rows
+from streams.profiles.factors import FactorHistory
+from streams.profiles.feature_tasks import FeatureTasks
+from streams.profiles.histories import FactorHistories
+from streams.profiles.index import ProfileIndex
+
+log = logging.getLogger(__name__)
+
+#: A read takes milliseconds, a fold of a long history up to a second. After this the query goes on without factors, and the fold goes on too.
+READ_S = 2.0
+
+
+@dataclass(frozen=True)
+class FactorsFound:
+    """`items`: those of the examples; None if the lookup asks for no examples."""
+
+    factors: UserFactors | None = None
+    features: tuple[FactoredFeature, ...] = ()
+    items: tuple[HistoryItem, ...] | None = None
+    examples: tuple[ReasonedItem, ...] = ()
+    tasks: tuple[ProfileTask, ...] = ()
+
+
+class FactorLookups:
+    def __init__(self, embedder: Embedder, profiles: ProfileIndex, histories: FactorHistories, tasks: FeatureTasks) -> None:
+        self._embedder, self._profiles, self._histories, self._tasks = embedder, profiles, histories, tasks
+
+    async def find(self, lookup: Lookup, items: Sequence[HistoryItem]) -> FactorsFound:
+        """`items`: those that the lookup found in the history. Nothing if the stores do not respond within READ_S."""
+        try:
+            async with asyncio.timeout(READ_S):
+                return await self._found(lookup, items)
+        except (RetryLater, TimeoutError) as error:
+            log.warning("no factors: a store is away, or a long history is being read", extra={"reason": type(error).__name__})
+            return FactorsFound()
+
+    async def _found(self, lookup: Lookup, items: Sequence[HistoryItem]) -> FactorsFound:
+        query, given = lookup.query, lookup.features or ()
+        scope = Scope(query.tenant, query.user)
+        vectors, vector = await self._embedded(given)
+        async with self._histories.history(scope, query.domain) as history:
+            tasks = () if lookup.purpose is LookupPurpose.INSPECT else tuple(await self._tasks.for_query(query, history))
+            factors = await asyncio.to_thread(history.factors_before, query.asked_at, _task(lookup, history))
+            if not factors.factors:
+                return FactorsFound(tasks=tasks)
+            features = _attached(given, vectors, history, lookup, factors)
+            if not lookup.reads.examples:
+                return FactorsFound(_part(factors, features, lookup), features, tasks=tasks)
+            if lookup.reads.items is None and vector is not None:
+                items = await self._profiles.similar_items(scope, vector, query.asked_at, query.domain, lookup.reads.k)
+            shown, examples = await self._examples(scope, items, history)
+        FEATURES_WITHOUT_FACTOR.add(sum(feature.factor_id is None for feature in features))
+        in_prompt = (*features, *(feature for example in examples for feature in example.features))
+        return FactorsFound(_part(factors, in_prompt, lookup), features, shown, examples, tasks)
+
+    async def _embedded(self, features: Sequence[FactoredFeature]) -> tuple[Matrix, Vector | None]:
+        """The vectors of the features, and that of their text."""
+        if not features:
+            return await self._embedder.embed([]), None
+        found = [each.feature for each in features]
+        vectors = await self._embedder.embed([*(feature.text for feature in found), features_text(found)], urgent=True)
+        return vectors[:-1], vectors[-1]
+
+    async def _examples(self, scope: Scope, items: Sequence[HistoryItem], history: FactorHistory) -> tuple[tuple[HistoryItem, ...], tuple[ReasonedItem, ...]]:
+        """The items that have features and reasoning, and those as examples."""
+        reasoning = await self._profiles.reasoning(scope, [item.interaction_id for item in items])
+        shown = tuple(item for item in items if item.interaction_id in reasoning and item.interaction_id in history)
+        return shown, tuple(
+            ReasonedItem(
+                **item.model_dump(include={"interaction_id", "content", "response", "occurred_at"}),
+                features=history.features_of(item.interaction_id),
+                reasoning=reasoning[item.interaction_id].text,
+                statistics_version=reasoning[item.interaction_id].statistics_version,
+            )
+            for item in shown
+        )
+
+
+def _attached(given: Sequence[FactoredFeature], vectors: Matrix, history: FactorHistory, lookup: Lookup, factors: UserFactors) -> tuple[FactoredFeature, ...]:
+    """The features with the factors that were chosen for them, else the nearest ones, by the rule of the history's features."""
+    if not given:
+        return ()
+    nearest = history.attached([each.feature for each in given], rounded(unit_rows(vectors)), lookup.query.asked_at)
+    return tuple(chosen if factors.factor(chosen.factor_id) else found for chosen, found in zip(given, nearest, strict=True))
+
+
+def _task(lookup: Lookup, history: FactorHistory) -> Task:
+    """The kind of statistics. A person who looks at a profile names no options, so there the features themselves say it."""
+    if lookup.purpose is LookupPurpose.ANSWER:
+        return lookup.query.task
+    return Task.TEXT if history.is_judged else Task.LABEL
+
+
+def _part(factors: UserFactors, features: Sequence[FactoredFeature], lookup: Lookup) -> UserFactors:
+    """What a prompt may show; everything for a person."""
+    if lookup.purpose is LookupPurpose.INSPECT:
+        return factors
+    return factors.part([*shown_factors(features, factors), *(factor for each in features if (factor := factors.factor(each.factor_id)))])
