@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from cli import models_tables
+from cli.registered_model import RegisteredModel
 from infra.errors import CannotContinue, RetryLater
 from infra.local import running_settings
 from infra.process.command_output import FAILED, OK, printable, show, show_json, show_table
@@ -34,23 +35,29 @@ class ServingProgress(NamedTuple):
     serving: int
 
 
-def find_promoter(settings: Settings) -> OperatorApi:
-    return discovery.find_promoter(running_settings(settings))
+def find_promoter(settings: Settings, model: RegisteredModel = RegisteredModel.REFLECTION) -> OperatorApi:
+    find = discovery.hydra_promoter if model is RegisteredModel.HYDRA else discovery.find_promoter
+    return find(running_settings(settings))
 
 
-def list_versions(settings: Settings, as_json: bool) -> None:
-    view = find_promoter(settings).view()
+def list_versions(settings: Settings, as_json: bool, model: RegisteredModel = RegisteredModel.REFLECTION) -> None:
+    view = find_promoter(settings, model).view()
     if as_json:
         show_json([_summary(view, version) for version in view.versions])
     elif view.versions:
         table = models_tables.versions(view)
         show_table(table.columns, table.rows)
     else:
-        show("no version is registered: `retouch up` registers the shipped one, `retouch train --once` makes another")
+        how = (
+            "`retouch train --once` with hydra.train makes one"
+            if model is RegisteredModel.HYDRA
+            else "`retouch up` registers the shipped one, `retouch train --once` makes another"
+        )
+        show(f"no version is registered: {how}")
 
 
-def show_version(settings: Settings, number: str, as_json: bool) -> None:
-    view = find_promoter(settings).view()
+def show_version(settings: Settings, number: str, as_json: bool, model: RegisteredModel = RegisteredModel.REFLECTION) -> None:
+    view = find_promoter(settings, model).view()
     version = _version(view, number)
     if as_json:
         quality = [cell.model_dump(mode="json") for cell in view.quality if cell.version == number]
@@ -69,8 +76,8 @@ def show_version(settings: Settings, number: str, as_json: bool) -> None:
         show_table(steps.columns, steps.rows)
 
 
-def history(settings: Settings, number: str | None, as_json: bool) -> None:
-    view = find_promoter(settings).view()
+def history(settings: Settings, number: str | None, as_json: bool, model: RegisteredModel = RegisteredModel.REFLECTION) -> None:
+    view = find_promoter(settings, model).view()
     versions = [_version(view, number)] if number else view.versions
     steps = [(version.version, step) for version in versions for step in version.transitions]
     steps.sort(key=lambda pair: (pair[1].at, int(pair[0]), pair[1].seq))
@@ -84,22 +91,31 @@ def history(settings: Settings, number: str | None, as_json: bool) -> None:
         show(f"version {number} has no transitions yet" if number else "there are no transitions yet")
 
 
-def promote(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> None:
-    promoter = find_promoter(settings)
+def promote(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool, model: RegisteredModel = RegisteredModel.REFLECTION) -> None:
+    promoter = find_promoter(settings, model)
     if not as_json and (champion := promoter.view().champion) != number:
         show(f"version {number} becomes champion" + (f" in place of version {champion}, which retires" if champion else ""))
     _show_transition(number, promoter.execute(OperatorCommand("promote", number, _operator(operator), reason)), as_json)
 
 
-def reject(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> None:
+def reject(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool, model: RegisteredModel = RegisteredModel.REFLECTION) -> None:
     if not as_json:
         show(f"version {number} will be rejected; this is final")
-    _show_transition(number, find_promoter(settings).execute(OperatorCommand("reject", number, _operator(operator), reason)), as_json)
+    _show_transition(number, find_promoter(settings, model).execute(OperatorCommand("reject", number, _operator(operator), reason)), as_json)
 
 
-def rollback(settings: Settings, version: str | None, to: str | None, operator: str | None, reason: str, wait: bool, as_json: bool) -> int:
+def rollback(
+    settings: Settings,
+    version: str | None,
+    to: str | None,
+    operator: str | None,
+    reason: str,
+    wait: bool,
+    as_json: bool,
+    model: RegisteredModel = RegisteredModel.REFLECTION,
+) -> int:
     began = time.monotonic()
-    promoter = find_promoter(settings)
+    promoter = find_promoter(settings, model)
     before = promoter.view()
     rejected = version or before.champion
     if not as_json and rejected:

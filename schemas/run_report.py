@@ -114,6 +114,15 @@ class SftSummary(Record):
     left_out: int
 
 
+class HydraSummary(Record):
+    """The version of HYDRA that the run registered, with its gate result in words; without a version, why there is none."""
+
+    reason: str
+    name: str | None = None
+    version: str | None = None
+    digest: str | None = None
+
+
 class RunDecision(Record):
     promote: bool
     reason: str
@@ -134,7 +143,7 @@ class RunReport(BaseModel):
     starts: int = 0  # processes that worked on it
     kills: int = 0  # how many of the last processes in a row were killed before they stored a step beyond `stored`
     stored: dict[str, int] = {}  # newest stored step of each stage when the last process started
-    seconds: dict[str, float]  # by stage: collect, load, sft, rl, save, evaluate, register
+    seconds: dict[str, float]  # by stage: collect, load, sft, rl, save, evaluate, register, hydra
     peak_rss_bytes: dict[str, int] = {}
     peak_gpu_bytes: dict[str, int] = {}
     seed: int | None = None
@@ -159,6 +168,7 @@ class RunReport(BaseModel):
     name: str | None = None  # of the registered version, as the next two
     version: str | None = None
     digest: str | None = None
+    hydra: HydraSummary | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""

@@ -33,6 +33,7 @@ def main() -> int:
         from trainer.interruption import Interrupted
         from trainer.learn.distributed import check_launch, is_main, process_count
         from trainer.promotion.bootstrap import bootstrap
+        from trainer.promotion.hydra import promote_versions
         from trainer.run import service
         from trainer.run.training_run import follow, run_training
 
@@ -46,12 +47,12 @@ def main() -> int:
                 sys.stdout.write(json.dumps(service.dry_run(settings, stop), indent=1) + "\n")
             elif flags.once and is_main():
                 warn_of_losses_in_background(settings, topics_of("trainer"))
-                run_training(settings, stop, bootstrap)
+                run_training(settings, stop, bootstrap, promote_hydra=promote_versions)
             elif flags.once:
                 follow(settings, stop)
             else:
                 warn_of_losses_in_background(settings, topics_of("trainer"))
-                service.serve(settings, stop, bootstrap)
+                service.serve(settings, stop, bootstrap, promote_versions)
 
     return run_process("trainer", body)
 

@@ -26,6 +26,11 @@ def checkpoints_dir(settings: Settings) -> Path:
     return settings.stack.dir / "trainer" / "checkpoints"
 
 
+def hydra_checkpoints_dir(settings: Settings) -> Path:
+    """The same for versions of HYDRA."""
+    return settings.stack.dir / "trainer" / "checkpoints-hydra"
+
+
 def snapshots_dir(settings: Settings) -> Path:
     """Stored snapshots, each in a folder of its digest."""
     return settings.stack.dir / "snapshots"

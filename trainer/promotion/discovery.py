@@ -17,7 +17,7 @@ from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
 from trainer.promotion.promoter import Promoter, PromoterState
 from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.view import view_of
-from trainer.run.lease import lease, promoter_lease_path
+from trainer.run.lease import hydra_lease_path, lease, promoter_lease_path
 
 
 class LocalPromoter:
@@ -26,8 +26,10 @@ class LocalPromoter:
     Holds no state between calls. Raises LockHeld if a promoter, or another command, starts at the same moment.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lease_path: Path | None = None) -> None:
+        """`lease_path` None: the promoter's."""
         self._settings = settings
+        self._lease_path = lease_path or promoter_lease_path(settings)
         self._registry = Registry(settings)
 
     def view(self) -> PromotionView:
@@ -35,9 +37,14 @@ class LocalPromoter:
         return view_of(PromoterState(VersionHistories.of(self._registry.versions())), self._settings)
 
     def execute(self, command: OperatorCommand) -> VersionTransition:
-        with lease(promoter_lease_path(self._settings)), closing(Announcer(self._settings)) as announcer:
+        with lease(self._lease_path), closing(Announcer(self._settings)) as announcer:
             promoter = Promoter(self._registry, self._settings.promotion, announce=announcer.announce)
             return promoter.execute(command)
+
+
+def hydra_promoter(settings: Settings) -> LocalPromoter:
+    """For versions of HYDRA, which no process promotes (`trainer.hydra.promotion`)."""
+    return LocalPromoter(settings.changed(registry={"model_name": settings.hydra.model_name}), hydra_lease_path(settings))
 
 
 def find_promoter(settings: Settings) -> OperatorApi:

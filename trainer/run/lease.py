@@ -24,6 +24,11 @@ def promoter_lease_path(settings: Settings) -> Path:
     return settings.stack.dir / "promoter.lock"
 
 
+def hydra_lease_path(settings: Settings) -> Path:
+    """The lease of the process that writes transitions of HYDRA's versions: the trainer after a run, or a command."""
+    return settings.stack.dir / "promoter-hydra.lock"
+
+
 @contextmanager
 def lease(path: Path) -> Iterator[None]:
     """Holds `path`, which is named after the process kind, for the block. Raises LockHeld with the process id if another process holds it."""

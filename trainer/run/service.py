@@ -19,6 +19,7 @@ from schemas.model_events import Alias
 from trainer.data.collect import collect
 from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
+from trainer.run.hydra import PromoteHydra, leave_registered
 from trainer.run.lease import lease_path
 from trainer.run.planning import plan_run
 from trainer.run.resumption import parent_of_run
@@ -49,7 +50,7 @@ def dry_run(settings: Settings, stop: threading.Event) -> dict[str, Any]:
     }
 
 
-def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion) -> None:
+def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, promote_hydra: PromoteHydra = leave_registered) -> None:
     """Polls every `trainer.poll_s` and runs if a trigger fires. Logs every error of a poll or a run and continues."""
     registry = Registry(settings)
     watch = TriggerWatch(settings, registry)
@@ -58,7 +59,7 @@ def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureCham
         try:
             ensure_champion(settings, registry, stop)
             with watch:
-                _poll_and_run(settings, stop, ensure_champion, registry, watch)
+                _poll_and_run(settings, stop, ensure_champion, promote_hydra, registry, watch)
         except Interrupted:
             return
         except (RetouchError, OSError) as error:
@@ -69,14 +70,16 @@ def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureCham
             stop.wait(settings.trainer.every_s)
 
 
-def _poll_and_run(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, registry: Registry, watch: TriggerWatch) -> None:
+def _poll_and_run(
+    settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, promote_hydra: PromoteHydra, registry: Registry, watch: TriggerWatch
+) -> None:
     while not stop.is_set():
         triggers = watch.poll(stop)
         fired = [trigger for trigger in triggers if trigger.fired]
         if fired and not is_locked(lease_path(settings)):  # locked: a run by hand is in progress
             log.info("triggered", extra={"triggers": [trigger.kind for trigger in fired], "reason": "; ".join(trigger.reason for trigger in fired)})
             try:
-                run_training(settings, stop, ensure_champion, registry, triggers)
+                run_training(settings, stop, ensure_champion, registry, triggers, promote_hydra)
             except Interrupted:
                 raise
             except Exception as error:

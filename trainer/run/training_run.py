@@ -1,6 +1,7 @@
-"""One training run: collect, SFT, RL, evaluate, register. The next trainer resumes a run that was interrupted (`trainer.run.resumption`).
+"""One training run: collect, SFT, RL, evaluate, register, then HYDRA if `hydra.train` is set.
 
-A run moves no alias. The promoter decides whether the version serves (`trainer.promotion`); it reads the gate's result from the version's tag.
+The next trainer resumes a run that was interrupted (`trainer.run.resumption`). A run moves no alias of the reflection model. The promoter decides whether the
+version serves (`trainer.promotion`); it reads the gate's result from the version's tag. HYDRA's versions are promoted at the end of the run.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from infra.errors import BadSetting, RetouchError, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
 from infra.registry.version_tags import RUN_ID, DatasetLineage
 from infra.settings import Settings
-from schemas.run_report import RunReport, RunStatus, Trigger
+from schemas.run_report import HydraSummary, RunReport, RunStatus, Trigger
 from trainer.data.collect import HOLDOUT_SHARE, check_erasures, collect
 from trainer.data.snapshot import Snapshot, code_version, load_snapshot, write_snapshot
 from trainer.folders import checkpoints_dir, remove_unused
 from trainer.interruption import Interrupted, check_stop
 from trainer.judge.gate import gate_tag
 from trainer.learn.distributed import Launch, joined_launch, process_errors
+from trainer.run.hydra import HydraRun, PromoteHydra, leave_registered
 from trainer.run.lease import lease, lease_path
 from trainer.run.planning import plan_run
 from trainer.run.report import STATE, RunReportFile
-from trainer.run.resumption import clear, end_and_clear, parent_of_run, resume_or_begin
+from trainer.run.resumption import KILLS, clear, end_and_clear, parent_of_run, resume_or_begin
 from trainer.run.triggers import BY_HAND
 
 log = logging.getLogger(__name__)
@@ -39,9 +41,15 @@ EnsureChampion = Callable[[Settings, Registry, threading.Event], RegisteredVersi
 
 
 def run_training(
-    settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, registry: Registry | None = None, triggers: Sequence[Trigger] = (BY_HAND,)
+    settings: Settings,
+    stop: threading.Event,
+    ensure_champion: EnsureChampion,
+    registry: Registry | None = None,
+    triggers: Sequence[Trigger] = (BY_HAND,),
+    promote_hydra: PromoteHydra = leave_registered,
 ) -> RunReportFile:
-    """Completes one run, a new or a resumed one. The report keeps `triggers`, fired or not.
+    """Completes one run, a new or a resumed one. The report keeps `triggers`, fired or not. `promote_hydra` gets the registry of HYDRA's versions
+    if `hydra.train` is set; by default they stay as they are registered.
 
     The run can be resumed after these errors: Interrupted (stopped), RetryLater (broker, registry, disk, or another process of the launch), BadSetting, and
     torch's OutOfMemoryError. Any other error, such as CannotContinue, ends it. The report on disk says so, unless the disk itself fails.
@@ -56,7 +64,7 @@ def run_training(
                 report.data.triggers = list(triggers)
             try:
                 with process_errors(settings.trainer.processes_wait_s), _retried_later():
-                    _Run(settings, stop, registry, report, champion, parent, launch).complete()
+                    _Run(settings, stop, registry, report, champion, parent, launch, promote_hydra).complete()
             except (Interrupted, RetryLater, BadSetting) as error:
                 _interrupt(report, str(error))
                 raise
@@ -85,10 +93,11 @@ class _Run:
     champion: RegisteredVersion
     parent: RegisteredVersion
     launch: Launch
+    promote_hydra: PromoteHydra
 
     def complete(self) -> None:
         """Goes through all steps. Steps that an earlier process has finished are not repeated."""
-        report = self.report
+        report, snapshot = self.report, None
         version = self.registry.find_by_run(report.run_id)
         if version is None:
             snapshot = self._snapshot()
@@ -101,7 +110,18 @@ class _Run:
         elif report.data.tracked:  # a kill may have come between the version and the end of its MLflow run
             self.registry.tracking.end(report.data.tracked, "FINISHED")
         report.record_version(version)
+        if self.settings.hydra.train:
+            self._train_hydra(snapshot)
         report.finish(RunStatus.TRAINED, report.data.decision.reason if report.data.decision else "")
+
+    def _train_hydra(self, snapshot: Snapshot | None) -> None:
+        """`snapshot` None: the stored one of a resumed run."""
+        if self.report.data.kills >= KILLS:
+            self.report.data.hydra = HydraSummary(reason=f"killed {KILLS} times with nothing more stored in between")
+            return
+        snapshot = snapshot or self._snapshot()
+        if snapshot:
+            HydraRun(self.settings, self.report, self.stop, self.promote_hydra).complete(snapshot)
 
     def _snapshot(self) -> Snapshot | None:
         """The stored snapshot of a resumed run, or a new one. None if there is nothing to train; the report is finished then."""

@@ -1,0 +1,97 @@
+"""Judges a version of HYDRA offline: held-out users' questions, answered by RAG, by the champion and by the candidate, each as it would serve.
+
+The gate keeps harm out. It does not show a gain: `retouch strategies compare` does, on live answers (docs/hydra.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.hydra.model import HydraModel
+from infra.settings.hydra import HydraSettings
+from schemas.contexts import HistoryItem
+from schemas.control_marks import WELL_KNOWN_MARKS
+from schemas.demonstrations import demonstration_turns
+from schemas.gate import GateResult
+from schemas.prompts import ChatTurn, base_prompt, rag_prompt
+from schemas.run_report import Evaluation
+from schemas.sameness import is_blank
+from schemas.tasks import choose_option
+from trainer.data.query_cases import QueryCase
+from trainer.hydra.asking import Question
+from trainer.hydra.rows import BlackBox
+from trainer.judge.gate import CANDIDATE, CHAMPION
+
+RAG = "rag"
+#: (after, before) of the comparisons that decide.
+COMPARISONS = ((CANDIDATE, CHAMPION), (CANDIDATE, RAG))
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The questions, and what the answers need. `k`: items in a prompt of RAG. Both methods block for the base model."""
+
+    cases: Sequence[QueryCase]
+    box: BlackBox
+    settings: HydraSettings
+    k: int
+
+    def by_rag(self) -> list[str]:
+        """RAG's answers at temperature 0; for an unreadable one, and without items, the stored base answer."""
+        prompts = [(case, rag_prompt(case.query, items, self.box.style, WELL_KNOWN_MARKS)) for case in self.cases if (items := _usable(case)[: self.k])]
+        answers = self.box.answers([Question((ChatTurn("user", prompt),), 1, 0.0) for _, prompt in prompts])
+        found = {case.case_id: next(_readable(case, texts), None) for (case, _), texts in zip(prompts, answers, strict=True)}
+        return [_or(found.get(case.case_id), case.base_answer) for case in self.cases]
+
+    def by_hydra(self, model: HydraModel, by_rag: Sequence[str]) -> list[str]:
+        """The answers of one version; RAG's where no candidate is readable."""
+        with_items = [(case, items) for case in self.cases if (items := _usable(case)[: self.settings.retrieved])]
+        questions = [Question(self._turns(model, case, items), self.settings.candidates, self.settings.temperature) for case, items in with_items]
+        found = {case.case_id: self._chosen(model, case, texts) for (case, _), texts in zip(with_items, self.box.answers(questions), strict=True)}
+        return [_or(found.get(case.case_id), answer) for case, answer in zip(self.cases, by_rag, strict=True)]
+
+    def _turns(self, model: HydraModel, case: QueryCase, items: Sequence[HistoryItem]) -> tuple[ChatTurn, ...]:
+        best = [items[one.position] for one in model.rank(case.user, case.query.text, items)[: self.settings.demonstrations]]
+        return demonstration_turns(case.query, best, self.box.style, WELL_KNOWN_MARKS)
+
+    def _chosen(self, model: HydraModel, case: QueryCase, texts: Sequence[str]) -> str | None:
+        readable = [text.strip() for text in texts if choose_option(text.strip(), case.query.options) is not None and not is_blank(text)]
+        if not readable:
+            return None
+        chosen = readable[model.choose(case.user, base_prompt(case.query, self.box.style, WELL_KNOWN_MARKS), readable).position]
+        return choose_option(chosen, case.query.options)
+
+
+def decide(evaluation: Evaluation) -> GateResult:
+    """Rejected if the answers are significantly worse than RAG's or the champion's: the 95 % interval over held-out users lies below 0. Otherwise passed."""
+    overall = evaluation.overall
+    differences = {before: overall.intervals[name] for after, before in COMPARISONS if (name := f"{after}_minus_{before}") in overall.intervals}
+    figures = "; ".join(f"against {before} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]" for before, gain in differences.items())
+    worse = [before for before, gain in differences.items() if gain.high < 0]
+    reason = f"{figures} over {overall.users} held-out users"
+    evidence: dict[str, Any] = {
+        "users": overall.users,
+        "cases": overall.cases,
+        "scores": {arm: round(score, 4) for arm, score in overall.scores.items()},
+        "differences": {before: [round(figure, 4) for figure in gain] for before, gain in differences.items()},
+    }
+    if worse:
+        return GateResult(outcome="rejected", reason=f"significantly worse than {' and '.join(worse)}: {reason}", evidence=evidence)
+    return GateResult(outcome="passed", reason=f"not significantly worse: {reason}", evidence=evidence)
+
+
+def _usable(case: QueryCase) -> tuple[HistoryItem, ...]:
+    return tuple(item for item in case.items if not is_blank(item.response))
+
+
+def _readable(case: QueryCase, texts: Sequence[str]) -> Iterator[str]:
+    for text in texts:
+        option = choose_option(text.strip(), case.query.options)
+        if option is not None and not is_blank(option):
+            yield option
+
+
+def _or(answer: str | None, other: str) -> str:
+    return other if answer is None else answer

@@ -1,0 +1,145 @@
+"""HYDRA in a training run: after the reflection model, from the same snapshot. Trains, judges and registers one version, and promotes it.
+
+It resumes as the run does: the base model's answers and the fits are stored in the run's state. A run that cannot train HYDRA, as without enough history,
+ends as if there were no HYDRA; the report says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.checkpoints.pruning import prune
+from infra.checkpoints.verification import BadCheckpoint, checkpoint_digest
+from infra.errors import BadSetting, CannotContinue
+from infra.registry.client import RegisteredVersion, Registry
+from infra.registry.version_tags import RUN_ID, DatasetLineage
+from infra.settings import Settings
+from schemas.gate import GateResult
+from schemas.model_events import Alias
+from schemas.run_report import Evaluation, HydraSummary
+from trainer.data.collect import HOLDOUT_SHARE, check_erasures
+from trainer.data.snapshot import Snapshot, code_version
+from trainer.folders import UNTOUCHED_S, hydra_checkpoints_dir
+from trainer.interruption import check_stop
+from trainer.judge.gate import CANDIDATE, CHAMPION, gate_tag
+from trainer.run.report import STATE, RunReportFile
+
+if TYPE_CHECKING:
+    from infra.hydra.checkpoint import Part
+    from trainer.hydra.asking import Ask
+    from trainer.hydra.fit import FitResult
+    from trainer.hydra.rows import BlackBox
+
+log = logging.getLogger(__name__)
+
+#: Writes the transitions of HYDRA's versions that are due.
+PromoteHydra = Callable[[Settings, Registry, threading.Event], None]
+
+
+def leave_registered(settings: Settings, registry: Registry, stop: threading.Event) -> None:
+    """A `PromoteHydra` that promotes nothing."""
+
+
+#: In the run's state.
+ANSWERS, CHECKPOINT = "hydra_answers.jsonl", "hydra"
+
+
+@dataclass(frozen=True)
+class HydraRun:
+    """The HYDRA part of one training run."""
+
+    settings: Settings
+    report: RunReportFile
+    stop: threading.Event
+    promote: PromoteHydra
+
+    def complete(self, snapshot: Snapshot, ask: Ask | None = None) -> None:
+        """Blocks for the base model and for the training; `ask` None asks the endpoint of the settings. The report gets the result.
+
+        Raises Interrupted, RetryLater and OSError; then the run can be resumed.
+        """
+        report = self.report
+        registry = Registry(self.settings, self.settings.hydra.model_name)
+        with report.stage("hydra"):
+            version = registry.find_by_run(report.run_id)
+            if version is None:
+                try:
+                    version = self._train_and_register(registry, snapshot, ask)
+                except (CannotContinue, BadSetting, BadCheckpoint) as error:
+                    log.error("HYDRA is not trained", extra={"run_id": report.run_id, "reason": str(error)})
+                    report.data.hydra = HydraSummary(reason=str(error))
+                    return
+                log.info("HYDRA version registered", extra={"run_id": report.run_id, "version": version.version, "digest": version.digest})
+            self.promote(self.settings, registry, self.stop)
+            report.data.hydra = HydraSummary(name=version.name, version=version.version, digest=version.digest, reason=version.tags.get("decision", ""))
+
+    def _train_and_register(self, registry: Registry, snapshot: Snapshot, ask: Ask | None) -> RegisteredVersion:
+        import torch
+
+        from infra.hydra.checkpoint import save_hydra
+        from trainer.hydra.training import HydraTraining
+
+        settings, report = self.settings, self.report
+        torch.set_num_threads(settings.trainer.threads)
+        champion = registry.resolve(Alias.CHAMPION)
+        folder = report.directory / STATE / CHECKPOINT
+        with ExitStack() as opened:
+            box = self._box(opened, ask)
+            checkpoint, results = HydraTraining(settings.hydra, box, settings.trainer.seed, report.directory / STATE).train_snapshot(snapshot)
+            shutil.rmtree(folder, ignore_errors=True)
+            save_hydra(folder, checkpoint)
+            del checkpoint
+            result, evaluation = self._judge(registry, snapshot, box, folder, champion)
+        check_erasures(settings, snapshot, self.stop)  # training may have taken hours
+        check_stop(self.stop)
+        about = {"candidate": checkpoint_digest(folder), "champion": champion.digest if champion else None}
+        result = result.model_copy(update={"evidence": {**result.evidence, **about}})
+        params = {f"hydra.{name}": value for name, value in settings.hydra.model_dump(mode="json").items()} | {"seed": settings.trainer.seed}
+        dataset = DatasetLineage(f"{settings.hydra.model_name}-snapshot", snapshot.digest, snapshot.ranges)
+        tags = {"code_version": code_version(), "seed": str(settings.trainer.seed), RUN_ID: report.run_id, "decision": result.reason}
+        tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "base_model": settings.base.model} | gate_tag(result)
+        tracked = registry.tracking.begin(report.run_id, params, dataset)
+        # Without a parent: each version starts from `hydra.encoder`.
+        return registry.register(folder, tracked=tracked, tags=tags, metrics=_metrics(results, evaluation), params=params, dataset=dataset)
+
+    def _box(self, opened: ExitStack, ask: Ask | None) -> BlackBox:
+        from trainer.hydra.asking import StoredAnswers
+        from trainer.hydra.base_model import BaseModel
+        from trainer.hydra.rows import BlackBox
+
+        base = self.settings.base
+        stored = StoredAnswers(ask or opened.enter_context(BaseModel(base, self.stop)), self.report.directory / STATE / ANSWERS, base.model)
+        return BlackBox(stored, base.prompt_style, base.concurrency, self.stop)
+
+    def _judge(
+        self, registry: Registry, snapshot: Snapshot, box: BlackBox, candidate: Path, champion: RegisteredVersion | None
+    ) -> tuple[GateResult, Evaluation]:
+        """Judged as it will serve: loaded from the files."""
+        from infra.hydra.model import HydraModel
+        from trainer.hydra.gate import COMPARISONS, RAG, Exam, decide
+        from trainer.judge.evaluate import choose_cases, compare_arms
+
+        cases = choose_cases(snapshot.heldout, self.settings.trainer.eval_queries)
+        exam = Exam(cases, box, self.settings.hydra, self.settings.strategies.k)
+        answers = {RAG: exam.by_rag()}
+        if champion:
+            fetched = registry.fetch(champion.version, hydra_checkpoints_dir(self.settings))
+            prune(hydra_checkpoints_dir(self.settings), {champion.version}, UNTOUCHED_S)
+            answers[CHAMPION] = exam.by_hydra(HydraModel.load(fetched), answers[RAG])
+        answers[CANDIDATE] = exam.by_hydra(HydraModel.load(candidate), answers[RAG])
+        evaluation = compare_arms(cases, answers, {}, COMPARISONS)
+        return decide(evaluation), evaluation
+
+
+def _metrics(results: Mapping[Part, FitResult], evaluation: Evaluation) -> dict[str, float]:
+    metrics = {f"{part}/{name}": float(value) for part, fit in results.items() for name, value in (("rows", fit.rows), ("loss", fit.loss))}
+    for name, comparison in {**evaluation.domains, "overall": evaluation.overall}.items():
+        metrics |= {f"eval/{name}/{arm}": score for arm, score in comparison.scores.items()}
+    return metrics
