@@ -17,6 +17,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from schemas import control_marks, feature_extraction, features, prompts, rpm_texts, sameness, tasks
@@ -120,6 +121,7 @@ def shown_factors(found: Iterable[FactoredFeature], factors: UserFactors) -> lis
     return list({factor.factor_id: factor for factor in (*first, *factors.factors)}.values())[:SHOWN_FACTORS]
 
 
+@cache
 def rpm_template_digest(style: PromptStyle) -> str:
     """sha256 over the style and the source of this module and those that it calls, as `schemas.prompts.template_digest`."""
     modules = (sys.modules[__name__], control_marks, feature_extraction, features, prompts, rpm_texts, sameness, tasks)

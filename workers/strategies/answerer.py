@@ -68,7 +68,7 @@ class StrategyAnswerer:
         self._base_model = settings.base.model
         self._clock = clock
         self._prompt_digest = template_digest(settings.base.prompt_style, *([lamp_prompt] if settings.strategies.item_form is ItemForm.LAMP else []))
-        self.methods = methods_of(settings, hydra)
+        self.methods = methods_of(settings, hydra, clock)
 
     async def answer(self, asked: Asked) -> Response | Lookup:
         """The response, or another lookup of the query. Raises RetryLater if the endpoint does not answer, DependencyBlocked if it refuses every prompt, and

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from infra.errors import PoisonMessage
 from infra.settings import Settings
+from infra.settings.profiles import ProfileWriter
 from infra.settings.strategies import ItemForm
 from schemas.lookups import ItemOrder
 from schemas.prompts import PromptStyle
 from schemas.strategies import Strategy
+from workers.features.statistical import statistical_extractor
+from workers.runtime.clock import Clock, SystemClock
 from workers.strategies.hydra import Hydra
 from workers.strategies.hydra_models import HydraModels
 from workers.strategies.items_in_prompt import ItemsInPrompt
 from workers.strategies.pag import SummaryInPrompt
+from workers.strategies.query_features import LlmQueryFeatures, QueryFeatures, StatisticalQueryFeatures
+from workers.strategies.rpm import AlignedAnswers
 from workers.strategies.strategy import Method
 from workers.strategies.zero_shot import ZeroShot
 
@@ -33,7 +39,7 @@ SIMPLER = {
 }
 
 
-def methods_of(settings: Settings, hydra: HydraModels | None = None) -> Methods:
+def methods_of(settings: Settings, hydra: HydraModels | None = None, clock: Clock | None = None) -> Methods:
     base, own = settings.base, settings.strategies
     similar, first = ItemOrder.SIMILAR, ItemOrder.FIRST
     lamp = own.item_form is ItemForm.LAMP and base.prompt_style is PromptStyle.PAPER
@@ -46,8 +52,20 @@ def methods_of(settings: Settings, hydra: HydraModels | None = None) -> Methods:
         SummaryInPrompt(Strategy.PAG, own.k, base.prompt_style, base.max_new_tokens),
         SummaryInPrompt(Strategy.PAG_COT, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
         Hydra(settings.hydra, base.prompt_style, base.max_new_tokens, hydra),
+        _rpm(settings, clock or SystemClock()),
     ]
     return {method.strategy: method for method in methods}
+
+
+def _rpm(settings: Settings, clock: Clock) -> Method:
+    base, own, profiles = settings.base, settings.strategies, settings.profiles
+    max_tokens = base.max_new_tokens if base.prompt_style is PromptStyle.COMPACT else own.max_new_tokens
+    features: QueryFeatures
+    if profiles.kind is ProfileWriter.LLM:
+        features = LlmQueryFeatures(profiles.features_tokens)
+    else:
+        features = StatisticalQueryFeatures(partial(statistical_extractor, profiles))
+    return AlignedAnswers(own.k, own.rpm_examples, own.rpm_retrieval, base.prompt_style, max_tokens, features, clock)
 
 
 def method_of(strategy: Strategy, methods: Methods) -> Method:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from schemas.lookups import Lookup, Retrieval
+from schemas.lookups import Lookup, LookupPurpose, Retrieval
 from schemas.topics import LOOKUPS
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 from workers.strategies.answerer import Asked, StrategyAnswerer, outgoing
@@ -19,11 +19,15 @@ class RetrievalHandler:
 
     async def __call__(self, incoming: Incoming[Retrieval]) -> Sequence[Outgoing]:
         """Raises RetryLater, DependencyBlocked and PoisonMessage, as `StrategyAnswerer.answer` does."""
+        if incoming.message.lookup.purpose is LookupPurpose.INSPECT:  # its reader is `retouch profile`
+            return []
         answer = await self._answerer.answer(_asked(incoming.message))
         return [look_up(answer) if isinstance(answer, Lookup) else outgoing(answer)]
 
     def degraded(self, incoming: Incoming[Retrieval], reason: DegradeReason) -> Sequence[Outgoing]:
         """The response without an answer."""
+        if incoming.message.lookup.purpose is LookupPurpose.INSPECT:
+            return []
         return [outgoing(self._answerer.degraded(_asked(incoming.message), incoming, reason))]
 
     @staticmethod

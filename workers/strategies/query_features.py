@@ -1,0 +1,57 @@
+"""The features of a query, by the extractor of the settings: key phrases, or the base model, which sees the user's factors and chooses one for each feature."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cached_property
+from typing import Protocol
+
+from schemas.control_marks import WELL_KNOWN_MARKS
+from schemas.feature_extraction import FEATURES_FIELD, RefusedAnswer, query_features_schema, read_query_features
+from schemas.features import FactoredFeature, UserFactors
+from schemas.prompts import ChatTurn
+from schemas.queries import Query
+from schemas.responses import ResponseStatus
+from schemas.rpm_prompts import query_extraction_prompt, shown_factors
+from workers.endpoints.client import PromptRefused
+from workers.endpoints.reply import json_object
+from workers.features.statistical import StatisticalExtractor
+from workers.strategies.base_calls import BaseCalls
+from workers.strategies.strategy import Unable
+
+
+class QueryFeatures(Protocol):
+    async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
+        """The features; without a factor where none was chosen. Raises Unable, and what `BaseCalls.texts` raises."""
+
+
+class StatisticalQueryFeatures:
+    """`make`: builds the extractor at the first query, so that processes that never need it do not load its word lists."""
+
+    def __init__(self, make: Callable[[], StatisticalExtractor]) -> None:
+        self._make = make
+
+    async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
+        found = await asyncio.to_thread(lambda: self._extractor.features_of(query.text))
+        return tuple(FactoredFeature(feature=feature, factor_id=None) for feature in found)
+
+    @cached_property
+    def _extractor(self) -> StatisticalExtractor:
+        return self._make()
+
+
+class LlmQueryFeatures:
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+
+    async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
+        shown = shown_factors((), factors)
+        prompt, schema = query_extraction_prompt(query, shown, WELL_KNOWN_MARKS), query_features_schema(len(shown))
+        try:
+            (text, *_) = await base.texts((ChatTurn("user", prompt),), max_tokens=self._max_tokens, schema=schema)
+            return read_query_features(json_object(text, [FEATURES_FIELD]), shown)
+        except PromptRefused as error:
+            raise Unable(ResponseStatus.PROMPT_REFUSED) from error
+        except RefusedAnswer as error:
+            raise Unable(ResponseStatus.UNPARSABLE) from error

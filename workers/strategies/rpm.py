@@ -1,0 +1,92 @@
+"""RPM, reasoning-level personalization: factors of the user with statistics, examples with reasoning, and an answer that reasons as they do.
+
+Two lookups. The first reads the user's factors. Then the features of the query are found, and the second lookup reads the factors that they belong to, and
+the past items with the most similar features. Neither looks at raw text, unless `strategies.rpm_retrieval` says so (the paper's ablation).
+Without factors, or if the query has no feature, RAG answers from the items of the first lookup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from infra.settings.strategies import ExampleRetrieval
+from schemas.control_marks import WELL_KNOWN_MARKS
+from schemas.features import FactoredFeature
+from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
+from schemas.prompts import ChatTurn, PromptStyle
+from schemas.queries import Query
+from schemas.responses import ResponseStatus
+from schemas.rpm_prompts import aligned_prompt, read_aligned, rpm_template_digest
+from schemas.strategies import Strategy
+from schemas.tasks import choose_option
+from workers.runtime.clock import Clock
+from workers.strategies.base_calls import BaseCalls
+from workers.strategies.query_features import QueryFeatures
+from workers.strategies.strategy import Answer, Prompt, Unable
+
+#: Share of the time until the query's deadline that finding its features may take. The rest is for the answer, or for RAG's.
+FEATURES_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class AlignedAnswers:
+    """`k`: items of the first lookup, for RAG. `examples`: maximum number of examples."""
+
+    k: int
+    examples: int
+    by: ExampleRetrieval
+    style: PromptStyle
+    max_tokens: int
+    features: QueryFeatures
+    clock: Clock
+
+    strategy = Strategy.RPM
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(items=ItemOrder.SIMILAR, k=self.k, factors=True)
+
+    async def prepare(self, found: Retrieval, base: BaseCalls) -> Retrieval | Lookup:
+        if found.factors is None:
+            raise Unable(ResponseStatus.NO_FACTORS)
+        if found.lookup.features is not None:
+            return found
+        features = await self._features(found, base)
+        if not features:
+            raise Unable(ResponseStatus.NO_FACTORS)
+        items = ItemOrder.SIMILAR if self.by is ExampleRetrieval.QUERY else None
+        reads = Reads(items=items, k=self.examples, factors=True, examples=True)
+        return found.lookup.model_copy(update={"reads": reads, "step": found.lookup.step + 1, "features": features})
+
+    async def _features(self, found: Retrieval, base: BaseCalls) -> tuple[FactoredFeature, ...]:
+        assert found.factors is not None
+        query = found.lookup.query
+        try:
+            async with asyncio.timeout(_seconds_for_features(query.deadline, self.clock)):
+                return await self.features.of(query, found.factors, base)
+        except TimeoutError:
+            raise Unable(ResponseStatus.DEADLINE_NEAR) from None
+
+    def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
+        """With all examples, then with half as many, down to none. Raises Unable if nothing of the user concerns the query."""
+        if found is None or found.factors is None or not (found.examples or any(feature.factor_id for feature in found.features)):
+            raise Unable(ResponseStatus.NO_FACTORS)
+        count = len(found.examples)
+        while True:
+            prompt = aligned_prompt(query, found.features, found.factors, found.examples[:count], self.style, WELL_KNOWN_MARKS)
+            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, found.items[:count], template=rpm_template_digest(self.style))
+            if not count:
+                return
+            count //= 2
+
+    async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
+        aligned = read_aligned(texts[0], self.style)
+        option = choose_option(aligned.answer, query.options) if aligned else None
+        return Answer(option, aligned.reasoning) if aligned and option is not None else None
+
+
+def _seconds_for_features(deadline: datetime | None, clock: Clock) -> float | None:
+    return None if deadline is None else FEATURES_SHARE * max(0.0, (deadline - clock.now()).total_seconds())
