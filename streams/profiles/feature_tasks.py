@@ -54,12 +54,16 @@ class FeatureTasks:
     async def after(self, points: Sequence[IndexPoint]) -> list[ProfileTask]:
         """The tasks of new items, of users who have features. None while a store is away: the user's next lookup publishes them."""
         due: list[ProfileTask] = []
+        has_items: dict[tuple[Scope, str], bool] = {}
         try:
             for point in points:
                 interaction = point.interaction
-                scope, task = Scope(interaction.tenant, interaction.user), self._tasks.get((interaction.tenant, interaction.domain))
-                if task and await self._profiles.has_items(scope, interaction.domain):
-                    due += self._due(scope, interaction.domain, task, [HistoryItem.of(interaction, 0.0, point.source)])
+                scope, domain = Scope(interaction.tenant, interaction.user), interaction.domain
+                task = self._tasks.get((scope.tenant, domain))
+                if task and (scope, domain) not in has_items:
+                    has_items[scope, domain] = await self._profiles.has_items(scope, domain)
+                if task and has_items[scope, domain]:
+                    due += self._due(scope, domain, task, [HistoryItem.of(interaction, 0.0, point.source)])
         except RetryLater as error:
             log.warning("no tasks for features: a store is away", extra={"reason": str(error)})
         return due
