@@ -118,6 +118,19 @@ def ask(
     run_command(lambda settings: ask(settings, user, text, domain, tuple(option or ()), strategy.value if strategy else None, timeout, as_json))
 
 
+@app.command(epilog=EXIT_CODES)
+def profile(
+    user: Annotated[str, typer.Option(help="The user whose profile is shown.")],
+    domain: Annotated[str, typer.Option(help="The platform's name for this kind of task.")] = "general",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the streams process.")] = 20.0,
+    as_json: Json = False,
+) -> None:
+    """Show what is written about a user: the newest summary (PAG), and factors with their statistics (RPM)."""
+    from cli.profile import profile
+
+    run_command(lambda settings: profile(settings, user, domain, timeout, as_json))
+
+
 def main() -> None:
     """The entry point. SIGTERM raises SystemExit, so that a stack inside this process is stopped in order."""
     signal.signal(signal.SIGTERM, _terminate)

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from cli.ask import request
+from cli.profile import as_data
+from cli.profile import request as request_profile
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings, load
 from schemas.envelope import read_message
@@ -67,7 +69,7 @@ class Member:
             self._client.send(INTERACTIONS, item)
 
     def ask(self) -> Response:
-        return request(self.settings, self._query(), WAIT_S)
+        return request(self.settings, self.query(), WAIT_S)
 
     def ask_until(self, status: ResponseStatus) -> Response:
         until = time.monotonic() + WAIT_S
@@ -81,7 +83,7 @@ class Member:
         until = time.monotonic() + WAIT_S
         while True:
             choice, reads = StrategyChoice(strategy=Strategy.RPM), Reads(factors=True)
-            lookup = Lookup(query=self._query(), choice=choice, reads=reads, purpose=LookupPurpose.INSPECT)
+            lookup = Lookup(query=self.query(), choice=choice, reads=reads, purpose=LookupPurpose.INSPECT)
             self._client.send(LOOKUPS, lookup)
             (found,) = self._client.retrievals_of(lookup)
             if found.factors and found.factors.items == ITEMS:
@@ -100,7 +102,7 @@ class Member:
                 found += [entry for entry in read if entry.user == self.user]
         return found
 
-    def _query(self) -> Query:
+    def query(self) -> Query:
         fields = {"tenant": "acme", "user": self.user, "domain": "movie_tag", "options": ("comedy", "drama"), "strategy": Strategy.RPM}
         return Query(query_id=uuid.uuid4(), **fields, text="Brave sailors cross a stormy sea.", asked_at=datetime.now(UTC))
 
@@ -122,6 +124,8 @@ def test_rpm_answers_with_factors_though_the_profiles_worker_is_killed(settings:
         ids = Counter(entry.entry_id for entry in member.entries(at_least=2 * ITEMS))
         assert set(ids.values()) == {1} and len(ids) == 2 * ITEMS
 
+        shown = as_data(request_profile(settings, member.query(), WAIT_S))
+        assert (shown["items"], shown["statistics_version"], shown["summary"]) == (ITEMS, found.factors.version, None)
         response = member.ask_until(ResponseStatus.PERSONALIZED)
         assert (response.answer, response.reasoning) == ("drama", "as before.")
         assert (response.provenance.answered_by, response.provenance.k) == (None, 3)

@@ -18,7 +18,7 @@ from infra.settings import Settings
 from schemas.strategies import Strategy
 
 COMMANDS = (
-    *("demo", "up", "status", "down", "replay", "evaluate", "ask", "train", "train status", "topics apply", "topics describe"),
+    *("demo", "up", "status", "down", "replay", "evaluate", "ask", "profile", "train", "train status", "topics apply", "topics describe"),
     *(f"models {name}" for name in ("list", "show", "promote", "reject", "rollback", "diff", "history", "watch")),
     *("config check", "config print", "lab chaos", "lab promotion", "dlq list", "dlq show", "dlq redrive"),
 )
