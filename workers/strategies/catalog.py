@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from infra.errors import PoisonMessage
 from infra.settings import Settings
-from infra.settings.profiles import ProfileWriter
+from infra.settings.profiles import ProfilesSettings, ProfileWriter
 from infra.settings.strategies import ItemForm
 from schemas.lookups import ItemOrder
 from schemas.prompts import PromptStyle
@@ -40,6 +39,7 @@ SIMPLER = {
 
 
 def methods_of(settings: Settings, hydra: HydraModels | None = None, clock: Clock | None = None) -> Methods:
+    """Raises BadSetting for languages without an extractor of features."""
     base, own = settings.base, settings.strategies
     similar, first = ItemOrder.SIMILAR, ItemOrder.FIRST
     lamp = own.item_form is ItemForm.LAMP and base.prompt_style is PromptStyle.PAPER
@@ -60,12 +60,13 @@ def methods_of(settings: Settings, hydra: HydraModels | None = None, clock: Cloc
 def _rpm(settings: Settings, clock: Clock) -> Method:
     base, own, profiles = settings.base, settings.strategies, settings.profiles
     max_tokens = base.max_new_tokens if base.prompt_style is PromptStyle.COMPACT else own.max_new_tokens
-    features: QueryFeatures
+    return AlignedAnswers(own.k, own.rpm_examples, own.rpm_retrieval, base.prompt_style, max_tokens, _query_features(profiles), clock)
+
+
+def _query_features(profiles: ProfilesSettings) -> QueryFeatures:
     if profiles.kind is ProfileWriter.LLM:
-        features = LlmQueryFeatures(profiles.features_tokens)
-    else:
-        features = StatisticalQueryFeatures(partial(statistical_extractor, profiles))
-    return AlignedAnswers(own.k, own.rpm_examples, own.rpm_retrieval, base.prompt_style, max_tokens, features, clock)
+        return LlmQueryFeatures(profiles.features_tokens)
+    return StatisticalQueryFeatures(statistical_extractor(profiles))
 
 
 def method_of(strategy: Strategy, methods: Methods) -> Method:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import cached_property
 from typing import Protocol
 
 from schemas.control_marks import WELL_KNOWN_MARKS
@@ -27,18 +25,12 @@ class QueryFeatures(Protocol):
 
 
 class StatisticalQueryFeatures:
-    """`make`: builds the extractor at the first query, so that processes that never need it do not load its word lists."""
-
-    def __init__(self, make: Callable[[], StatisticalExtractor]) -> None:
-        self._make = make
+    def __init__(self, extractor: StatisticalExtractor) -> None:
+        self._extractor = extractor
 
     async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
-        found = await asyncio.to_thread(lambda: self._extractor.features_of(query.text))
+        found = await asyncio.to_thread(self._extractor.features_of, query.text)
         return tuple(FactoredFeature(feature=feature, factor_id=None) for feature in found)
-
-    @cached_property
-    def _extractor(self) -> StatisticalExtractor:
-        return self._make()
 
 
 class LlmQueryFeatures:

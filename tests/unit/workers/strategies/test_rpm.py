@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra.errors import BadSetting
 from infra.settings import Settings, load
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.feature_extraction import query_features_schema
@@ -28,6 +29,7 @@ from workers.endpoints.client import ChatEndpoint
 from workers.runtime.clock import SystemClock
 from workers.runtime.handler import Incoming, Outgoing
 from workers.strategies.answerer import Asked, StrategyAnswerer
+from workers.strategies.catalog import methods_of
 from workers.strategies.handler import RetrievalHandler
 
 ITEMS = (make_item(1, content="a robot sings", response="comedy"), make_item(2, content="a clown", response="action"))
@@ -218,3 +220,8 @@ async def test_a_retrieval_for_a_person_gets_no_answer() -> None:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=4) as endpoint:
             assert await RetrievalHandler(StrategyAnswerer(endpoint, settings_for(), SystemClock()))(incoming) == list[Outgoing]()
         assert server.requests == []
+
+
+def test_a_language_without_stop_words_is_refused_at_the_start() -> None:
+    with pytest.raises(BadSetting, match=r"profiles\.languages"):
+        methods_of(load(profiles={"languages": ["xx"]}))
