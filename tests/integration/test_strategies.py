@@ -18,19 +18,24 @@ from typing import Any
 
 import pytest
 
+from infra.hydra.checkpoint import save_hydra
+from infra.hydra.model import HydraModel
 from infra.kafka.clients import producer, send
 from infra.kafka.topic_reader import TopicReader
+from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import read_message
 from schemas.ids import derive
 from schemas.lookups import Lookup, Retrieval
 from schemas.messages import Malformed, Message
+from schemas.model_events import Alias
 from schemas.queries import Query
-from schemas.responses import Response, ResponseStatus
+from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.strategies import Strategy
 from schemas.topics import DRAFTS, LOOKUPS, QUERIES, RESPONSES, RETRIEVALS, Topic
 from tests.support.openai_server import OpenAiServer, ScriptedAnswer, completion, serving
+from tests.support.tiny_encoder import make_hydra
 from tests.support.worker_messages import make_item
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -47,12 +52,15 @@ def answer(body: dict[str, Any]) -> ScriptedAnswer:
     time.sleep(0.1)
     prompt = body["messages"][0]["content"]
     text = "with profile" if "profile :" in prompt else "bare"
+    if (count := body.get("n", 1)) > 1:
+        choices = [{"index": n, "message": {"role": "assistant", "content": f"{text} {n}"}, "finish_reason": "stop"} for n in range(count)]
+        return ScriptedAnswer({**completion(text).body, "choices": choices})
     return completion(f"because\nAnswer: {text}" if "step by step" in prompt else text)
 
 
 @contextmanager
-def worker(name: str, settings: Settings, folder: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m workers NAME`, killed at the end if it still runs."""
+def worker(name: str, settings: Settings, folder: Path, url: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m workers NAME` with `more` in its environment, killed at the end if it still runs."""
     ready = folder / f"ready-{uuid.uuid4().hex[:6]}"
     environment = {
         **os.environ,
@@ -62,6 +70,7 @@ def worker(name: str, settings: Settings, folder: Path, url: str) -> Iterator[su
         "RETOUCH_KAFKA__INSTANCE": "test",
         "RETOUCH_KAFKA__SESSION_TIMEOUT_MS": "6000",
         "RETOUCH_BASE__CONCURRENCY": "4",
+        **more,
     }
     log = folder / f"{name}-{uuid.uuid4().hex[:6]}.log"
     with log.open("wb") as out:
@@ -110,7 +119,7 @@ class ScriptedRetrieval(threading.Thread):
         self.join(WAIT_S)
 
 
-def ask(settings: Settings, retrieval: ScriptedRetrieval, count: int) -> list[Query]:
+def ask(settings: Settings, retrieval: ScriptedRetrieval, count: int, strategies: Sequence[Strategy] = STRATEGIES) -> list[Query]:
     queries = [
         Query(
             query_id=uuid.uuid4(),
@@ -119,7 +128,7 @@ def ask(settings: Settings, retrieval: ScriptedRetrieval, count: int) -> list[Qu
             domain="movie_tag",
             text="a film",
             asked_at=datetime.now(UTC),
-            strategy=STRATEGIES[number % len(STRATEGIES)],
+            strategy=strategies[number % len(strategies)],
         )
         for number in range(count)
     ]
@@ -196,3 +205,32 @@ def test_each_query_has_one_answer_by_its_strategy_although_both_workers_are_kil
                 base.send_signal(signal.SIGKILL)
         with worker("base", settings, tmp_path, endpoint.url), worker("strategies", settings, tmp_path, endpoint.url):
             check(settings, queries)
+
+
+def register_hydra(settings: Settings, folder: Path) -> ModelVersion:
+    """A random version of HYDRA, as champion."""
+    save_hydra(folder / "version", make_hydra(folder / "encoder"))
+    registry = Registry(settings, settings.hydra.model_name)
+    version = registry.register(folder / "version")
+    registry.set_alias(Alias.CHAMPION, version.version)
+    return version.model
+
+
+def test_hydra_answers_each_query_once_although_its_worker_is_killed(settings: Settings, tmp_path: Path) -> None:
+    model, state = register_hydra(settings, tmp_path), {"RETOUCH_STACK__DIR": str(settings.stack.dir)}
+    with serving(answer) as endpoint, ScriptedRetrieval(settings) as retrieval, worker("base", settings, tmp_path, endpoint.url, **state):
+        queries = ask(settings, retrieval, 40, [Strategy.HYDRA])
+        with worker("strategies", settings, tmp_path, endpoint.url, **state) as strategies:
+            wait_for(lambda: calls_with_profile(endpoint) > 3)
+            strategies.send_signal(signal.SIGKILL)
+        with worker("strategies", settings, tmp_path, endpoint.url, **state):
+            responses = answers_to(settings, RESPONSES, Response, queries)
+    assert Counter(response.query_id for response in responses) == Counter(query.query_id for query in queries)
+    hydra = HydraModel(make_hydra(tmp_path / "again"))
+    best = tuple(ITEMS[one.position].interaction_id for one in hydra.rank("test-strategies/u0", "a film", ITEMS)[:4])
+    assert best != tuple(item.interaction_id for item in ITEMS[:4])
+    chosen = hydra.choose("test-strategies/u0", "tag : a film", [f"with profile {n}" for n in range(8)]).position
+    assert {(response.answer, response.status, response.provenance.answered_by) for response in responses} == {
+        (f"with profile {chosen}", ResponseStatus.PERSONALIZED, None)
+    }
+    assert {(response.provenance.model, response.provenance.history_ids) for response in responses} == {(model, best)}
