@@ -124,6 +124,9 @@ def test_rpm_answers_with_factors_though_the_profiles_worker_is_killed(settings:
         ids = Counter(entry.entry_id for entry in member.entries(at_least=2 * ITEMS))
         assert set(ids.values()) == {1} and len(ids) == 2 * ITEMS
 
+        assert others[0].stop(signal.SIGKILL) == -signal.SIGKILL
+        others[0].start()
+        assert member.counted().factors == found.factors
         shown = as_data(request_profile(settings, member.query(), WAIT_S))
         assert (shown["items"], shown["statistics_version"], shown["summary"]) == (ITEMS, found.factors.version, None)
         response = member.ask_until(ResponseStatus.PERSONALIZED)
