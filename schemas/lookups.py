@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.contexts import HistoryItem, RetrievalStatus
+from schemas.drafts import Usage
 from schemas.features import FactoredFeature, ReasonedItem, UserFactors
 from schemas.ids import derive
 from schemas.messages import Message, MessageIdentity, Milliseconds, Record
@@ -41,6 +42,14 @@ class LookupPurpose(StrEnum):
     INSPECT = "inspect"  # a person reads it (`retouch profile`): no answer follows, and no task of the profiles worker
 
 
+class Spent(Record):
+    """What the earlier steps of a query took."""
+
+    base_ms: Milliseconds = 0.0
+    base_usage: Usage = Usage()
+    retrieve_ms: Milliseconds = 0.0
+
+
 class Lookup(Message, wire="retouch.lookup", version=1):
     """A query whose strategy reads the user's history before it asks the base model. Topic: lookups. Key: tenant/user."""
 
@@ -50,6 +59,7 @@ class Lookup(Message, wire="retouch.lookup", version=1):
     step: Annotated[int, Field(ge=1, le=8)] = 1  # number of this lookup of the query; a strategy may look up again with what the base model answered
     features: tuple[FactoredFeature, ...] | None = None  # of the query, found after an earlier step; a factor is missing where none was chosen
     purpose: LookupPurpose = LookupPurpose.ANSWER
+    earlier: Spent = Spent()  # nothing in the first step
 
     @property
     def id(self) -> UUID:

@@ -6,6 +6,7 @@ Drafts and lookups have a processor each, so that a draft waits for no search of
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -106,6 +107,7 @@ class LookupProcessor(SearchProcessor[Lookup]):
         return Wanted(message.query, message.choice.strategy, message.reads, message.query.text)
 
     async def answer(self, message: Lookup, found: Found, traceparent: str) -> list[ProducedRecord]:
+        started = time.perf_counter()
         summary, tasks, read = None, list[ProfileTask](), FactorsFound()
         in_time = found.status is not RetrievalStatus.DEADLINE_PASSED
         if self._summaries and message.reads.summary and in_time:
@@ -117,7 +119,7 @@ class LookupProcessor(SearchProcessor[Lookup]):
         retrieval = Retrieval(
             lookup=message,
             items=tuple(found.items) if read.items is None else read.items,
-            retrieve_ms=found.took_ms,
+            retrieve_ms=found.took_ms + (time.perf_counter() - started) * 1000,
             status=found.status if read.items is None else RetrievalStatus.SEARCHED,
             summary=summary,
             factors=read.factors,

@@ -12,7 +12,7 @@ from schemas import lamp_prompt
 from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import Draft, DraftStatus, FailureCause, Usage
 from schemas.ids import derive
-from schemas.lookups import Lookup, Retrieval
+from schemas.lookups import Lookup, Retrieval, Spent
 from schemas.prompts import template_digest
 from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
@@ -40,6 +40,10 @@ class Asked:
     query: Query
     choice: StrategyChoice
     found: Retrieval | None = None
+
+    @property
+    def earlier(self) -> Spent:
+        return self.found.lookup.earlier if self.found else Spent()
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class StrategyAnswerer:
         """The response, or another lookup of the query. Raises RetryLater if the endpoint does not answer, DependencyBlocked if it refuses every prompt, and
         PoisonMessage for a strategy that this version does not have.
         """
-        strategy, calls = asked.choice.strategy, BaseCalls(self._endpoint, asked.query.key, self._clock)
+        strategy, calls = asked.choice.strategy, BaseCalls(self._endpoint, asked.query.key, self._clock, asked.earlier)
         reason: ResponseStatus | None = None
         while True:
             try:
@@ -96,7 +100,8 @@ class StrategyAnswerer:
         if isinstance(method, Prepares) and found is not None:
             prepared = await method.prepare(found, calls)
             if isinstance(prepared, Lookup):
-                return prepared
+                earlier = Spent(base_ms=calls.ms, base_usage=calls.usage, retrieve_ms=asked.earlier.retrieve_ms + found.retrieve_ms)
+                return prepared.model_copy(update={"earlier": earlier})
             found = prepared
         prompt, texts = await _first_accepted(method, asked.query, found, calls)
         answer = await method.read(asked.query, prompt, texts)
@@ -156,11 +161,11 @@ class StrategyAnswerer:
             k=0,
             history_ids=(),
             prompt_digest=None,
-            base_ms=calls.ms if calls else 0.0,
-            retrieve_ms=asked.found.retrieve_ms if asked.found else 0.0,
+            base_ms=calls.ms if calls else asked.earlier.base_ms,
+            retrieve_ms=asked.earlier.retrieve_ms + (asked.found.retrieve_ms if asked.found else 0.0),
             reflect_ms=0.0,
             experiment=asked.choice.experiment,
-            base_usage=calls.usage if calls else Usage(),
+            base_usage=calls.usage if calls else asked.earlier.base_usage,
         )
 
     def _made(self, asked: Asked, draft: Draft, answer: Answer, status: ResponseStatus, provenance: Provenance) -> Response:

@@ -6,20 +6,21 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from schemas.drafts import Usage
+from schemas.lookups import Spent
 from schemas.prompts import ChatTurn
 from workers.endpoints.client import ChatClient
 from workers.runtime.clock import Clock
 
 
 class BaseCalls:
-    """`usage` and `ms` are the sums over all calls that returned texts."""
+    """`usage` and `ms` are the sums over all calls that returned texts, also those of the query's earlier steps."""
 
-    def __init__(self, endpoint: ChatClient, key: Hashable, clock: Clock) -> None:
+    def __init__(self, endpoint: ChatClient, key: Hashable, clock: Clock, earlier: Spent | None = None) -> None:
         self._endpoint = endpoint
         self._key = key
         self._clock = clock
-        self.usage = Usage()
-        self.ms = 0.0
+        self.usage = earlier.base_usage if earlier else Usage()
+        self.ms = earlier.base_ms if earlier else 0.0
 
     async def texts(
         self, turns: Sequence[ChatTurn], *, max_tokens: int, n: int = 1, temperature: float | None = None, schema: dict[str, Any] | None = None

@@ -11,7 +11,9 @@ import pytest
 
 from infra.errors import BadSetting
 from infra.settings import Settings, load
+from schemas.contexts import RetrievalStatus
 from schemas.control_marks import WELL_KNOWN_MARKS
+from schemas.drafts import Usage
 from schemas.feature_extraction import query_features_schema
 from schemas.features import AnswerPropensity, Factor, FactoredFeature, Feature, Propensities, ReasonedItem, UserFactors
 from schemas.ids import derive
@@ -129,6 +131,22 @@ async def test_an_llm_is_asked_for_the_features_with_the_factors_shown_and_a_str
     assert request["response_format"]["json_schema"]["schema"] == query_features_schema(2)
     assert request["response_format"]["json_schema"]["strict"] is True
     assert request["max_tokens"] == 1_024
+
+
+async def test_the_answer_counts_the_tokens_and_times_of_both_steps() -> None:
+    lookup, _ = await answered(first(), completion(json.dumps(JSON_FEATURES), prompt_tokens=50, completion_tokens=9), settings=settings_for(kind="llm"))
+    assert isinstance(lookup, Lookup)
+    assert (lookup.earlier.base_usage, lookup.earlier.retrieve_ms) == (Usage(prompt_tokens=50, completion_tokens=9), 3.0) and lookup.earlier.base_ms > 0
+    response, _ = await answered(second().model_copy(update={"lookup": lookup}), completion(ALIGNED), settings=settings_for(kind="llm"))
+    assert isinstance(response, Response)
+    assert response.provenance.base_usage == Usage(prompt_tokens=57, completion_tokens=12)
+    assert response.provenance.retrieve_ms == 6.0 and response.provenance.base_ms > lookup.earlier.base_ms
+
+
+async def test_an_index_that_is_away_is_the_reason_then() -> None:
+    away = first(factors=None).model_copy(update={"status": RetrievalStatus.INDEX_AWAY, "items": ()})
+    response, _ = await answered(away, completion("comedy"))
+    assert fallback(response) == (ResponseStatus.INDEX_AWAY, Strategy.ZERO_SHOT)
 
 
 @pytest.mark.parametrize(
