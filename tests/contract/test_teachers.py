@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from infra.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint
 from infra.errors import BadSetting, DependencyBlocked, DependencyUnavailable
 from infra.settings import Settings, load
 from schemas.control_marks import WELL_KNOWN_MARKS
@@ -15,7 +16,6 @@ from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite, parse
 from tests.support.openai_server import OpenAiServer, ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.worker_messages import STARS, make_outcome
-from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint
 from workers.teacher.checks import ReasoningLength, first_flaw
 from workers.teacher.llm import LlmTeacher
 from workers.teacher.reasoning_teacher import ReasoningTeacher, Rejection, RejectionReason

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.endpoints.client import HEALTH_CHECK_PROMPT
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import admin, producer, send
 from infra.kafka.topic_reader import TopicReader
@@ -34,7 +35,6 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
-from workers.endpoints.client import HEALTH_CHECK_PROMPT
 from workers.runtime.handler import DEFAULT_BACKOFF, Backoff, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.worker import Worker, WorkerCounts
 

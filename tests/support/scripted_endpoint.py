@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+from infra.endpoints.reply import ChatAnswer
+from infra.endpoints.request import Prompt
 from schemas.drafts import Usage
 from tests.support.manual_clock import ManualClock
-from workers.endpoints.reply import ChatAnswer
-from workers.endpoints.request import Prompt
 
 
 class ScriptedEndpoint:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from infra.endpoints.client import ChatClient, PromptRefused
 from infra.settings import Settings
 from infra.telemetry.metrics import BASE_UNANSWERED
 from schemas.control_marks import WELL_KNOWN_MARKS
@@ -23,7 +24,6 @@ from schemas.prompts import base_prompt
 from schemas.queries import Query
 from schemas.strategies import Strategy, StrategyChoice, choose_strategy
 from schemas.topics import DRAFTS
-from workers.endpoints.client import ChatClient, PromptRefused
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 from workers.strategies.answerer import Asked, StrategyAnswerer, outgoing

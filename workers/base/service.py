@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 
+from infra.endpoints.base_endpoint import base_endpoint
 from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.queries import Query
 from schemas.topics import QUERIES, topics_of
 from workers.base.handler import QueryHandler
-from workers.endpoints.base_endpoint import base_endpoint
 from workers.runtime.handler import Backoff, HandlerSpec
 from workers.runtime.worker import Worker
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from infra.endpoints.client import ChatClient, PromptRefused
+from infra.endpoints.reply import clean_text, json_object
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.feature_extraction import FEATURES_FIELD, JUDGEMENTS_FIELD, RefusedAnswer, features_schema, judgements_schema, read_features, read_judgements
 from schemas.profiles import Author, ExtractedFeatures, FeaturesWork, Reasoning, ReasoningWork
 from schemas.prompts import PromptStyle
 from schemas.rpm_prompts import extraction_prompt, judgement_prompt, read_reasoning, reasoning_prompt, rpm_template_digest
 from schemas.tasks import Task
-from workers.endpoints.client import ChatClient, PromptRefused
-from workers.endpoints.reply import clean_text, json_object
 from workers.profiles.items import item_with, reasoning_of, source_text
 
 log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from functools import partial
 
+from infra.endpoints.client import ChatEndpoint
 from infra.errors import BadSetting
 from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
@@ -13,7 +14,6 @@ from infra.settings import Settings
 from infra.settings.profiles import ProfileWriter
 from schemas.profiles import ProfileTask
 from schemas.topics import PROFILE_TASKS, topics_of
-from workers.endpoints.client import ChatEndpoint
 from workers.features.statistical import statistical_extractor
 from workers.profiles.features_llm import LlmFeatures
 from workers.profiles.features_template import TemplateFeatures

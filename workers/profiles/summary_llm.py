@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import logging
 
+from infra.endpoints.client import ChatClient, PromptRefused
+from infra.endpoints.reply import clean_text
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.profiles import Author, Summary, SummaryWork
 from schemas.prompts import PromptStyle, item_text
 from schemas.sameness import is_blank
 from schemas.tasks import Task
-from workers.endpoints.client import ChatClient, PromptRefused
-from workers.endpoints.reply import clean_text
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from infra.endpoints.client import ChatClient, PromptRefused
 from infra.settings import Settings
 from infra.settings.strategies import ItemForm
 from infra.telemetry.metrics import BASE_UNANSWERED, RESPONSES_SENT, STRATEGY_FALLBACKS
@@ -18,7 +19,6 @@ from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy, StrategyChoice
 from schemas.topics import RESPONSES
-from workers.endpoints.client import ChatClient, PromptRefused
 from workers.runtime.clock import Clock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 from workers.strategies.base_calls import BaseCalls

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from infra.endpoints.client import ChatClient
 from schemas.drafts import Usage
 from schemas.lookups import Spent
 from schemas.prompts import ChatTurn
-from workers.endpoints.client import ChatClient
 from workers.runtime.clock import Clock
 
 

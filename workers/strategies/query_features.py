@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from infra.endpoints.client import PromptRefused
+from infra.endpoints.reply import json_object
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.feature_extraction import FEATURES_FIELD, RefusedAnswer, query_features_schema, read_query_features
 from schemas.features import FactoredFeature, UserFactors
@@ -12,8 +14,6 @@ from schemas.prompts import ChatTurn
 from schemas.queries import Query
 from schemas.responses import ResponseStatus
 from schemas.rpm_prompts import query_extraction_prompt, shown_factors
-from workers.endpoints.client import PromptRefused
-from workers.endpoints.reply import json_object
 from workers.features.statistical import StatisticalExtractor
 from workers.strategies.base_calls import BaseCalls
 from workers.strategies.strategy import Unable

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 
+from infra.endpoints.base_endpoint import base_endpoint
 from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.lookups import Retrieval
 from schemas.topics import RETRIEVALS, topics_of
-from workers.endpoints.base_endpoint import base_endpoint
 from workers.runtime.clock import SystemClock
 from workers.runtime.handler import Backoff, HandlerSpec
 from workers.runtime.worker import Worker

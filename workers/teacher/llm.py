@@ -11,6 +11,8 @@ import logging
 
 from pydantic import BaseModel, ConfigDict
 
+from infra.endpoints.client import ChatClient, PromptRefused
+from infra.endpoints.reply import clean_text, json_object
 from schemas.contexts import HistoryItem
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.outcomes import Outcome
@@ -18,8 +20,6 @@ from schemas.prompts import PromptStyle, base_prompt, item_text
 from schemas.rewriting import Rewrite
 from schemas.sameness import is_blank
 from schemas.trajectories import Teacher as Signature
-from workers.endpoints.client import ChatClient, PromptRefused
-from workers.endpoints.reply import clean_text, json_object
 from workers.teacher.checks import ReasoningLength
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 

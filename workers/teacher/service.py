@@ -7,6 +7,7 @@ import logging
 import threading
 from functools import partial
 
+from infra.endpoints.client import ChatEndpoint
 from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
 from infra.settings import Settings
@@ -14,7 +15,6 @@ from infra.settings.models import TeacherKind
 from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES, topics_of
-from workers.endpoints.client import ChatEndpoint
 from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Lifespan, Worker
 from workers.teacher.checks import ReasoningLength

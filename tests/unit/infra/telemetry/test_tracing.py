@@ -51,6 +51,6 @@ def test_kafka_attributes_have_the_names_of_the_conventions() -> None:
 
 
 def test_a_worker_without_an_exporter_loads_no_sdk() -> None:
-    seen = "import sys, infra.process.lifecycle, infra.telemetry.export, workers.endpoints.client; "
+    seen = "import sys, infra.process.lifecycle, infra.telemetry.export, infra.endpoints.client; "
     seen += "print([m for m in sys.modules if m.startswith('opentelemetry')])"
     assert subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "[]"

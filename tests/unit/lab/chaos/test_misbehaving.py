@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
+from infra.endpoints.client import ChatEndpoint, PromptRefused
+from infra.endpoints.refusals import Meaning
+from infra.endpoints.reply import MAX_BODY_BYTES, ChatAnswer, read_reply
 from infra.errors import RetryLater
 from lab.chaos.bad_answers import HUGE_BYTES, KINDS, REASONING, BadAnswerKind
 from lab.chaos.misbehaving import MisbehavingEndpoint
 from schemas.drafts import FailureCause
 from tests.support.openai_server import completion, failure, scripted, serving
-from workers.endpoints.client import ChatEndpoint, PromptRefused
-from workers.endpoints.refusals import Meaning
-from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer, read_reply
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from infra.endpoints.client import HEALTH_CHECK_PROMPT, ChatClient, ChatEndpoint, PromptRefused
 from infra.errors import CannotContinue, RetryLater
 from infra.settings import load
 from infra.telemetry.metrics import BASE_UNANSWERED
@@ -22,7 +23,6 @@ from tests.support.openai_server import Respond, ScriptedAnswer, completion, fai
 from tests.support.scripted_endpoint import ScriptedEndpoint
 from tests.support.worker_messages import NOON, make_incoming, make_query, make_record
 from workers.base.handler import QueryHandler
-from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatClient, ChatEndpoint, PromptRefused
 from workers.runtime.handler import Backoff, DegradeReason, HandlerSpec, Outgoing
 from workers.runtime.in_flight import Finished, TryAgain
 from workers.runtime.processor import RecordProcessor

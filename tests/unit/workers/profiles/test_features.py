@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra.endpoints.client import ChatEndpoint
 from infra.errors import BadSetting, RetryLater
 from infra.settings.profiles import ProfilesSettings
 from schemas.contexts import Source
@@ -25,7 +26,6 @@ from schemas.topics import PROFILES
 from streams.profiles.statistics import FactorCounts
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.profile_tasks import history_items
-from workers.endpoints.client import ChatEndpoint
 from workers.features.statistical import StatisticalExtractor, statistical_extractor
 from workers.profiles.features_llm import LlmFeatures
 from workers.profiles.features_template import TemplateFeatures

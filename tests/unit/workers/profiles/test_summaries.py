@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from infra.endpoints.client import ChatEndpoint
 from infra.errors import RetryLater
 from schemas.contexts import Source
 from schemas.envelope import envelope_headers, read_envelope
@@ -15,7 +16,6 @@ from schemas.tasks import Task
 from schemas.topics import PROFILES
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.profile_tasks import summary_task, summary_work
-from workers.endpoints.client import ChatEndpoint
 from workers.features.statistical import StatisticalExtractor
 from workers.profiles.features_template import TemplateFeatures
 from workers.profiles.handler import ProfileHandler

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from infra.endpoints.client import PromptRefused
 from infra.errors import RetryLater
 from infra.settings import Settings, load
 from infra.telemetry.metrics import STRATEGY_FALLBACKS
@@ -18,7 +19,6 @@ from schemas.topics import LOOKUPS, RESPONSES
 from tests.support.manual_clock import ManualClock
 from tests.support.scripted_endpoint import ScriptedEndpoint
 from tests.support.worker_messages import NOON, make_incoming, make_item, make_query, make_retrieval
-from workers.endpoints.client import PromptRefused
 from workers.runtime.handler import DegradeReason, Incoming
 from workers.strategies.answerer import Asked, StrategyAnswerer
 from workers.strategies.base_calls import BaseCalls

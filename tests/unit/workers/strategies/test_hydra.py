@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infra.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint
 from infra.hydra.model import HydraModel
 from infra.settings import Settings, load
 from schemas import demonstrations
@@ -22,7 +23,6 @@ from schemas.strategies import Strategy
 from tests.support.openai_server import Respond, ScriptedAnswer, completion, serving
 from tests.support.tiny_encoder import make_hydra
 from tests.support.worker_messages import TAGS, make_item, make_query, make_retrieval
-from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint
 from workers.runtime.clock import SystemClock
 from workers.strategies.answerer import Asked, StrategyAnswerer
 from workers.strategies.catalog import methods_of

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from infra.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint
 from infra.settings import load
 from schemas.chain_of_thought import INSTRUCTION
 from schemas.drafts import Usage
@@ -16,7 +17,6 @@ from schemas.responses import Response, ResponseStatus
 from schemas.strategies import ASKS_FIRST, Strategy, StrategyChoice
 from tests.support.openai_server import Respond, ScriptedAnswer, completion, scripted, serving
 from tests.support.worker_messages import make_item, make_query, make_retrieval
-from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint
 from workers.runtime.clock import SystemClock
 from workers.strategies.answerer import Asked, StrategyAnswerer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from infra.endpoints.client import PromptRefused
 from infra.settings import load
 from schemas.contexts import HistoryItem
 from schemas.drafts import FailureCause
@@ -12,7 +13,6 @@ from schemas.strategies import Strategy
 from tests.support.manual_clock import ManualClock
 from tests.support.scripted_endpoint import ScriptedEndpoint
 from tests.support.worker_messages import NOON, make_item, make_retrieval
-from workers.endpoints.client import PromptRefused
 from workers.strategies.answerer import Asked, StrategyAnswerer
 
 ITEMS = [make_item(number) for number in range(3)]

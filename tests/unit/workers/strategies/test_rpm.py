@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra.endpoints.client import ChatEndpoint
 from infra.errors import BadSetting
 from infra.settings import Settings, load
 from schemas.contexts import RetrievalStatus
@@ -27,7 +28,6 @@ from schemas.topics import LOOKUPS
 from tests.support.openai_server import ScriptedAnswer, completion, scripted, serving
 from tests.support.worker_messages import NOON, make_incoming, make_item, make_query, make_retrieval
 from workers.base.handler import QueryHandler
-from workers.endpoints.client import ChatEndpoint
 from workers.runtime.clock import SystemClock
 from workers.runtime.handler import Incoming, Outgoing
 from workers.strategies.answerer import Asked, StrategyAnswerer

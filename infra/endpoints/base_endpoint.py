@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from infra.endpoints.client import ChatEndpoint, endpoint_breaker
 from infra.errors import BadSetting
 from infra.process.lifecycle import report_blocked
 from infra.settings import Settings
-from workers.endpoints.client import ChatEndpoint, endpoint_breaker
 
 
 def base_endpoint(settings: Settings) -> ChatEndpoint:

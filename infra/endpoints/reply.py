@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from infra.endpoints.refusals import EndpointError, Meaning, meaning_of, refused_parameter
 from schemas.drafts import FailureCause, Usage
 from schemas.messages import MAX_TEXT_CHARS
 from schemas.sameness import is_blank
-from workers.endpoints.refusals import EndpointError, Meaning, meaning_of, refused_parameter
 
 #: Maximum bytes of a body. An answer takes at most 12 bytes a character, the rest is for reasoning.
 MAX_BODY_BYTES = 4 << 20

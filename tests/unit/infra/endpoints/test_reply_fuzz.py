@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.endpoints.refusals import Meaning
+from infra.endpoints.reply import MAX_RETRY_AFTER_S, ChatAnswer, read_reply
 from schemas.drafts import Draft, FailureCause
 from schemas.messages import MAX_TEXT_CHARS
 from tests.support.worker_messages import make_query
-from workers.endpoints.refusals import Meaning
-from workers.endpoints.reply import MAX_RETRY_AFTER_S, ChatAnswer, read_reply
 
 BODIES = 10_000
 #: Bodies of one example: the drawn one, and mutations of its bytes under other statuses and headers. Drawing costs more than reading.

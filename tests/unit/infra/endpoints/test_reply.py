@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from infra.endpoints.refusals import Meaning
+from infra.endpoints.reply import MAX_BODY_BYTES, MAX_EVENTS, MAX_RETRY_AFTER_S, ChatAnswer, Failure, clean_text, json_object, read_reply
 from schemas.drafts import Draft, FailureCause, Usage
 from tests.support.worker_messages import make_query
-from workers.endpoints.refusals import Meaning
-from workers.endpoints.reply import MAX_BODY_BYTES, MAX_EVENTS, MAX_RETRY_AFTER_S, ChatAnswer, Failure, clean_text, json_object, read_reply
 
 EVERY, PROMPT, RETRY = Meaning.EVERY_PROMPT, Meaning.PROMPT, Meaning.RETRY
 

@@ -19,15 +19,15 @@ from typing import Any, Protocol, Self
 
 import aiohttp
 
+from infra.endpoints.refusals import Meaning
+from infra.endpoints.reply import MAX_BODY_BYTES, ChatAnswer, Failure, read_reply
+from infra.endpoints.request import ChatRequest, Prompt
 from infra.errors import BadSetting, CannotContinue, DependencyBlocked, DependencyUnavailable, RetouchError, RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
 from infra.telemetry.metrics import RetryReason
 from infra.telemetry.tracing import current_traceparent
 from infra.urls import is_loopback, without_user
 from schemas.drafts import FailureCause, Usage
-from workers.endpoints.refusals import Meaning
-from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer, Failure, read_reply
-from workers.endpoints.request import ChatRequest, Prompt
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from infra.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint, EndpointFailed, PromptRefused, endpoint_breaker
+from infra.endpoints.reply import MAX_BODY_BYTES, ChatAnswer
 from infra.errors import BadSetting, CannotContinue, DependencyBlocked, DependencyUnavailable, RetouchError, RetryLater
 from infra.telemetry.tracing import span
 from schemas.drafts import FailureCause
 from schemas.envelope import new_traceparent
 from schemas.prompts import ChatTurn
 from tests.support.openai_server import OpenAiServer, Respond, ScriptedAnswer, completion, failure, scripted, serving
-from workers.endpoints.client import HEALTH_CHECK_PROMPT, ChatEndpoint, EndpointFailed, PromptRefused, endpoint_breaker
-from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer
 
 
 def endpoint_at(url: str, **options: Any) -> ChatEndpoint:
@@ -489,7 +489,7 @@ async def test_a_temporary_refusal_is_waited_for_at_the_start(answer: ScriptedAn
 
 async def test_a_start_without_a_connection_or_an_answer_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     await start(f"http://127.0.0.1:{closed_port()}/v1")
-    monkeypatch.setattr("workers.endpoints.client.START_WITHIN_S", 0.1)
+    monkeypatch.setattr("infra.endpoints.client.START_WITHIN_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         await start(f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
 
