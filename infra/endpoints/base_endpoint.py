@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from infra.endpoints.client import ChatEndpoint, endpoint_breaker
@@ -10,8 +11,8 @@ from infra.process.lifecycle import report_blocked
 from infra.settings import Settings
 
 
-def base_endpoint(settings: Settings) -> ChatEndpoint:
-    """Raises BadSetting without `base.url`."""
+def base_endpoint(settings: Settings, on_blocked: Callable[[str | None], None] | None = None) -> ChatEndpoint:
+    """`on_blocked` None: the process reports itself as blocked. Raises BadSetting without `base.url`."""
     base = settings.base
     if not base.url:
         raise BadSetting("base.url is empty: set OPENAI_BASE_URL=http://HOST:PORT/v1, or start the local stack with `retouch up`")
@@ -23,5 +24,5 @@ def base_endpoint(settings: Settings) -> ChatEndpoint:
         concurrency=base.concurrency,
         parameters=base.parameters,
         breaker=endpoint_breaker("base", base.breaker_open_s, base.breaker_failures),
-        on_blocked=partial(report_blocked, settings),
+        on_blocked=on_blocked or partial(report_blocked, settings),
     )

@@ -1,101 +1,74 @@
-"""The base model behind its OpenAI-compatible endpoint, as an `Ask`. Blocking and thread-safe; every wait has a bound."""
+"""The base model behind its OpenAI-compatible endpoint, as an `Ask`: the client of the workers, for callers that block."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import httpx
-
-from infra.errors import BadSetting, RetryLater
-from infra.settings.models import BaseModelSettings
-from infra.urls import is_loopback, without_user
-from schemas.messages import MAX_TEXT_CHARS
+from infra.endpoints.base_endpoint import base_endpoint
+from infra.endpoints.client import PromptRefused
+from infra.errors import BadSetting, DependencyBlocked, RetryLater
+from infra.settings import Settings
+from schemas.drafts import FailureCause
 from schemas.prompts import ChatTurn
 from trainer.interruption import check_stop
 
+T = TypeVar("T")
+
 #: Pause before the first repeated call; each later one is twice as long, up to the longest.
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-#: The endpoint refuses this prompt: too long, filtered, malformed. Another one may be answered.
-_PROMPT_REFUSED = frozenset({400, 413, 422})
-#: The endpoint refuses every prompt until a setting changes.
-_SETTINGS_REFUSED = {401: "base.api_key", 403: "base.api_key", 404: "base.url and base.model"}
+#: The model answered without a text. That is a wrong answer, not a refused prompt.
+_NO_TEXT = frozenset({FailureCause.NO_TEXT, FailureCause.ONLY_REASONING})
 
 
 class BaseModel:
-    """Use as a context manager. `base.parameters` are merged into each request, as the base workers do, but temperature and n are HYDRA's.
+    """Use as a context manager. The endpoint's client runs on an event loop in a thread. Thread-safe; every wait has a bound.
 
-    A null removes a field, the temperature too.
+    `base.parameters` are merged into each request as the workers do it, but temperature and n are the caller's.
     """
 
-    def __init__(self, settings: BaseModelSettings, stop: threading.Event) -> None:
-        if not settings.url:
-            raise BadSetting("base.url is not set: HYDRA asks the base model; set OPENAI_BASE_URL=http://HOST:PORT/v1")
-        self._settings, self._stop = settings, stop
-        self._url = settings.url.rstrip("/") + "/chat/completions"
-        self._one_by_one = False  # the endpoint gives one answer per call
-        headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
-        limits = httpx.Limits(max_connections=settings.concurrency)
-        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s, limits=limits, trust_env=not is_loopback(self._url))
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        """Raises BadSetting without `base.url`."""
+        self._endpoint = base_endpoint(settings, on_blocked=lambda reason: None)
+        self._base, self._stop = settings.base, stop
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="base model", daemon=True)
 
     def __enter__(self) -> Self:
+        self._thread.start()
+        self._wait_for(self._endpoint.__aenter__())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._client.close()
+        self._wait_for(self._endpoint.__aexit__(kind, error, trace))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> Sequence[str]:
-        """Raises RetryLater after `base.attempts` failed calls, BadSetting if the endpoint refuses key, URL or model, Interrupted on a stop.
+        """One to `n` texts, without white space around them; an empty one if the model wrote none; none at all for a refused prompt.
 
-        Asks again for answers that are missing, because some endpoints give one at a time whatever `n` says.
+        Raises RetryLater after `base.attempts` failed calls, BadSetting if the endpoint refuses every prompt, Interrupted on a stop.
         """
-        answers: list[str] = []
-        while len(answers) < n:
-            wanted = 1 if self._one_by_one else n - len(answers)
-            found = self._answers(turns, wanted, temperature)
-            if found is None and wanted > 1:  # it may refuse `n`, not the prompt
-                found = self._answers(turns, 1, temperature)
-                self._one_by_one = found is not None
-            if not found:
-                return ()
-            answers += found[: n - len(answers)]
-        return answers
-
-    def _answers(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> list[str] | None:
-        """One request, repeated while it fails. None if the endpoint refuses it."""
-        ours: dict[str, Any] = {"temperature": temperature, "max_tokens": self._settings.max_new_tokens} | ({"n": n} if n > 1 else {})
-        if self._settings.parameters.get("temperature", temperature) is None:  # the model takes none
-            del ours["temperature"]
-        given = {name: value for name, value in (self._settings.parameters | ours).items() if value is not None}
-        body = {"model": self._settings.model, "messages": [turn._asdict() for turn in turns], **given}
-        failure = ""
-        for attempt in range(self._settings.attempts):
-            if attempt:
-                self._stop.wait(min(LONGEST_PAUSE_S, PAUSE_S * 2 ** (attempt - 1)))
+        failure, pause_s = "", 0.0
+        for attempt in range(self._base.attempts):
+            self._stop.wait(pause_s)
             check_stop(self._stop)
             try:
-                response = self._client.post(self._url, json=body)
-            except httpx.TransportError as error:
-                failure = type(error).__name__
-                continue
-            if response.status_code in _PROMPT_REFUSED:
-                return None
-            if remedy := _SETTINGS_REFUSED.get(response.status_code):
-                raise BadSetting(f"check {remedy}: {without_user(self._url)} answers with status {response.status_code}")
-            answers = _texts(response) if response.is_success else []
-            if answers:
-                return answers
-            failure = f"status {response.status_code}"
-        raise RetryLater(f"the base model gave no answer in {self._settings.attempts} attempts: {failure}")
+                answer = self._wait_for(self._endpoint.complete(tuple(turns), max_tokens=self._base.max_new_tokens, n=n, temperature=temperature))
+            except PromptRefused as error:
+                return ("",) if error.cause in _NO_TEXT else ()
+            except DependencyBlocked as error:
+                raise BadSetting(str(error)) from error
+            except RetryLater as error:
+                failure, pause_s = str(error), min(LONGEST_PAUSE_S, max(error.after_s, PAUSE_S * 2**attempt))
+            else:
+                return [text.strip() for text in answer.texts]
+        raise RetryLater(f"the base model gave no answer in {self._base.attempts} attempts: {failure}")
 
-
-def _texts(response: httpx.Response) -> list[str]:
-    """The texts of all choices, without white space around them. A choice without a text is empty. None of them if the body is no completion."""
-    try:
-        choices = response.json()["choices"]
-        texts = [choice["message"].get("content") for choice in choices]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return [text.strip()[:MAX_TEXT_CHARS] if isinstance(text, str) else "" for text in texts]
+    def _wait_for(self, call: Coroutine[Any, Any, T]) -> T:
+        """Blocks. The client bounds each request by `base.timeout_s`."""
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()

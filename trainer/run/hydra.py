@@ -115,7 +115,7 @@ class HydraRun:
         from trainer.hydra.rows import BlackBox
 
         base = self.settings.base
-        stored = StoredAnswers(ask or opened.enter_context(BaseModel(base, self.stop)), self.report.directory / STATE / ANSWERS, base.model)
+        stored = StoredAnswers(ask or opened.enter_context(BaseModel(self.settings, self.stop)), self.report.directory / STATE / ANSWERS, base.model)
         return BlackBox(stored, base.prompt_style, base.concurrency, self.stop)
 
     def _judge(
