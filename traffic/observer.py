@@ -19,6 +19,7 @@ from schemas.envelope import Envelope, read_message
 from schemas.messages import Malformed, Message, MessageIdentity
 from schemas.queries import Query
 from schemas.responses import Response
+from schemas.strategies import Strategy
 from schemas.topics import Topic
 
 
@@ -82,7 +83,7 @@ class AnswerCounts:
     asked: dict[MessageIdentity, list[datetime]] = field(default_factory=lambda: defaultdict(list))
     answered: dict[MessageIdentity, list[datetime]] = field(default_factory=lambda: defaultdict(list))
     statuses: Counter[str] = field(default_factory=Counter)
-    versions: Counter[str] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)  # of the reflection model; `none`: it took no part
 
     def note(self, sighting: ObservedRecord) -> None:
         self.records[sighting.topic] += 1
@@ -100,7 +101,8 @@ class AnswerCounts:
         self.answered[response.identity].append(at)
         if len(self.answered[response.identity]) == 1:
             self.statuses[response.status.value] += 1
-            model = response.provenance.model
+            provenance = response.provenance
+            model = provenance.model if provenance.strategy is Strategy.RPO else None  # other strategies have other models
             self.versions[model.version if model else "none"] += 1
 
     def add(self, other: AnswerCounts) -> None:

@@ -40,7 +40,7 @@ class HydraSettings(Section):
     users: Positive = 100  # users whose rows train the encoders, those with most history (100); all others get heads only
     min_rows: Positive = 10  # training rows of a user; users with fewer have no head and use the shared one
     queries_per_user: Positive = 10  # history items of a user that become pseudo-queries (10)
-    retrieved: Positive = 10  # items per query that the reranker ranks, by BM25 (10)
+    retrieved: Annotated[int, Field(ge=1, le=100)] = 10  # items per query that the reranker ranks, by BM25 (10)
     demonstrations: Positive = 4  # of them, the best in the prompt (4)
     candidates: Annotated[int, Field(ge=1, le=128)] = 8  # answers to one query, of which the scorer chooses (8)
     temperature: Rate = 1.0  # of the candidates (1.0); the reranker's training answers have 0

@@ -6,6 +6,7 @@ import pytest
 
 from schemas.envelope import Envelope
 from schemas.responses import ResponseStatus
+from schemas.strategies import Strategy
 from tests.support.replay_questions import START, question
 from tests.support.replay_responses import response_to
 from traffic.observer import AnswerCounts, ObservedRecord, ShownAnswer, Standstill, percentile, standstills
@@ -36,6 +37,15 @@ def test_an_answer_may_be_read_before_its_query() -> None:
     tally.note(_seen("queries", QUERIES[0], 1))
     assert (tally.lost, tally.duplicated, tally.latencies_ms()) == (set(), 0, [2000.0])
     assert (tally.statuses, tally.versions) == ({"no_history": 1}, {"none": 1})
+
+
+def test_versions_are_those_of_the_reflection_model() -> None:
+    tally, reflected = AnswerCounts(), response_to(QUERIES[0])
+    by_hydra = response_to(QUERIES[1])
+    provenance = by_hydra.provenance.model_copy(update={"strategy": Strategy.HYDRA})
+    for response in (reflected, by_hydra.model_copy(update={"provenance": provenance})):
+        tally.note(_seen("responses", response, 1))
+    assert tally.versions == {"1": 1, "none": 1}
 
 
 def test_a_query_sent_twice_may_be_answered_twice() -> None:
