@@ -51,5 +51,5 @@ def test_lab_simulate_finds_no_failing_seed() -> None:
 
 
 def test_bench_quality_measures_online_quality() -> None:
-    command = [sys.executable, "-m", "bench.quality.cost", "--size", "2000"]
+    command = [sys.executable, "-m", "bench.online_quality.cost", "--size", "2000"]
     assert subprocess.run(command, cwd=ROOT, timeout=RUN_TIMEOUT_S, check=False).returncode == 0

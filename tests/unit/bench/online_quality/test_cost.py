@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bench.quality.cost import measure
+from bench.online_quality.cost import measure
 
 
 def test_every_cost_of_online_quality_is_measured() -> None:

@@ -2,8 +2,8 @@
 
 Records are 3.6 kB with six items and free text of 15 words, from 1,000 users in three domains. Every outcome has a truth.
 
-    python -m bench.quality.cost              reading and counting, and memory, as JSON
-    python -m bench.quality.cost --broker     with the process's own loop on a local broker, too
+    python -m bench.online_quality.cost              reading and counting, and memory, as JSON
+    python -m bench.online_quality.cost --broker     with the process's own loop on a local broker, too
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _cpu_us(body: Callable[[], Any], records: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.quality.cost", description="Prints the cost of online quality as JSON.")
+    parser = argparse.ArgumentParser(prog="python -m bench.online_quality.cost", description="Prints the cost of online quality as JSON.")
     parser.add_argument("--size", type=int, default=SIZE, help="number of answers, each with its outcome")
     parser.add_argument("--broker", action="store_true", help="also measure the process on a local broker")
     flags = parser.parse_args()
