@@ -16,7 +16,7 @@ class SftSettings(Section):
 
     k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in a prompt (1)
     k_max: Annotated[int, Field(ge=0, le=100)] = 0  # each prompt shows a random number of items from k to k_max; 0: always k
-    epochs: Rate = 2.0  # (1)
+    epochs: Annotated[float, Field(ge=0)] = 2.0  # 0: no SFT (1)
     max_steps: Count = 200  # maximum number of optimizer steps, even if `epochs` needs more; 0: no limit
     batch_size: Positive = 32  # examples in one optimizer step, over all processes (8)
     micro_batch: Count = 0  # examples in one forward pass of one process; 0: its whole share of the batch

@@ -121,12 +121,14 @@ def train(
     state_dir: Path | None = None,
     on_step: Callable[[SftStep], None] = lambda step: None,
 ) -> SftResult:
-    """Train `policy` in place.
+    """Train `policy` in place. Leaves it as it is if `trainer.sft.epochs` is 0.
 
     With `state_dir` it stores checkpoints there every `trainer.checkpoint_every` steps and when it is stopped. It resumes a sound one that was made from the
     same weights, examples and settings, with the same batches in the same order. `on_step` gets each step once, restored ones first.
     Raises Interrupted between two steps, CannotContinue if a loss or gradient is not finite, BadSetting if the batch cannot be divided.
     """
+    if settings.sft.epochs == 0:
+        return SftResult(0, [], 0)
     from datasets import Dataset
     from transformers import PrinterCallback
 

@@ -31,6 +31,15 @@ def test_sft_lowers_the_loss_within_seconds(tiny_checkpoint: Path) -> None:
     assert fit.losses[-1] < 0.6 * fit.losses[0]
 
 
+def test_without_epochs_the_weights_stay_as_they_are(tiny_checkpoint: Path) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    before = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    fit = train(policy, make_examples(4), prompter, TrainerSettings(sft=SftSettings(epochs=0)), threading.Event())
+    assert (fit.steps, fit.losses, fit.left_out) == (0, [], 0)
+    assert all(before[name].equal(weight) for name, weight in policy.model.state_dict().items())
+
+
 def test_a_stop_ends_sft_between_two_steps(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     stop = threading.Event()
