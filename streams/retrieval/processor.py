@@ -30,6 +30,9 @@ from streams.retrieval.search import Found, HistorySearch, Wanted
 #: A response holds the items and an outcome holds the response, each in one record, so a context or a retrieval takes half a record at most.
 CONTEXT_BYTES = MAX_MESSAGE_BYTES // 2
 
+#: The profile is not read then: it is too late, or its store is away too.
+_WITHOUT_PROFILE = (RetrievalStatus.DEADLINE_PASSED, RetrievalStatus.INDEX_AWAY)
+
 M = TypeVar("M", Draft, Lookup)
 A = TypeVar("A", Context, Retrieval)
 
@@ -109,11 +112,11 @@ class LookupProcessor(SearchProcessor[Lookup]):
     async def answer(self, message: Lookup, found: Found, traceparent: str) -> list[ProducedRecord]:
         started = time.perf_counter()
         summary, tasks, read = None, list[ProfileTask](), FactorsFound()
-        in_time = found.status is not RetrievalStatus.DEADLINE_PASSED
-        if self._summaries and message.reads.summary and in_time:
+        reads_profile = found.status not in _WITHOUT_PROFILE
+        if self._summaries and message.reads.summary and reads_profile:
             summary, task = await self._summaries.for_query(message.query, inspects=message.purpose is LookupPurpose.INSPECT)
             tasks += [task] if task else []
-        if self._factors and message.reads.factors and in_time:
+        if self._factors and message.reads.factors and reads_profile:
             read = await self._factors.find(message, found.items)
             tasks += read.tasks
         retrieval = Retrieval(
