@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -13,69 +11,20 @@ from typing import Any
 from bench import machine
 from bench.demo import run_files
 from bench.demo.plan import DemoPlan
-from bench.demo.progress import PhaseProgress, PhaseSpan
 from bench.demo.records import RunRecords, StartOffsets, read_records, read_start_offsets
 from bench.demo.report_builder import AFTER, BEFORE, DemoRun
+from bench.phases import PhaseProgress, PhaseSpan
+from bench.processes import POLL_S, BenchProcess, ProcessFailed
 from bench.usage import MemoryWatch
-from infra.errors import RetouchError
 from infra.local import Stack
-from infra.process.child import Child
-from infra.process.environment import environment
 from infra.registry.client import Registry
 from infra.settings import Settings
-from infra.telemetry.json_logs import json_lines
 from schemas.ids import is_held_out
 from schemas.promotion import VersionState
 from schemas.run_report import RunReport, RunStatus
 from schemas.topics import OUTCOMES, consumer_group
 from traffic.lag import GroupLag
 from traffic.plan import TrafficPlan as Traffic
-
-POLL_S = 0.1
-STOP_TIMEOUT_S = 10.0
-
-
-class DemoProcessFailed(RetouchError):
-    """A process of the demo failed or did not end in time. The text names it and its log."""
-
-
-class DemoProcess:
-    """One process. `check` is called during every wait; it raises if the stack has failed."""
-
-    def __init__(self, name: str, arguments: list[str], settings: Settings, closing: ExitStack, check: Callable[[], None]) -> None:
-        self.child = Child(name, [sys.executable, "-m", *arguments], settings.stack.dir / "logs" / f"{name}.log", environment(settings))
-        self._check = check
-        self.child.start()
-        closing.callback(self.child.stop, STOP_TIMEOUT_S)
-
-    def is_running(self) -> bool:
-        """Raises DemoProcessFailed if it has ended with a nonzero exit code, or the error of a failed stack."""
-        self._check()
-        if self.child.is_running:
-            return True
-        if self.child.exit_code:
-            raise DemoProcessFailed(f"{self.child.name} ended with exit code {self.child.exit_code}: {self.child.why_ended()}; log: {self.child.log}")
-        return False
-
-    def join(self, timeout_s: float, on_wait: Callable[[], None] = lambda: None) -> None:
-        """Waits for exit code 0. Raises DemoProcessFailed for another exit code, and if the process does not end in time."""
-        deadline = time.monotonic() + timeout_s
-        while self.is_running():
-            if time.monotonic() > deadline:
-                raise DemoProcessFailed(f"{self.child.name} did not end within {timeout_s:.0f} s; log: {self.child.log}")
-            on_wait()
-            time.sleep(POLL_S)
-
-    def finish(self, timeout_s: float) -> None:
-        """Sends SIGTERM and waits for exit code 0."""
-        self.child.signal(signal.SIGTERM)
-        self.join(timeout_s)
-
-    def summary(self) -> dict[str, Any]:
-        """The summary that the platform logs at its end; empty if there is none."""
-        summary: dict[str, Any] = next((line for line in reversed(json_lines(self.child.log)) if "phase" in line and "asked" in line), {})
-        return summary
-
 
 TEACHER_GROUP = consumer_group("teacher")
 #: Bounds of waits, each several times the measured duration.
@@ -154,7 +103,7 @@ class ClosedLoop:
             steady.finish(PHASE_TIMEOUT_S)
             training = self._training()
             if training is None or training.status is not RunStatus.TRAINED:
-                raise DemoProcessFailed(f"trainer: {training.reason if training else 'it wrote no report'}; log: {trainer.child.log}")
+                raise ProcessFailed(f"trainer: {training.reason if training else 'it wrote no report'}; log: {trainer.child.log}")
 
     def _run_trial(self) -> None:
         """Sends traffic until the promoter has made the new version champion, or has ruled it out."""
@@ -208,16 +157,16 @@ class ClosedLoop:
     def _simulate(self, phase: str, *flags: str) -> list[str]:
         return ["simulate", phase, "--plan", str(self._traffic), *flags]
 
-    def _process(self, name: str, *arguments: str) -> DemoProcess:
-        return DemoProcess(name, list(arguments), self._stack.settings, self._closing, self._stack.check)
+    def _process(self, name: str, *arguments: str) -> BenchProcess:
+        return BenchProcess(name, list(arguments), self._stack.settings, self._closing, self._stack.check)
 
     def _until(
-        self, is_done: Callable[[], bool], steady: DemoProcess, meanwhile: Callable[[], None] = lambda: None, timeout_s: float = PHASE_TIMEOUT_S
+        self, is_done: Callable[[], bool], steady: BenchProcess, meanwhile: Callable[[], None] = lambda: None, timeout_s: float = PHASE_TIMEOUT_S
     ) -> None:
         deadline = time.monotonic() + timeout_s
         while not is_done():
             if time.monotonic() > deadline:
-                raise DemoProcessFailed(f"not done after {timeout_s:.0f} s; logs: {self._dir / 'logs'}")
+                raise ProcessFailed(f"not done after {timeout_s:.0f} s; logs: {self._dir / 'logs'}")
             steady.is_running()
             meanwhile()
             time.sleep(POLL_S)

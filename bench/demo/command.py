@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 import infra.local.fresh_state
 from bench.demo.plan import FULL, SHORT, DemoPlan
-from bench.demo.progress import PhaseProgress
 from bench.demo.report import DemoReport
+from bench.phases import PhaseProgress
 from bench.usage import tree_cpu_s
 from infra.errors import BadSetting, RetouchError
 from infra.local.stack_record import StackRecord, record_path

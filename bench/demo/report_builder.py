@@ -13,12 +13,12 @@ from bench.demo import run_files
 from bench.demo.findings import findings
 from bench.demo.latency import summarize, timings
 from bench.demo.mixed_versions import TraceResult
-from bench.demo.progress import PhaseClock
 from bench.demo.quality import Graded, judge
 from bench.demo.records import RunRecords, Timestamped, per_second, tally, version_of
 from bench.demo.report import DemoReport, ExamSample, Latency, PhaseFigures, PromotionStep, SwapFigures, TimelineEvent
 from bench.demo.run_files import RunFiles, Truth, WorkerSwap
 from bench.machine import Machine
+from bench.phases import PhaseClock
 from infra.settings import Settings
 from schemas.experiments import Arm
 from schemas.ids import is_held_out

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from bench.demo.progress import PhaseProgress
+from bench.phases import PhaseProgress
 
 
 def test_without_a_terminal_each_phase_is_one_line() -> None:

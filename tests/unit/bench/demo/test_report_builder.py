@@ -6,12 +6,12 @@ from pathlib import Path
 from uuid import UUID
 
 from bench.demo.mixed_versions import TraceResult
-from bench.demo.progress import PhaseClock, PhaseSpan
 from bench.demo.records import RunRecords, Timestamped
 from bench.demo.report import DemoReport
 from bench.demo.report_builder import AFTER, BEFORE, DemoRun, build_report, event_to_first_answer_s, graded, swap_of
 from bench.demo.run_files import RunFiles, Truth, WorkerSwap
 from bench.machine import Machine
+from bench.phases import PhaseClock, PhaseSpan
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.experiments import Arm, Assignment

@@ -1,4 +1,4 @@
-"""Progress of the demo: a live list of phases on a terminal, otherwise one line per phase.
+"""Progress of a measurement in phases: a live list of phases on a terminal, otherwise one line per phase.
 
 Also the clock of the report: start and length of every phase, in seconds since the start of the run.
 """
