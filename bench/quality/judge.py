@@ -1,0 +1,199 @@
+"""Judges the answers of all arms: metrics of each task, and differences between arms, paired by question, with intervals over users. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from uuid import UUID
+
+from bench.quality.answers import AnswerLog, ArmAnswer
+from schemas.sameness import normalized
+from schemas.scoring import METRIC, Interval, bootstrap, paired_bootstrap, score
+from schemas.strategies import Strategy
+from schemas.tasks import Task
+from traffic.datasets.steps import Question
+from traffic.figures import ScoredAnswer, all_metrics
+from traffic.observer import percentile
+
+#: Seed of the bootstrap, independent of the run's seed.
+BOOTSTRAP_SEED = 0
+#: Every arm is compared with these, where they were asked.
+REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), str(Strategy.RPO))
+#: Suffix of an arm whose answers are cleaned: small base models write several lines, and quotes around a title.
+CLEANED = " (cleaned)"
+#: All domains together: the mean over domains of each user who has questions in all of them.
+ALL_DOMAINS = "all"
+
+ByUser = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class DomainScores:
+    """One arm in one domain. `metrics` are those of the task's benchmark, without an interval."""
+
+    metric: str
+    score: Interval  # mean over users
+    users: int
+    questions: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """Means over the questions, of the base model and of the reflection model; latency in milliseconds, beside the other questions in flight."""
+
+    base_prompt_tokens: float
+    base_completion_tokens: float
+    reflect_prompt_tokens: float
+    reflect_completion_tokens: float
+    latency_p50_ms: float
+    latency_p99_ms: float
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    domains: Mapping[str, DomainScores]  # by domain, and ALL_DOMAINS if there are several
+    answered: int
+    statuses: Mapping[str, int]
+    answered_by: Mapping[str, int]  # simpler strategies that answered instead
+    cost: ArmCost
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean score of `after` minus that of `before`, over the users and questions that both have."""
+
+    after: str
+    before: str
+    domain: str
+    interval: Interval
+    users: int
+
+    @property
+    def verdict(self) -> str:
+        return "better" if self.interval.low > 0 else "worse" if self.interval.high < 0 else "no difference shown"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    arms: Mapping[str, ArmFigures]
+    differences: Sequence[Difference]
+
+
+def judge(log: AnswerLog, questions: Sequence[Question]) -> Judgement:
+    """Arms without answers are left out."""
+    by_id = {question.query.query_id: question for question in questions}
+    answers = {arm: given for arm, given in log.by_arm.items() if given}
+    for arm in [arm for arm in answers if arm in (Strategy.RAG, Strategy.ZERO_SHOT) and _has_text(by_id)]:
+        answers[arm + CLEANED] = {id: _cleaned(answer, by_id[id]) for id, answer in answers[arm].items()}
+    scores = {arm: _scores(given, by_id) for arm, given in answers.items()}
+    figures = {arm: _figures(given, by_id, scores[arm]) for arm, given in answers.items()}
+    return Judgement(figures, _differences(scores, by_id))
+
+
+def headline(figures: ArmFigures) -> DomainScores:
+    """All domains together, or the only one."""
+    return figures.domains.get(ALL_DOMAINS) or next(iter(figures.domains.values()))
+
+
+#: Score of each question, by its id.
+Scores = Mapping[UUID, float]
+
+
+def _scores(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, Question]) -> Scores:
+    found = {}
+    for id, answer in answers.items():
+        query, truth = by_id[id].query, by_id[id].truth
+        assert truth is not None  # questions without a truth are not asked
+        found[id] = score(query.task, answer.answer, truth, query.options)
+    return found
+
+
+def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, Question], scores: Scores) -> ArmFigures:
+    domains = {}
+    for domain, ids in _by(answers, lambda id: by_id[id].query.domain).items():
+        task = by_id[ids[0]].query.task
+        scored = [_scored(by_id[id], answers[id]) for id in ids]
+        by_user = _by_user({id: scores[id] for id in ids}, by_id)
+        domains[domain] = DomainScores(METRIC[task], _mean(by_user), len(by_user), len(ids), all_metrics(scored, "final"))
+    if len(domains) > 1 and (overall := _overall(scores, by_id)):
+        domains[ALL_DOMAINS] = DomainScores("mean score", _mean(overall), len(overall), len(answers), {})
+    given = list(answers.values())
+    return ArmFigures(
+        domains=domains,
+        answered=len(given),
+        statuses=dict(Counter(answer.status for answer in given)),
+        answered_by=dict(Counter(answer.answered_by for answer in given if answer.answered_by)),
+        cost=_cost(given),
+    )
+
+
+def _cost(answers: Sequence[ArmAnswer]) -> ArmCost:
+    latencies = [answer.latency_ms for answer in answers]
+    return ArmCost(
+        base_prompt_tokens=fmean(answer.base.prompt_tokens for answer in answers),
+        base_completion_tokens=fmean(answer.base.completion_tokens for answer in answers),
+        reflect_prompt_tokens=fmean(answer.reflect.prompt_tokens for answer in answers),
+        reflect_completion_tokens=fmean(answer.reflect.completion_tokens for answer in answers),
+        latency_p50_ms=percentile(latencies, 0.5) or 0.0,
+        latency_p99_ms=percentile(latencies, 0.99) or 0.0,
+    )
+
+
+def _differences(scores: Mapping[str, Scores], by_id: Mapping[UUID, Question]) -> list[Difference]:
+    found = []
+    for after in scores:
+        for before in REFERENCES:
+            if before == after or before not in scores or after.removesuffix(CLEANED) == before:
+                continue
+            common = scores[after].keys() & scores[before].keys()
+            for domain, ids in _by(common, lambda id: by_id[id].query.domain).items():
+                pair = [_by_user({id: scores[arm][id] for id in ids}, by_id) for arm in (before, after)]
+                found.append(Difference(after, before, domain, paired_bootstrap(pair[0], pair[1], BOOTSTRAP_SEED), len(pair[0])))
+            overall = [_overall({id: scores[arm][id] for id in common}, by_id) for arm in (before, after)]
+            if len({by_id[id].query.domain for id in common}) > 1 and overall[0]:
+                found.append(Difference(after, before, ALL_DOMAINS, paired_bootstrap(overall[0], overall[1], BOOTSTRAP_SEED), len(overall[0])))
+    return found
+
+
+def _overall(scores: Scores, by_id: Mapping[UUID, Question]) -> ByUser:
+    """Mean over domains of each user with questions in all domains."""
+    parts = [_by_user({id: scores[id] for id in ids}, by_id) for ids in _by(scores, lambda id: by_id[id].query.domain).values()]
+    users = set.intersection(*({*part} for part in parts)) if parts else set()
+    return {user: fmean(part[user] for part in parts) for user in users}
+
+
+def _by_user(scores: Scores, by_id: Mapping[UUID, Question]) -> ByUser:
+    return {user: fmean(scores[id] for id in ids) for user, ids in _by(scores, lambda id: by_id[id].query.user).items()}
+
+
+def _by(ids: Sequence[UUID] | Mapping[UUID, object] | set[UUID], key: Callable[[UUID], str]) -> dict[str, list[UUID]]:
+    groups: dict[str, list[UUID]] = defaultdict(list)
+    for id in sorted(ids):
+        groups[key(id)].append(id)
+    return dict(sorted(groups.items()))
+
+
+def _mean(by_user: ByUser) -> Interval:
+    return bootstrap([by_user[user] for user in sorted(by_user)], fmean, BOOTSTRAP_SEED)
+
+
+def _scored(question: Question, answer: ArmAnswer) -> ScoredAnswer:
+    query = question.query
+    return ScoredAnswer(query.user, query.domain, query.task, query.options, question.truth or "", "", answer.answer)
+
+
+def _has_text(by_id: Mapping[UUID, Question]) -> bool:
+    return any(question.query.task is Task.TEXT for question in by_id.values())
+
+
+def _cleaned(answer: ArmAnswer, question: Question) -> ArmAnswer:
+    """The first line with a visible text, without quotes around it. Other tasks' answers stay."""
+    if question.query.task is not Task.TEXT:
+        return answer
+    lines = [line for line in answer.answer.splitlines() if normalized(line)]
+    first = lines[0].strip() if lines else ""
+    unquoted = first[1:-1].strip() if len(first) > 2 and normalized(first) != normalized(first, keep_quotes=True) else first
+    return ArmAnswer(**{**answer.__dict__, "answer": unquoted})

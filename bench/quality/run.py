@@ -1,0 +1,211 @@
+"""One run of the benchmark: history, lessons, training, then every question under every arm. Finished steps of an interrupted run are not repeated."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench.phases import PhaseProgress, PhaseSpan
+from bench.quality.answers import AnswerLog, asked_by_id
+from bench.quality.arms import Arm, Trained, grouped
+from bench.quality.questions import Material, first_and_last, taught, warming
+from bench.quality.training import serve, train
+from infra.local import Stack
+from infra.process import output_files
+from infra.settings import Settings
+from schemas.responses import Response
+from schemas.topics import FEEDBACK, INTERACTIONS, OUTCOMES, PROFILE_TASKS, PROFILES, RESPONSES, consumer_group
+from traffic.datasets.steps import Question
+from traffic.lag import GroupLag
+from traffic.observer import AnswerCounts
+from traffic.platform import AskingLimits, Platform
+from traffic.schedule import GivenOrder
+
+#: No promoter and no online quality: the benchmark chooses the version that serves.
+PROCESSES = ("broker", "base-endpoint", "registry", "streams", "base", "strategies", "profiles", "teacher", "reflection")
+#: The waits end if a group of readers makes no progress for this long.
+STALL_S = 600.0
+#: Questions between two looks at the budget.
+CHUNK = 64
+#: How long the answers to questions of an interrupted run may take.
+LATE_S = 120.0
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    in_flight: int = 32
+    timeout_s: float = 600.0  # of one answer
+    max_tokens: int | None = None  # of all arms together; None: no limit
+
+
+@dataclass
+class RunState:
+    """What is done, kept in `state.json`. `versions`: the number of each trained version in the registry."""
+
+    path: Path
+    history: bool = False
+    lessons: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> RunState:
+        return cls(path, **json.loads(path.read_text())) if path.exists() else cls(path)
+
+    def write(self) -> None:
+        fields = asdict(self)
+        del fields["path"]
+        output_files.write(self.path, json.dumps(fields, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class QualityRun:
+    settings: Settings
+    material: Material
+    arms: Sequence[Arm]
+    options: AskOptions
+    progress: PhaseProgress
+    state: RunState
+    answers: Path  # the file that keeps them
+
+    def run(self) -> AnswerLog:
+        """Blocks. Raises RetouchError if a step fails; the next run goes on from there. Returns early if the budget of tokens is spent."""
+        log = AnswerLog.load(self.answers)
+        left = [arm for arm in self.arms if log.missing(arm, self.material.questions)]
+        if left:
+            self._prepare()
+        for group in grouped(left).values():
+            with self._stack(group[0].settings(self.settings), group[0].trained) as stack:
+                self._read_topics(stack, log)
+                for arm in group:
+                    if not self._ask(stack, arm, log):
+                        return log
+        return log
+
+    def _prepare(self) -> None:
+        """History, lessons and training, in one stack."""
+        needed = [trained for trained in Trained if trained in {arm.trained for arm in self.arms}]
+        if self.state.history and self.state.lessons and all(trained in self.state.versions for trained in needed):
+            return
+        with self._stack(self.settings, None) as stack:
+            self._once("history", "send the users' histories", lambda span: self._send_history(stack, span))
+            self._once("lessons", "training users ask and give feedback", lambda span: self._teach(stack, span))
+            for trained in needed:
+                if trained in self.state.versions:
+                    continue
+                with self._phase(f"train {trained}", f"train the reflection model: {trained}") as span:
+                    self.state.versions[trained] = train(stack.settings, trained, stack.check, partial(self.progress.note, span))
+                    self.state.write()
+
+    def _send_history(self, stack: Stack, span: PhaseSpan) -> None:
+        with Platform(stack.settings, "/bench/quality") as platform, GroupLag(stack.settings) as lag:
+            sent = platform.send_interactions(self.material.history)
+            lag.wait([INTERACTIONS], stall_s=STALL_S, on_lag=lambda left: self.progress.note(span, f"{left:,} of {sent:,} not indexed yet"))
+        self.progress.note(span, f"{sent:,} interactions")
+        self.state.history = True
+
+    def _teach(self, stack: Stack, span: PhaseSpan) -> None:
+        settled = self._counter(span, len(self.material.lessons))
+        with Platform(stack.settings, "/bench/quality") as platform, GroupLag(stack.settings) as lag:
+            result = platform.ask(GivenOrder(map(taught, self.material.lessons)), self._limits(), on_settled=settled)
+            lag.wait([RESPONSES, FEEDBACK], stall_s=STALL_S)
+        with GroupLag(stack.settings, consumer_group("teacher")) as teacher:
+            teacher.wait([OUTCOMES], stall_s=STALL_S, on_lag=lambda left: self.progress.note(span, f"{left:,} outcomes left"))
+        self.progress.note(span, f"{len(result.responses)} of {len(self.material.lessons)} lessons answered")
+        self.state.lessons = True
+
+    def _read_topics(self, stack: Stack, log: AnswerLog) -> None:
+        """Adds the answers that an interrupted run did not write. Waits a while for those that are still to come."""
+        deadline = time.monotonic() + LATE_S
+        while True:
+            log.read_topics(stack.settings, self.material, self.arms)
+            if len(log.sent) <= sum(map(len, log.by_arm.values())) or time.monotonic() > deadline:
+                return
+            stack.check()
+            time.sleep(1.0)
+
+    def _ask(self, stack: Stack, arm: Arm, log: AnswerLog) -> bool:
+        """Asks what the arm has not answered. False if the budget is spent."""
+        missing = log.missing(arm, self.material.questions)
+        if not missing:
+            return True
+        by_id = asked_by_id(self.material, [arm])
+        with self._phase(arm.name, f"ask {len(missing)} questions under {arm.name}") as span:
+            if arm.needs_profile:
+                self._warm(stack, missing, span)
+            settled = self._counter(span, len(missing))
+            with Platform(stack.settings, "/bench/quality") as platform:
+                for chunk in _chunks(missing, CHUNK):
+                    if self.options.max_tokens is not None and log.tokens >= self.options.max_tokens:
+                        self.progress.note(span, f"the budget of {self.options.max_tokens:,} tokens is spent")
+                        return False
+                    result = platform.ask(GivenOrder(chunk), self._limits(), on_settled=settled)
+                    for response in result.responses.values():
+                        log.add(*by_id[response.query_id], response, _latency_ms(result.tally, response))
+                    log.save(self.answers)
+            self.progress.note(span, f"{len(log.by_arm[arm.name])} answered, {sum(answer.tokens for answer in log.by_arm[arm.name].values()):,} tokens")
+        return True
+
+    def _warm(self, stack: Stack, questions: Sequence[Question], span: PhaseSpan) -> None:
+        """Ask the first and the last question of each user and domain, whose answers do not count, and wait until the users' profiles are written."""
+        ends = first_and_last(questions)
+        settled = self._counter(span, len(ends), "to warm up")
+        with Platform(stack.settings, "/bench/quality") as platform, GroupLag(stack.settings) as streams:
+            platform.ask(GivenOrder(map(warming, ends)), self._limits(), on_settled=settled)
+            with GroupLag(stack.settings, consumer_group("profiles")) as writer:
+                while writer.unhandled([PROFILE_TASKS]) or streams.unhandled([PROFILES]):
+                    writer.wait([PROFILE_TASKS], stall_s=STALL_S, on_lag=lambda left: self.progress.note(span, f"{left:,} profile tasks left"))
+                    streams.wait([PROFILES], stall_s=STALL_S)
+
+    def _limits(self) -> AskingLimits:
+        return AskingLimits(max_in_flight=self.options.in_flight, timeout_s=self.options.timeout_s)
+
+    def _counter(self, span: PhaseSpan, total: int, what: str = "") -> Callable[[], None]:
+        done = 0
+
+        def settled() -> None:
+            nonlocal done
+            done += 1
+            self.progress.note(span, f"{done} of {total} {what}".strip())
+
+        return settled
+
+    def _once(self, name: str, title: str, step: Callable[[PhaseSpan], None]) -> None:
+        if getattr(self.state, name):
+            return
+        with self._phase(name, title) as span:
+            step(span)
+            self.state.write()
+
+    @contextmanager
+    def _phase(self, name: str, title: str) -> Iterator[PhaseSpan]:
+        with self.progress.phase(name, title) as span:
+            yield span
+        self.state.seconds[name] = self.state.seconds.get(name, 0.0) + (span.seconds or 0.0)
+        self.state.write()
+
+    @contextmanager
+    def _stack(self, settings: Settings, trained: Trained | None) -> Iterator[Stack]:
+        if version := self.state.versions.get(trained or ""):
+            serve(settings, version)
+        with self.progress.phase("start", f"start the processes{f' with version {version}' if version else ''}"):
+            stack = Stack(settings, only=PROCESSES)
+            stack.start()
+        try:
+            yield stack
+        finally:
+            stack.stop()
+
+
+def _chunks(questions: Sequence[Question], size: int) -> Iterable[Sequence[Question]]:
+    return (questions[start : start + size] for start in range(0, len(questions), size))
+
+
+def _latency_ms(tally: AnswerCounts, response: Response) -> float:
+    """From writing the query to writing its response, by the writers' clocks."""
+    return (min(tally.answered[response.identity]) - min(tally.asked[response.identity])).total_seconds() * 1000

@@ -1,0 +1,41 @@
+"""The names of arms."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.quality.arms import ALL, Arm, Trained, grouped, parse_arms
+from infra.errors import BadSetting
+from infra.settings import Settings
+from infra.settings.stream import Retriever
+from schemas.strategies import Strategy
+
+
+def test_all_are_all_strategies_once_beside_other_names() -> None:
+    arms = parse_arms("all, rag ,rag@random")
+    assert arms[: len(ALL)] == ALL
+    assert [arm.name for arm in arms[len(ALL) :]] == ["rag@random"]
+
+
+def test_a_name_says_everything_about_its_arm() -> None:
+    (arm,) = parse_arms("rpo#2@bm25:sft")
+    assert arm == Arm(Strategy.RPO, 2, Retriever.BM25, Trained.SFT)
+    assert parse_arms(arm.name) == (arm,)
+
+
+@pytest.mark.parametrize("name", ["raq", "rag@nearest", "rpo:dpo", "rag:sft", "rag#0", "rag#", ""])
+def test_a_wrong_name_is_refused_with_what_would_be_right(name: str) -> None:
+    with pytest.raises(BadSetting, match="--strategies"):
+        parse_arms(name)
+
+
+def test_an_arms_settings_change_the_items_and_the_retriever_of_every_process() -> None:
+    (arm,) = parse_arms("rag#8@random")
+    settings = arm.settings(Settings())
+    assert (settings.strategies.k, settings.reflection.k, settings.retrieval.k_max, settings.retrieval.retriever) == (8, 8, 8, Retriever.RANDOM)
+    assert Arm(Strategy.RAG).settings(settings) == settings
+
+
+def test_arms_share_processes_unless_items_retriever_or_version_differ() -> None:
+    groups = grouped(parse_arms("zero_shot,rag,rpo,rpo:sft,rag@random,rpo@random"))
+    assert [[arm.name for arm in group] for group in groups.values()] == [["zero_shot", "rag", "rpo"], ["rpo:sft"], ["rag@random", "rpo@random"]]

@@ -1,0 +1,72 @@
+"""Scores, differences, the tables and the picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.quality import picture
+from bench.quality.judge import ALL_DOMAINS, CLEANED, judge
+from bench.quality.report import markdown, ordering_targets, to_json
+from tests.support.quality_benchmark import answer_log, question
+
+TAGS = [question(number, user, "comedy") for user in ("a", "b", "c", "d") for number in range(2)]
+TITLES = [question(number, user, "so much fun!", domain="scholarly_title", options=()) for user in ("a", "b", "c") for number in range(2)]
+
+
+def test_the_score_of_an_arm_is_the_mean_over_users() -> None:
+    asked = [*TAGS, question(2, "a", "comedy"), question(3, "a", "comedy")]
+    right = ["comedy"] * 2 + ["action"] * 6 + ["comedy"] * 2
+    figures = judge(answer_log(asked, {"rag": right}), asked).arms["rag"].domains["movie_tag"]
+    assert (figures.score.mean, figures.users, figures.questions) == (0.25, 4, 10)
+    assert figures.metrics["accuracy"] == 0.4
+
+
+def test_a_difference_is_paired_over_the_questions_that_both_arms_answered() -> None:
+    log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rag": ["comedy"] * 8})
+    del log.by_arm["rag"][TAGS[0].query.query_id]
+    (difference,) = (each for each in judge(log, TAGS).differences if each.after == "rag")
+    assert (difference.before, difference.users, difference.interval.mean, difference.verdict) == ("zero_shot", 4, 1.0, "better")
+
+
+def test_no_difference_is_claimed_if_the_interval_holds_zero() -> None:
+    mixed = ["comedy", "comedy", "action", "action"] * 2
+    (difference,) = (
+        each
+        for each in judge(answer_log(TAGS, {"zero_shot": ["comedy", "action", "comedy", "action"] * 2, "rag": mixed}), TAGS).differences
+        if each.after == "rag"
+    )
+    assert difference.verdict == "no difference shown"
+
+
+def test_all_domains_together_weigh_each_domain_equally_over_the_users_with_both() -> None:
+    asked = [*TAGS, *TITLES]
+    arms = judge(answer_log(asked, {"rag": ["comedy"] * 8 + ["no way"] * 6}), asked).arms
+    overall = arms["rag"].domains[ALL_DOMAINS]
+    assert (overall.score.mean, overall.users) == (0.5, 3)
+
+
+def test_the_cleaned_answers_of_rag_are_their_first_line_without_quotes() -> None:
+    judged = judge(answer_log(TITLES, {"rag": ['\n"so much fun!"\nand more'] * 6}), TITLES).arms
+    assert judged["rag" + CLEANED].domains["scholarly_title"].score.mean == 1.0
+    assert judged["rag"].domains["scholarly_title"].score.mean < 1.0
+
+
+def test_orderings_are_checked_where_both_arms_were_asked() -> None:
+    log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rag": ["comedy"] * 8, "rpo": ["action"] * 8})
+    targets = {target.name: target.met for target in ordering_targets(judge(log, TAGS))}
+    assert targets == {"rag minus zero_shot": True, "rpo minus rag": False}
+
+
+@pytest.mark.parametrize("arms", [("zero_shot",), ("zero_shot", "rag", "rag#2", "rpo", "rpo:sft")])
+def test_tables_and_picture_hold_every_arm(arms: tuple[str, ...], tmp_path: Path) -> None:
+    asked = [*TAGS, *TITLES]
+    judgement = judge(answer_log(asked, {arm: ["comedy"] * 14 for arm in arms}), asked)
+    counts = {"questions": 14, "users": 4, "lessons": 3, "interactions": 9}
+    text = markdown("a world", judgement, {"machine": {"cores": 2}, "counts": counts, "started_at": "2026-11-01T00:00:00", "seconds": 3.0})
+    assert all(f"\n| {arm} | " in text for arm in arms)
+    assert json.loads(json.dumps(to_json(judgement)))["arms"].keys() >= set(arms)
+    picture.draw(judgement, 4, tmp_path / "quality.png", "a world")
+    assert (tmp_path / "quality.png").read_bytes()[:4] == b"\x89PNG"
