@@ -54,6 +54,8 @@ class HydraSettings(Section):
     heads_learning_rate: Rate = 1e-3  # of heads over a frozen encoder (2e-5)
     heads_epochs: Positive = 20  # (2)
     train: bool = False  # whether a training run also trains a version of HYDRA; it asks the base model some thousand short questions
+    #: With fewer new outcomes since the champion's encoders were trained, a run adds heads of new users to the champion; 0: each run trains encoders anew
+    retrain_outcomes: Count = 0
     model_name: ModelName = "retouch-hydra"  # of the registered model
     poll_s: Seconds = 5.0  # interval between two reads of its champion by a strategies worker
     checkpoint_every: Count = 50  # optimizer steps between two stored states; 0: none until the end

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+import torch
 
 from infra.checkpoints.verification import checkpoint_digest
 from infra.errors import RetryLater
@@ -36,7 +37,8 @@ from workers.strategies.hydra_models import HydraModels
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 USERS = [f"reader{number}" for number in range(8)]
-HELD_OUT = [user for user in USERS if is_held_out("t", user, 0.3)]
+#: Not held out.
+NEW = next(f"newcomer{number}" for number in range(99) if not is_held_out("t", f"newcomer{number}", 0.3))
 OPTIONS = ("right", "wrong")
 
 
@@ -54,6 +56,19 @@ class BaseModel:
         answer, count = completion("right"), body.get("n", 1)
         choices = [{"index": n, "message": {"role": "assistant", "content": OPTIONS[n % 2]}, "finish_reason": "stop"} for n in range(count)]
         return ScriptedAnswer({**answer.body, "choices": choices})
+
+
+def send_outcomes(settings: Settings, users: Sequence[str]) -> None:
+    """Four outcomes of each user, with trajectories of those who are not held out."""
+    to = producer(settings, "test")
+    for user in users:
+        for number in range(4):
+            outcome = make_outcome(number, user=user, options=OPTIONS, base="wrong", truth="right")
+            send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
+            if not is_held_out("t", user, 0.3):
+                trajectory = make_trajectory(outcome)
+                send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
+    to.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +90,7 @@ def settings(broker: Broker, endpoint: OpenAiServer, tmp_path_factory: pytest.Te
     few = {"sft": {"max_steps": 1, "batch_size": 2}, "rl": {"steps": 0}, "eval_queries": 6, "replay_share": 1.0, "judge_after": 0.0}
     own = trainer_settings(broker, checkpoint, folder / "state", f"reflector-{folder.name}", **few)
     hydra = settings_for(make_encoder(folder / "encoder"), epochs=1, min_rows=2).model_copy(update={"train": True, "model_name": f"hydra-{folder.name}"})
-    to = producer(own, "test")
-    for user in USERS:
-        for number in range(4):
-            outcome = make_outcome(number, user=user, options=OPTIONS, base="wrong", truth="right")
-            send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
-            if user not in HELD_OUT:
-                trajectory = make_trajectory(outcome)
-                send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
-    to.close()
+    send_outcomes(own, USERS)
     return own.changed(base={"url": endpoint.url, "model": "m", "attempts": 1, "concurrency": 1}).model_copy(update={"hydra": hydra})
 
 
@@ -128,6 +135,26 @@ def test_a_run_trains_and_promotes_hydra_and_asks_nothing_twice(settings: Settin
     assert again.data.hydra is not None and again.data.hydra.version == "2" and len(base.answered) > asked
     assert json.loads(second.tags["gate"])["evidence"]["champion"] == first.digest
     assert "against champion" in second.tags["decision"]
+
+
+def test_with_few_new_outcomes_a_run_adds_heads_of_new_users_only(settings: Settings) -> None:
+    """After the runs above."""
+    few, registry = settings.changed(hydra={"retrain_outcomes": 1_000_000}), hydra_registry(settings)
+    nobody = trained(few)
+    assert nobody.data.hydra is not None and "no new user" in nobody.data.hydra.reason
+    champion = registry.resolve(Alias.CHAMPION)
+    send_outcomes(settings, [NEW])
+    trained(few)
+    newest = registry.versions()[-1]
+    assert champion is not None and (newest.parent, newest.tags["encoders"]) == (champion.version, champion.tags["encoders"])
+    assert newest.dataset is not None and champion.dataset is not None and newest.dataset.digest != champion.dataset.digest
+    before, after = (load_hydra(registry.fetch(version, settings.stack.dir / "fetched")) for version in (champion.version, newest.version))
+    for part in Part:
+        assert set(after.heads.rows(part)) - set(before.heads.rows(part)) == {user_digest(f"t/{NEW}")}
+        pairs = zip(before.networks[part].encoder.parameters(), after.networks[part].encoder.parameters(), strict=True)
+        assert all(torch.equal(old, new) for old, new in pairs)
+        kept = before.networks[part].heads.count
+        assert torch.equal(after.networks[part].heads.dense_weight[:kept], before.networks[part].heads.dense_weight)
 
 
 def test_a_strategies_worker_answers_with_the_champion(settings: Settings) -> None:

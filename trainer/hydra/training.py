@@ -62,12 +62,20 @@ class HydraTraining:
 
         Held-out users never train an encoder or the shared head. Their heads are fitted on what they did before the first question that judges.
         """
-        training, heldout = (histories_of(snapshot.outcomes(held_out=held_out)) for held_out in (False, True))
+        training, heldout = _histories(snapshot)
         checkpoint, results = self.train(training)
         encoding = encoder_users(training, self.settings.users)
         others = {user: history for user, history in training.items() if user not in encoding}
-        judged_from = first_questions(snapshot.outcomes(held_out=True))
-        return self.with_heads(checkpoint, others | {user: before(history, judged_from[user]) for user, history in heldout.items()}), results
+        return self.with_heads(checkpoint, {**others, **heldout}), results
+
+    def extend(self, checkpoint: HydraCheckpoint, snapshot: Snapshot) -> HydraCheckpoint:
+        """The checkpoint with heads for the users of the snapshot that have none. Raises CannotContinue if no user gets one, and what `with_heads` raises."""
+        training, heldout = _histories(snapshot)
+        known = set(checkpoint.heads.reranker) | set(checkpoint.heads.scorer)
+        extended = self.with_heads(checkpoint, {user: history for user, history in {**training, **heldout}.items() if user_digest(user) not in known})
+        if extended.heads == checkpoint.heads:
+            raise CannotContinue(f"no new user has hydra.min_rows={self.settings.min_rows} rows, and hydra.retrain_outcomes are not there yet")
+        return extended
 
     def with_heads(self, checkpoint: HydraCheckpoint, histories: Histories) -> HydraCheckpoint:
         """The checkpoint with fresh heads for these users, fitted on their own histories; the encoders are frozen. Replaces heads that they have.
@@ -111,6 +119,13 @@ class _Trained:
     tokenizer: object
     heads: Mapping[str, int]  # user -> row
     result: FitResult
+
+
+def _histories(snapshot: Snapshot) -> tuple[Histories, Histories]:
+    """Of training users, and of held-out users from before the first question that judges them."""
+    training, heldout = (histories_of(snapshot.outcomes(held_out=held_out)) for held_out in (False, True))
+    judged_from = first_questions(snapshot.outcomes(held_out=True))
+    return training, {user: before(history, judged_from[user]) for user, history in heldout.items()}
 
 
 def first_questions(outcomes: Iterable[Outcome]) -> dict[str, datetime]:

@@ -6,6 +6,8 @@ ends as if there were no HYDRA; the report says why.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 import threading
@@ -19,12 +21,13 @@ from infra.checkpoints.pruning import prune
 from infra.checkpoints.verification import BadCheckpoint, checkpoint_digest
 from infra.errors import BadSetting, CannotContinue
 from infra.registry.client import RegisteredVersion, Registry
-from infra.registry.version_tags import RUN_ID, DatasetLineage
+from infra.registry.version_tags import RUN_ID, DatasetLineage, parsed
 from infra.settings import Settings
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.run_report import Evaluation, HydraSummary
-from trainer.data.collect import HOLDOUT_SHARE, check_erasures
+from schemas.topics import OUTCOMES
+from trainer.data.collect import HOLDOUT_SHARE, check_erasures, offsets_beyond
 from trainer.data.snapshot import Snapshot, code_version
 from trainer.folders import UNTOUCHED_S, hydra_checkpoints_dir
 from trainer.interruption import check_stop
@@ -49,6 +52,8 @@ def leave_registered(settings: Settings, registry: Registry, stop: threading.Eve
 
 #: In the run's state.
 ANSWERS, CHECKPOINT = "hydra_answers.jsonl", "hydra"
+#: Tags of a version: the data that its encoders were trained on, as `DatasetLineage`, and a digest of the settings.
+ENCODERS, TRAINED_WITH = "encoders", "trained_with"
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class HydraRun:
     def _train_and_register(self, registry: Registry, snapshot: Snapshot, ask: Ask | None) -> RegisteredVersion:
         import torch
 
-        from infra.hydra.checkpoint import save_hydra
+        from infra.hydra.checkpoint import load_hydra, save_hydra
         from trainer.hydra.training import HydraTraining
 
         settings, report = self.settings, self.report
@@ -92,7 +97,13 @@ class HydraRun:
         folder = report.directory / STATE / CHECKPOINT
         with ExitStack() as opened:
             box = self._box(opened, ask)
-            checkpoint, results = HydraTraining(settings.hydra, box, settings.trainer.seed, report.directory / STATE).train_snapshot(snapshot)
+            training = HydraTraining(settings.hydra, box, settings.trainer.seed, report.directory / STATE)
+            encoders = self._reusable_encoders(champion, snapshot)
+            results: Mapping[Part, FitResult] = {}
+            if champion and encoders:
+                checkpoint = training.extend(load_hydra(self._fetched(registry, champion)), snapshot)
+            else:
+                checkpoint, results = training.train_snapshot(snapshot)
             shutil.rmtree(folder, ignore_errors=True)
             save_hydra(folder, checkpoint)
             del checkpoint
@@ -105,9 +116,32 @@ class HydraRun:
         dataset = DatasetLineage(f"{settings.hydra.model_name}-snapshot", snapshot.digest, snapshot.ranges)
         tags = {"code_version": code_version(), "seed": str(settings.trainer.seed), RUN_ID: report.run_id, "decision": result.reason}
         tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "base_model": settings.base.model} | gate_tag(result)
+        tags |= {ENCODERS: (encoders or dataset).to_json(), TRAINED_WITH: self._trained_with()}
         tracked = registry.tracking.begin(report.run_id, params, dataset)
-        # Without a parent: each version starts from `hydra.encoder`.
-        return registry.register(folder, tracked=tracked, tags=tags, metrics=_metrics(results, evaluation), params=params, dataset=dataset)
+        parent = champion.version if champion and encoders else None  # None: trained from `hydra.encoder`
+        metrics = _metrics(results, evaluation)
+        return registry.register(folder, parent=parent, tracked=tracked, tags=tags, metrics=metrics, params=params, dataset=dataset)
+
+    def _reusable_encoders(self, champion: RegisteredVersion | None, snapshot: Snapshot) -> DatasetLineage | None:
+        """The data that the champion's encoders were trained on, if they stay: few new outcomes, the same settings and the same held-out users."""
+        if champion is None or champion.tags.get(TRAINED_WITH) != self._trained_with() or champion.tags.get(HOLDOUT_SHARE) != str(snapshot.judged_share):
+            return None
+        encoders = parsed(DatasetLineage.from_json, champion.tags.get(ENCODERS))
+        if encoders is None or offsets_beyond(snapshot.ranges, encoders.ranges, OUTCOMES) >= self.settings.hydra.retrain_outcomes:
+            return None
+        return encoders
+
+    def _trained_with(self) -> str:
+        """Equal for runs whose encoders and heads fit together."""
+        settings = self.settings
+        values = settings.hydra.model_dump(mode="json", exclude={"train", "model_name", "poll_s", "checkpoint_every", "retrain_outcomes"})
+        text = json.dumps([values, settings.base.model, settings.base.prompt_style, settings.trainer.seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _fetched(self, registry: Registry, version: RegisteredVersion) -> Path:
+        fetched = registry.fetch(version.version, hydra_checkpoints_dir(self.settings))
+        prune(hydra_checkpoints_dir(self.settings), {version.version}, UNTOUCHED_S)
+        return fetched
 
     def _box(self, opened: ExitStack, ask: Ask | None) -> BlackBox:
         from trainer.hydra.asking import StoredAnswers
@@ -130,9 +164,7 @@ class HydraRun:
         exam = Exam(cases, box, self.settings.hydra, self.settings.strategies.k)
         answers = {RAG: exam.by_rag()}
         if champion:
-            fetched = registry.fetch(champion.version, hydra_checkpoints_dir(self.settings))
-            prune(hydra_checkpoints_dir(self.settings), {champion.version}, UNTOUCHED_S)
-            answers[CHAMPION] = exam.by_hydra(HydraModel.load(fetched), answers[RAG])
+            answers[CHAMPION] = exam.by_hydra(HydraModel.load(self._fetched(registry, champion)), answers[RAG])
         answers[CANDIDATE] = exam.by_hydra(HydraModel.load(candidate), answers[RAG])
         evaluation = compare_arms(cases, answers, {}, COMPARISONS)
         return decide(evaluation), evaluation
