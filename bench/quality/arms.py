@@ -19,11 +19,12 @@ _ARM = re.compile(r"(?P<strategy>[a-z_]+)(?:#(?P<k>[1-9][0-9]?))?(?:@(?P<retriev
 
 
 class Trained(StrEnum):
-    """How the version of the reflection model was trained, on the same data."""
+    """What a training run makes, each on the same data: a version of the reflection model, or of HYDRA."""
 
     FULL = "full"  # SFT, then RL
     SFT = "sft"  # without RL
     RL = "rl"  # without SFT
+    HYDRA = "hydra"  # the reranker and the scorer; the reflection model stays as it is
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,15 @@ class Arm:
 
     @property
     def trained(self) -> Trained | None:
-        """The version that must serve while this arm is asked; None for strategies without a reflection model."""
+        """The training run whose version answers; None for strategies that train nothing."""
+        if self.strategy is Strategy.HYDRA:
+            return Trained.HYDRA
         return (self.version or Trained.FULL) if self.strategy is Strategy.RPO else None
+
+    @property
+    def reflector(self) -> Trained:
+        """The version of the reflection model that serves while this arm is asked. Other strategies do not depend on it."""
+        return self.version or Trained.FULL
 
     @property
     def needs_profile(self) -> bool:
@@ -63,7 +71,7 @@ class Arm:
     @property
     def group(self) -> tuple[str, ...]:
         """Arms of one group are asked with the same processes."""
-        return (f"{self.k or ''}", f"{self.retriever or ''}", f"{self.trained or Trained.FULL}")
+        return (f"{self.k or ''}", f"{self.retriever or ''}", f"{self.reflector}")
 
 
 #: `--strategies all`: every method with its defaults.
@@ -97,7 +105,8 @@ def grouped(arms: Iterable[Arm]) -> dict[tuple[str, ...], list[Arm]]:
 
 def _parse(name: str) -> Arm:
     found = _ARM.fullmatch(name)
-    values = {"strategy": set(Strategy), "retriever": {None, *Retriever}, "version": {None, *Trained}}
+    versions = {None, Trained.FULL, Trained.SFT, Trained.RL}
+    values = {"strategy": set(Strategy), "retriever": {None, *Retriever}, "version": versions}
     for field, allowed in values.items():
         value = found[field] if found else name
         if value not in allowed:

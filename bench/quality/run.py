@@ -45,7 +45,7 @@ class AskOptions:
 
 @dataclass
 class RunState:
-    """What is done, kept in `state.json`. `versions`: the number of each trained version in the registry."""
+    """What is done, kept in `state.json`. `versions`: the number of each trained version in its registered model."""
 
     path: Path
     history: bool = False
@@ -80,7 +80,7 @@ class QualityRun:
         if left:
             self._prepare()
         for group in grouped(left).values():
-            with self._stack(group[0].settings(self.settings), group[0].trained) as stack:
+            with self._stack(group[0].settings(self.settings), group[0].reflector) as stack:
                 self._read_topics(stack, log)
                 for arm in group:
                     if not self._ask(stack, arm, log):
@@ -98,7 +98,7 @@ class QualityRun:
             for trained in needed:
                 if trained in self.state.versions:
                     continue
-                with self._phase(f"train {trained}", f"train the reflection model: {trained}") as span:
+                with self._phase(f"train {trained}", f"train: {trained}") as span:
                     self.state.versions[trained] = train(stack.settings, trained, stack.check, partial(self.progress.note, span))
                     self.state.write()
 
@@ -190,8 +190,8 @@ class QualityRun:
         self.state.write()
 
     @contextmanager
-    def _stack(self, settings: Settings, trained: Trained | None) -> Iterator[Stack]:
-        if version := self.state.versions.get(trained or ""):
+    def _stack(self, settings: Settings, reflector: Trained | None) -> Iterator[Stack]:
+        if version := self.state.versions.get(reflector or ""):
             serve(settings, version)
         with self.progress.phase("start", f"start the processes{f' with version {version}' if version else ''}"):
             stack = Stack(settings, only=PROCESSES)

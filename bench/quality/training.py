@@ -1,4 +1,4 @@
-"""The versions of the reflection model that RPO's arms need, trained by the trainer's own process on the lessons' outcomes."""
+"""The versions that RPO's arms and HYDRA need, trained by the trainer's own process on the lessons' outcomes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,27 @@ from schemas.model_events import Alias
 from schemas.run_report import RunReport, RunStatus
 
 TRAIN_TIMEOUT_S = 4 * 3600.0
-#: What each version leaves out. All start from the first version, and see the same data and seed.
-STAGES: dict[Trained, dict[str, Any]] = {Trained.FULL: {}, Trained.SFT: {"rl": {"steps": 0}}, Trained.RL: {"sft": {"epochs": 0.0}}}
+NO_SFT, NO_RL = {"sft": {"epochs": 0.0}}, {"rl": {"steps": 0}}
+#: What each run leaves out. All start from the first version, and see the same data and seed.
+STAGES: dict[Trained, dict[str, Any]] = {Trained.FULL: {}, Trained.SFT: NO_RL, Trained.RL: NO_SFT, Trained.HYDRA: NO_SFT | NO_RL}
 
 
 def train(settings: Settings, trained: Trained, check: Callable[[], None], on_stage: Callable[[str], None]) -> str:
     """Trains and registers one version, and returns its number. Blocks. Raises ProcessFailed if the trainer trains nothing."""
-    changed = settings.changed(trainer={"start_from": "shipped", **STAGES[trained]})
+    is_hydra = trained is Trained.HYDRA
+    changed = settings.changed(trainer={"start_from": "shipped", **STAGES[trained]}, hydra={"train": is_hydra})
     with ExitStack() as closing:
         trainer = BenchProcess(f"trainer-{trained}", ["trainer", "--once"], changed, closing, check)
         trainer.join(TRAIN_TIMEOUT_S, lambda: on_stage(_stages(latest_training(settings.stack.dir))))
     report = latest_training(settings.stack.dir)
     if report is None or report.status is not RunStatus.TRAINED or not report.version:
         raise ProcessFailed(f"trainer: {report.reason if report else 'it wrote no report'}; log: {trainer.child.log}")
-    return report.version
+    if not is_hydra:
+        return report.version
+    if report.hydra is None or not report.hydra.version:
+        raise ProcessFailed(f"HYDRA is not trained: {report.hydra.reason if report.hydra else 'the report does not say why'}; log: {trainer.child.log}")
+    Registry(settings, settings.hydra.model_name).set_alias(Alias.CHAMPION, report.hydra.version)
+    return report.hydra.version
 
 
 def serve(settings: Settings, version: str) -> None:

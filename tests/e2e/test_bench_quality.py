@@ -34,6 +34,8 @@ def test_every_strategy_answers_every_question_once_and_a_second_call_asks_nothi
     personalized = {arm: report["arms"][arm]["statuses"].get("personalized", 0) for arm in ARMS}
     assert all(personalized[arm] > counts["questions"] / 2 for arm in ("rag", "icl")) and personalized["pag"] > 0
     answers = (tmp_path / "answers.jsonl").read_bytes()
+    versions = {json.loads(line)["version"] for line in answers.splitlines() if json.loads(line)["arm"] == "rpo"}
+    assert versions == {report["models"]["versions"]["full"]}
 
     again, log = bench(tmp_path, "--strategies", ",".join(ARMS))
     assert "ask" not in log and "continuing the run" in log

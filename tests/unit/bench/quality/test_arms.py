@@ -23,7 +23,7 @@ def test_a_name_says_everything_about_its_arm() -> None:
     assert parse_arms(arm.name) == (arm,)
 
 
-@pytest.mark.parametrize("name", ["raq", "rag@nearest", "rpo:dpo", "rag:sft", "rag#0", "rag#", ""])
+@pytest.mark.parametrize("name", ["raq", "rag@nearest", "rpo:dpo", "rag:sft", "rpo:hydra", "rag#0", "rag#", ""])
 def test_a_wrong_name_is_refused_with_what_would_be_right(name: str) -> None:
     with pytest.raises(BadSetting, match="--strategies"):
         parse_arms(name)
@@ -39,3 +39,14 @@ def test_an_arms_settings_change_the_items_and_the_retriever_of_every_process() 
 def test_arms_share_processes_unless_items_retriever_or_version_differ() -> None:
     groups = grouped(parse_arms("zero_shot,rag,rpo,rpo:sft,rag@random,rpo@random"))
     assert [[arm.name for arm in group] for group in groups.values()] == [["zero_shot", "rag", "rpo"], ["rpo:sft"], ["rag@random", "rpo@random"]]
+
+
+def test_the_trained_version_serves_in_every_group_whatever_its_first_arm() -> None:
+    groups = grouped(parse_arms("zero_shot,rpo,rag@random,rpo@random,rpo:rl"))
+    assert [group[0].reflector for group in groups.values()] == [Trained.FULL, Trained.FULL, Trained.RL]
+    assert {arm.name: arm.trained for arm in parse_arms("zero_shot,hydra,rpo,rpo:sft")} == {
+        "zero_shot": None,
+        "hydra": Trained.HYDRA,
+        "rpo": Trained.FULL,
+        "rpo:sft": Trained.SFT,
+    }
