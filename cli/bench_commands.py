@@ -82,7 +82,7 @@ def swap(
 @bench.command(epilog=TARGETS)
 def quality(
     strategies: Annotated[
-        str, typer.Option(help="`all`, `ablations`, or names STRATEGY[#K][@RETRIEVER][:VERSION] separated by commas, such as rag,rpo,rpo:sft,rag@random.")
+        str, typer.Option(help="`all`, `ablations`, or names STRATEGY[#K][@RETRIEVER][:VARIANT] separated by commas, such as rag,rpo,rpo:sft,rag@random.")
     ] = "all",
     data: Annotated[Path | None, typer.Option(exists=True, help="A data set in a format of `retouch replay`. Default: the persona world.")] = None,
     out: Annotated[

@@ -33,7 +33,8 @@ READ_S = 300.0
 
 @dataclass(frozen=True)
 class ArmAnswer:
-    """One answer, without the history that its response carries. `latency_ms`: from the query's record to the response's."""
+    """One answer, without the history that its response carries. `latency_ms`: from the query's record to the response's; `model_ms`: the part of it that
+    the calls of the base model and the reflection model took."""
 
     arm: str
     question: UUID  # id of the question, equal for all arms
@@ -45,6 +46,7 @@ class ArmAnswer:
     base: Usage
     reflect: Usage
     latency_ms: float
+    model_ms: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -103,6 +105,7 @@ class AnswerLog:
             base=provenance.base_usage or response.context.draft.usage,
             reflect=provenance.reflect_usage or Usage(),
             latency_ms=latency_ms,
+            model_ms=provenance.base_ms + provenance.reflect_ms,
         )
         self.by_arm[arm.name].setdefault(answer.question, answer)
 

@@ -1,6 +1,6 @@
-"""Arms: what is compared. An arm is a strategy, with the number of items, the retriever and the version of the reflection model where they are not the default.
+"""Arms: what is compared. An arm is a strategy, with the number of items, the retriever and the variant where they are not the default.
 
-Written `STRATEGY[#K][@RETRIEVER][:VERSION]`: `rag`, `rag#2`, `rag@random`, `rpo@bm25`, `rpo:sft`.
+Written `STRATEGY[#K][@RETRIEVER][:VARIANT]`: `rag`, `rag#2`, `rag@random`, `rpo@bm25`, `rpo:sft`, `rpm:query`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from enum import StrEnum
 
 from infra.errors import BadSetting
 from infra.settings import Settings
+from infra.settings.strategies import ExampleRetrieval
 from infra.settings.stream import Retriever
 from schemas.strategies import Strategy
 
-_ARM = re.compile(r"(?P<strategy>[a-z_]+)(?:#(?P<k>[1-9][0-9]?))?(?:@(?P<retriever>[a-z0-9]+))?(?::(?P<version>[a-z]+))?")
+_ARM = re.compile(r"(?P<strategy>[a-z_]+)(?:#(?P<k>[1-9][0-9]?))?(?:@(?P<retriever>[a-z0-9]+))?(?::(?P<variant>[a-z]+))?")
 
 
 class Trained(StrEnum):
@@ -27,31 +28,44 @@ class Trained(StrEnum):
     HYDRA = "hydra"  # the reranker and the scorer; the reflection model stays as it is
 
 
+class Variant(StrEnum):
+    """An ablation of one strategy, or its full form."""
+
+    FULL = "full"  # rpo: SFT, then RL
+    SFT = "sft"  # rpo: without RL
+    RL = "rl"  # rpo: without SFT
+    QUERY = "query"  # rpm: its examples are those most similar to the query's text, not to its features
+
+
+#: The variants of each strategy that has some.
+VARIANTS = {Strategy.RPO: (Variant.FULL, Variant.SFT, Variant.RL), Strategy.RPM: (Variant.QUERY,)}
+
+
 @dataclass(frozen=True)
 class Arm:
-    """One arm. None: the default of the settings. `version` is only for strategies with a reflection model."""
+    """One arm. None: the default of the settings."""
 
     strategy: Strategy
     k: int | None = None
     retriever: Retriever | None = None
-    version: Trained | None = None
+    variant: Variant | None = None
 
     @property
     def name(self) -> str:
-        k, retriever, version = (f"#{self.k}" if self.k else ""), (f"@{self.retriever}" if self.retriever else ""), (f":{self.version}" if self.version else "")
-        return f"{self.strategy}{k}{retriever}{version}"
+        k, retriever, variant = (f"#{self.k}" if self.k else ""), (f"@{self.retriever}" if self.retriever else ""), (f":{self.variant}" if self.variant else "")
+        return f"{self.strategy}{k}{retriever}{variant}"
 
     @property
     def trained(self) -> Trained | None:
         """The training run whose version answers; None for strategies that train nothing."""
         if self.strategy is Strategy.HYDRA:
             return Trained.HYDRA
-        return (self.version or Trained.FULL) if self.strategy is Strategy.RPO else None
+        return self.reflector if self.strategy is Strategy.RPO else None
 
     @property
     def reflector(self) -> Trained:
         """The version of the reflection model that serves while this arm is asked. Other strategies do not depend on it."""
-        return self.version or Trained.FULL
+        return Trained(self.variant) if self.variant and self.strategy is Strategy.RPO else Trained.FULL
 
     @property
     def needs_profile(self) -> bool:
@@ -60,6 +74,8 @@ class Arm:
 
     def settings(self, settings: Settings) -> Settings:
         """The settings that the processes run with while this arm is asked."""
+        if self.variant is Variant.QUERY:
+            settings = settings.changed(strategies={"rpm_retrieval": ExampleRetrieval.QUERY})
         retrieval = settings.retrieval
         if self.retriever:
             retrieval = retrieval.model_copy(update={"retriever": self.retriever, "by_strategy": {}})
@@ -71,16 +87,17 @@ class Arm:
     @property
     def group(self) -> tuple[str, ...]:
         """Arms of one group are asked with the same processes."""
-        return (f"{self.k or ''}", f"{self.retriever or ''}", f"{self.reflector}")
+        return (f"{self.k or ''}", f"{self.retriever or ''}", f"{self.variant if self.variant is Variant.QUERY else self.reflector}")
 
 
 #: `--strategies all`: every method with its defaults.
 ALL = tuple(Arm(strategy) for strategy in Strategy)
-#: `--strategies ablations`: RPO without a stage of its training, and with other retrievers.
+#: `--strategies ablations`: RPO without a stage of its training and with other retrievers, RAG with random items, RPM with raw-query retrieval.
 ABLATIONS = (
-    *(Arm(Strategy.RPO, version=version) for version in (Trained.SFT, Trained.RL)),
+    *(Arm(Strategy.RPO, variant=variant) for variant in (Variant.SFT, Variant.RL)),
     *(Arm(Strategy.RPO, retriever=retriever) for retriever in (Retriever.RANDOM, Retriever.RECENT, Retriever.BM25)),
     Arm(Strategy.RAG, retriever=Retriever.RANDOM),
+    Arm(Strategy.RPM, variant=Variant.QUERY),
 )
 
 
@@ -105,20 +122,20 @@ def grouped(arms: Iterable[Arm]) -> dict[tuple[str, ...], list[Arm]]:
 
 def _parse(name: str) -> Arm:
     found = _ARM.fullmatch(name)
-    versions = {None, Trained.FULL, Trained.SFT, Trained.RL}
-    values = {"strategy": set(Strategy), "retriever": {None, *Retriever}, "version": versions}
+    values = {"strategy": set(Strategy), "retriever": {None, *Retriever}, "variant": {None, *Variant}}
     for field, allowed in values.items():
         value = found[field] if found else name
         if value not in allowed:
             listed = ", ".join(sorted(str(each) for each in allowed if each))
-            raise BadSetting(f"--strategies: {name!r}: no such {field}; expected STRATEGY[#K][@RETRIEVER][:VERSION] with one of {listed}")
+            raise BadSetting(f"--strategies: {name!r}: no such {field}; expected STRATEGY[#K][@RETRIEVER][:VARIANT] with one of {listed}")
     assert found
     arm = Arm(
         Strategy(found["strategy"]),
         int(found["k"]) if found["k"] else None,
         Retriever(found["retriever"]) if found["retriever"] else None,
-        Trained(found["version"]) if found["version"] else None,
+        Variant(found["variant"]) if found["variant"] else None,
     )
-    if arm.version and arm.strategy is not Strategy.RPO:
-        raise BadSetting(f"--strategies: {name!r}: only {Strategy.RPO} has versions")
+    if arm.variant and arm.variant not in VARIANTS.get(arm.strategy, ()):
+        listed = ", ".join(f"{strategy}:{variant}" for strategy, variants in VARIANTS.items() for variant in variants)
+        raise BadSetting(f"--strategies: {name!r}: {arm.strategy} has no such variant; there are {listed}")
     return arm

@@ -22,7 +22,7 @@ from bench.quality.answers import AnswerLog
 from bench.quality.arms import Arm, parse_arms
 from bench.quality.judge import Judgement, judge
 from bench.quality.questions import Material, Sizes
-from bench.quality.report import markdown, ordering_targets, to_json
+from bench.quality.report import markdown, ordering_targets, overhead_targets, to_json
 from bench.quality.run import AskOptions, QualityRun, RunState
 from bench.reporting import check_writable, publish, report_head, verdict
 from bench.usage import tree_cpu_s
@@ -124,7 +124,8 @@ def _facts(
     settings: Settings, options: QualityOptions, material: Material, arms: Sequence[Arm], log: AnswerLog, judgement: Judgement, state: RunState
 ) -> dict[str, Any]:
     missing = {arm.name: left for arm in arms if (left := len(material.questions) - len(log.by_arm.get(arm.name, {})))}
-    judged = verdict(ordering_targets(judgement))
+    one_at_a_time = overhead_targets(judgement) if options.ask.in_flight == 1 else []
+    judged = verdict([*ordering_targets(judgement), *one_at_a_time])
     return {
         "title": material.title,
         "options": {"strategies": [arm.name for arm in arms], "sizes": asdict(options.sizes), "seed": options.seed, "quick": options.quick},

@@ -42,7 +42,10 @@ class DomainScores:
 
 @dataclass(frozen=True)
 class ArmCost:
-    """Means over the questions, of the base model and of the reflection model; latency in milliseconds, beside the other questions in flight."""
+    """Means over the questions, of the base model and of the reflection model; latency in milliseconds, beside the other questions in flight.
+
+    `overhead_p50_ms`: the latency without the calls of the models.
+    """
 
     base_prompt_tokens: float
     base_completion_tokens: float
@@ -50,6 +53,7 @@ class ArmCost:
     reflect_completion_tokens: float
     latency_p50_ms: float
     latency_p99_ms: float
+    overhead_p50_ms: float
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def _cost(answers: Sequence[ArmAnswer]) -> ArmCost:
         reflect_completion_tokens=fmean(answer.reflect.completion_tokens for answer in answers),
         latency_p50_ms=percentile(latencies, 0.5) or 0.0,
         latency_p99_ms=percentile(latencies, 0.99) or 0.0,
+        overhead_p50_ms=percentile([answer.latency_ms - answer.model_ms for answer in answers], 0.5) or 0.0,
     )
 
 

@@ -61,7 +61,7 @@ def _by_items(arms: Mapping[str, ArmFigures], default_k: int) -> dict[str, list[
         if name.endswith(CLEANED):
             continue
         (arm,) = parse_arms(name)
-        if arm.retriever is None and arm.version is None:
+        if arm.retriever is None and arm.variant is None:
             found[arm.strategy].append((arm.k or default_k, headline(figures).score.mean))
     return {strategy: sorted(points) for strategy, points in found.items() if len(points) > 1}
 

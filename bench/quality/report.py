@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.quality.judge import ALL_DOMAINS, ArmFigures, Difference, Judgement, headline
+from bench.reporting import target_lines
 from bench.targets import Bound, Target
 from schemas.scoring import Interval
 from schemas.strategies import Strategy
@@ -19,6 +20,19 @@ def to_json(judgement: Judgement) -> dict[str, Any]:
     }
 
 
+#: Strategies with one call of a model, and the most that everything else may add to it at p50, in milliseconds, with one question at a time.
+ONE_CALL = (Strategy.ZERO_SHOT, Strategy.ICL, Strategy.RAG, Strategy.PAG)
+OVERHEAD_MS = 60.0
+
+
+def overhead_targets(judgement: Judgement) -> list[Target]:
+    return [
+        Target(f"{arm}: latency without the model at p50, ms", Bound.BELOW, OVERHEAD_MS, judgement.arms[arm].cost.overhead_p50_ms)
+        for arm in ONE_CALL
+        if arm in judgement.arms
+    ]
+
+
 def ordering_targets(judgement: Judgement) -> list[Target]:
     """The orderings of the papers that this run can check: by the mean, in all domains together. Their intervals are in the table."""
     wanted = [
@@ -29,6 +43,7 @@ def ordering_targets(judgement: Judgement) -> list[Target]:
         (Strategy.RPO, "rpo:sft"),
         (Strategy.RPO, "rpo:rl"),
         (Strategy.HYDRA, Strategy.RAG),
+        (Strategy.RPM, "rpm:query"),
     ]
     means = {arm: headline(figures).score.mean for arm, figures in judgement.arms.items()}
     return [Target(f"{a} minus {b}", Bound.AT_LEAST, 0.0, means[a] - means[b]) for a, b in wanted if a in means and b in means]
@@ -48,6 +63,8 @@ def _lines(title: str, judgement: Judgement, report: Mapping[str, Any]) -> Itera
         yield from ["", f"## Minus {reference}", "", *_difference_table([each for each in judgement.differences if each.before == reference])]
     yield from ["", "## Metrics of the tasks", "", *_metric_table(judgement.arms)]
     yield from ["", "## Cost and fallbacks", "", *_cost_table(judgement.arms)]
+    if report["targets"]:
+        yield from ["", "## Targets", "", *(f"    {line}" for line in target_lines(report))]
 
 
 def _score_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
@@ -84,13 +101,28 @@ def _metric_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
 
 
 def _cost_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
-    yield _row(["arm", "base tokens in", "out", "reflection tokens in", "out", "p50, ms", "p99, ms", "answered", "by a simpler strategy"])
-    yield _row(["---"] * 9)
+    yield _row(
+        [
+            "arm",
+            "base tokens in",
+            "out",
+            "reflection tokens in",
+            "out",
+            "p50, ms",
+            "p99, ms",
+            "without the models, p50, ms",
+            "answered",
+            "by a simpler strategy",
+        ]
+    )
+    yield _row(["---"] * 10)
     for arm, figures in arms.items():
         cost = figures.cost
         tokens = (cost.base_prompt_tokens, cost.base_completion_tokens, cost.reflect_prompt_tokens, cost.reflect_completion_tokens)
         simpler = ", ".join(f"{count} {strategy}" for strategy, count in figures.answered_by.items()) or "0"
-        yield _row([arm, *(f"{value:.0f}" for value in (*tokens, cost.latency_p50_ms, cost.latency_p99_ms)), str(figures.answered), simpler])
+        yield _row(
+            [arm, *(f"{value:.0f}" for value in (*tokens, cost.latency_p50_ms, cost.latency_p99_ms, cost.overhead_p50_ms)), str(figures.answered), simpler]
+        )
 
 
 def _domains(arms: Mapping[str, ArmFigures]) -> list[str]:

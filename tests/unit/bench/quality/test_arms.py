@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.quality.arms import ALL, Arm, Trained, grouped, parse_arms
+from bench.quality.arms import ALL, Arm, Trained, Variant, grouped, parse_arms
 from infra.errors import BadSetting
 from infra.settings import Settings
 from infra.settings.stream import Retriever
@@ -19,11 +19,11 @@ def test_all_are_all_strategies_once_beside_other_names() -> None:
 
 def test_a_name_says_everything_about_its_arm() -> None:
     (arm,) = parse_arms("rpo#2@bm25:sft")
-    assert arm == Arm(Strategy.RPO, 2, Retriever.BM25, Trained.SFT)
+    assert arm == Arm(Strategy.RPO, 2, Retriever.BM25, Variant.SFT)
     assert parse_arms(arm.name) == (arm,)
 
 
-@pytest.mark.parametrize("name", ["raq", "rag@nearest", "rpo:dpo", "rag:sft", "rpo:hydra", "rag#0", "rag#", ""])
+@pytest.mark.parametrize("name", ["raq", "rag@nearest", "rpo:dpo", "rag:sft", "rpo:hydra", "rpo:query", "rag#0", "rag#", ""])
 def test_a_wrong_name_is_refused_with_what_would_be_right(name: str) -> None:
     with pytest.raises(BadSetting, match="--strategies"):
         parse_arms(name)
@@ -42,8 +42,9 @@ def test_arms_share_processes_unless_items_retriever_or_version_differ() -> None
 
 
 def test_the_trained_version_serves_in_every_group_whatever_its_first_arm() -> None:
-    groups = grouped(parse_arms("zero_shot,rpo,rag@random,rpo@random,rpo:rl"))
-    assert [group[0].reflector for group in groups.values()] == [Trained.FULL, Trained.FULL, Trained.RL]
+    groups = grouped(parse_arms("zero_shot,rpo,rag@random,rpo@random,rpo:rl,rpm,rpm:query"))
+    assert [group[0].reflector for group in groups.values()] == [Trained.FULL, Trained.FULL, Trained.RL, Trained.FULL]
+    assert [arm.name for arm in groups[parse_arms("rpm:query")[0].group]] == ["rpm:query"]
     assert {arm.name: arm.trained for arm in parse_arms("zero_shot,hydra,rpo,rpo:sft")} == {
         "zero_shot": None,
         "hydra": Trained.HYDRA,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.quality import picture
 from bench.quality.judge import ALL_DOMAINS, CLEANED, judge
-from bench.quality.report import markdown, ordering_targets, to_json
+from bench.quality.report import markdown, ordering_targets, overhead_targets, to_json
 from tests.support.quality_benchmark import answer_log, question
 
 TAGS = [question(number, user, "comedy") for user in ("a", "b", "c", "d") for number in range(2)]
@@ -65,8 +66,16 @@ def test_tables_and_picture_hold_every_arm(arms: tuple[str, ...], tmp_path: Path
     asked = [*TAGS, *TITLES]
     judgement = judge(answer_log(asked, {arm: ["comedy"] * 14 for arm in arms}), asked)
     counts = {"questions": 14, "users": 4, "lessons": 3, "interactions": 9}
-    text = markdown("a world", judgement, {"machine": {"cores": 2}, "counts": counts, "started_at": "2026-11-01T00:00:00", "seconds": 3.0})
+    text = markdown("a world", judgement, {"machine": {"cores": 2}, "counts": counts, "started_at": "2026-11-01T00:00:00", "seconds": 3.0, "targets": []})
     assert all(f"\n| {arm} | " in text for arm in arms)
     assert json.loads(json.dumps(to_json(judgement)))["arms"].keys() >= set(arms)
     picture.draw(judgement, 4, tmp_path / "quality.png", "a world")
     assert (tmp_path / "quality.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_overhead_is_the_latency_without_the_models() -> None:
+    log = answer_log(TAGS, {"rag": ["comedy"] * 8})
+    slow = {id: replace(answer, latency_ms=500.0, model_ms=470.0) for id, answer in log.by_arm["rag"].items()}
+    log.by_arm["rag"] = slow
+    (target,) = overhead_targets(judge(log, TAGS))
+    assert (target.measured, target.met) == (30.0, True)
