@@ -28,6 +28,8 @@ from traffic.schedule import GivenOrder
 
 #: No promoter and no online quality: the benchmark chooses the version that serves.
 PROCESSES = ("broker", "base-endpoint", "registry", "streams", "base", "strategies", "profiles", "teacher", "reflection")
+#: The processes that read a section of the settings which arms change.
+READERS = {"retrieval": ("streams",), "strategies": ("base", "strategies"), "reflection": ("reflection",)}
 #: The waits end if a group of readers makes no progress for this long.
 STALL_S = 600.0
 #: Questions between two looks at the budget.
@@ -77,30 +79,41 @@ class QualityRun:
         """Blocks. Raises RetouchError if a step fails; the next run goes on from there. Returns early if the budget of tokens is spent."""
         log = AnswerLog.load(self.answers)
         left = [arm for arm in self.arms if log.missing(arm, self.material.questions)]
-        if left:
-            self._prepare()
-        for group in grouped(left).values():
-            with self._stack(group[0].settings(self.settings), group[0].reflector) as stack:
-                self._read_topics(stack, log)
-                for arm in group:
-                    if not self._ask(stack, arm, log):
-                        return log
+        if not left:
+            return log
+        with self._stack() as stack:
+            self._prepare(stack)
+            self._read_topics(stack, log)
+            served: tuple[Settings, Trained | None] = self.settings, None
+            for group in grouped(left).values():
+                wanted = group[0].settings(self.settings), group[0].reflector
+                self._change(stack, served, wanted)
+                served = wanted
+                if not all(self._ask(stack, arm, log) for arm in group):
+                    break
         return log
 
-    def _prepare(self) -> None:
-        """History, lessons and training, in one stack."""
-        needed = [trained for trained in Trained if trained in {arm.trained for arm in self.arms}]
-        if self.state.history and self.state.lessons and all(trained in self.state.versions for trained in needed):
-            return
-        with self._stack(self.settings, None) as stack:
-            self._once("history", "send the users' histories", lambda span: self._send_history(stack, span))
-            self._once("lessons", "training users ask and give feedback", lambda span: self._teach(stack, span))
-            for trained in needed:
-                if trained in self.state.versions:
-                    continue
-                with self._phase(f"train {trained}", f"train: {trained}") as span:
-                    self.state.versions[trained] = train(stack.settings, trained, stack.check, partial(self.progress.note, span))
-                    self.state.write()
+    def _prepare(self, stack: Stack) -> None:
+        """History, lessons and training."""
+        needed = {arm.trained for arm in self.arms} - {None, *self.state.versions}
+        self._once("history", "send the users' histories", lambda span: self._send_history(stack, span))
+        self._once("lessons", "training users ask and give feedback", lambda span: self._teach(stack, span))
+        for trained in (trained for trained in Trained if trained in needed):
+            with self._phase(f"train {trained}", f"train: {trained}") as span:
+                self.state.versions[trained] = train(stack.settings, trained, stack.check, partial(self.progress.note, span))
+                self.state.write()
+
+    def _change(self, stack: Stack, served: tuple[Settings, Trained | None], wanted: tuple[Settings, Trained]) -> None:
+        """Restarts the processes that read what differs between two groups of arms."""
+        (before, _), (after, reflector) = served, wanted
+        names = {name for section, readers in READERS.items() if getattr(before, section) != getattr(after, section) for name in readers}
+        version = self.state.versions.get(reflector)
+        if version and served[1] is not reflector:
+            serve(stack.settings, version)
+            names.add("reflection")
+        if names:
+            with self.progress.phase("restart", f"restart {', '.join(sorted(names))}{f' with version {version}' if 'reflection' in names else ''}"):
+                stack.reconfigure(after, names)
 
     def _send_history(self, stack: Stack, span: PhaseSpan) -> None:
         with Platform(stack.settings, "/bench/quality") as platform, GroupLag(stack.settings) as lag:
@@ -190,11 +203,9 @@ class QualityRun:
         self.state.write()
 
     @contextmanager
-    def _stack(self, settings: Settings, reflector: Trained | None) -> Iterator[Stack]:
-        if version := self.state.versions.get(reflector or ""):
-            serve(settings, version)
-        with self.progress.phase("start", f"start the processes{f' with version {version}' if version else ''}"):
-            stack = Stack(settings, only=PROCESSES)
+    def _stack(self) -> Iterator[Stack]:
+        with self.progress.phase("start", "start the processes"):
+            stack = Stack(self.settings, only=PROCESSES)
             stack.start()
         try:
             yield stack

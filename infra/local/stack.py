@@ -161,6 +161,16 @@ class Stack:
         if wait:
             self.await_ready()
 
+    def reconfigure(self, settings: Settings, names: Collection[str]) -> None:
+        """Restart these processes with other settings, and block until all processes serve. The others keep theirs until they start again.
+
+        The broker, the base model's endpoint and the state directory stay. Raises KeyError for an unknown name.
+        """
+        self._configured = settings.changed(stack=self._configured.stack, ready_file=None)
+        for name in names:
+            self._supervisor.request_restart(name)
+        self.await_ready()
+
     def await_ready(self) -> None:
         """Block until all processes serve. Raises CannotContinue for a process that keeps ending, and after `stack.start_timeout_s`."""
         deadline = time.monotonic() + self._configured.stack.start_timeout_s

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 900
-ARMS = ["zero_shot", "rag", "icl", "pag", "rpo"]
+ARMS = ["zero_shot", "rag", "icl", "pag", "rpm", "rpo", "rag@random"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(2 * TIMEOUT_S + 60)]
 
@@ -26,13 +26,14 @@ def bench(out: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 def test_every_strategy_answers_every_question_once_and_a_second_call_asks_nothing(tmp_path: Path) -> None:
-    report, _ = bench(tmp_path, "--strategies", ",".join(ARMS))
+    report, log = bench(tmp_path, "--strategies", ",".join(ARMS))
+    assert log.count("start the processes") == 1 and "restart streams:" in log
     counts = report["counts"]
     assert counts["missing"] == {} and counts["questions"] > 20
     assert all(report["arms"][arm]["answered"] == counts["questions"] for arm in ARMS)
     assert report["models"]["versions"].keys() == {"full"}
     personalized = {arm: report["arms"][arm]["statuses"].get("personalized", 0) for arm in ARMS}
-    assert all(personalized[arm] > counts["questions"] / 2 for arm in ("rag", "icl")) and personalized["pag"] > 0
+    assert all(personalized[arm] > counts["questions"] / 2 for arm in ("rag", "icl")) and personalized["pag"] > 0 and personalized["rpm"] > 0
     answers = (tmp_path / "answers.jsonl").read_bytes()
     versions = {json.loads(line)["version"] for line in answers.splitlines() if json.loads(line)["arm"] == "rpo"}
     assert versions == {report["models"]["versions"]["full"]}
