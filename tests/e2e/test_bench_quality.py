@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 900
-ARMS = ["zero_shot", "rag", "icl", "pag", "rpm", "rpo", "rag@random"]
+#: None of them needs a training run.
+ARMS = ["zero_shot", "rag", "icl", "pag", "rpm", "rag@random"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(2 * TIMEOUT_S + 60)]
 
@@ -31,17 +32,24 @@ def test_every_strategy_answers_every_question_once_and_a_second_call_asks_nothi
     counts = report["counts"]
     assert counts["missing"] == {} and counts["questions"] > 20
     assert all(report["arms"][arm]["answered"] == counts["questions"] for arm in ARMS)
-    assert report["models"]["versions"].keys() == {"full"}
     personalized = {arm: report["arms"][arm]["statuses"].get("personalized", 0) for arm in ARMS}
     assert all(personalized[arm] > counts["questions"] / 2 for arm in ("rag", "icl")) and personalized["pag"] > 0 and personalized["rpm"] > 0
     answers = (tmp_path / "answers.jsonl").read_bytes()
-    versions = {json.loads(line)["version"] for line in answers.splitlines() if json.loads(line)["arm"] == "rpo"}
-    assert versions == {report["models"]["versions"]["full"]}
 
     again, log = bench(tmp_path, "--strategies", ",".join(ARMS))
     assert "ask" not in log and "continuing the run" in log
     assert again["arms"] == report["arms"]
     assert (tmp_path / "answers.jsonl").read_bytes() == answers
+
+
+@pytest.mark.long("it trains the reflection model twice and HYDRA")
+def test_trained_strategies_are_answered_by_the_versions_that_the_run_trained(tmp_path: Path) -> None:
+    report, _ = bench(tmp_path, "--strategies", "hydra,rpo,rpo:sft")
+    versions, counts = report["models"]["versions"], report["counts"]
+    assert versions.keys() == {"full", "sft", "hydra"} and counts["missing"] == {}
+    answered = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    by_arm = {arm: {answer["version"] for answer in answered if answer["arm"] == arm} for arm in ("rpo", "rpo:sft", "hydra")}
+    assert by_arm == {"rpo": {versions["full"]}, "rpo:sft": {versions["sft"]}, "hydra": {versions["hydra"]}}
 
 
 def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from schemas.strategies import Strategy, StrategyChoice
 from schemas.topics import INTERACTIONS, LOOKUPS, PROFILES
 from tests.support.openai_server import OpenAiServer, ScriptedAnswer, completion, serving
 from tests.support.streams_process import StreamsClient, StreamsProcess, running
+from traffic.lag import GroupLag
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -67,6 +68,8 @@ class Member:
                 occurred_at=start + timedelta(days=number),
             )
             self._client.send(INTERACTIONS, item)
+        with GroupLag(self.settings) as lag:  # the first lookup publishes the tasks of the items that are indexed by then
+            lag.wait([INTERACTIONS], stall_s=WAIT_S)
 
     def ask(self) -> Response:
         return request(self.settings, self.query(), WAIT_S)
