@@ -94,10 +94,11 @@ class QualityRun:
         return log
 
     def _prepare(self, stack: Stack) -> None:
-        """History, lessons and training."""
+        """History, and lessons and training if an arm needs them."""
         needed = {arm.trained for arm in self.arms} - {None, *self.state.versions}
         self._once("history", "send the users' histories", lambda span: self._send_history(stack, span))
-        self._once("lessons", "training users ask and give feedback", lambda span: self._teach(stack, span))
+        if needed:
+            self._once("lessons", "training users ask and give feedback", lambda span: self._teach(stack, span))
         for trained in (trained for trained in Trained if trained in needed):
             with self._phase(f"train {trained}", f"train: {trained}") as span:
                 self.state.versions[trained] = train(stack.settings, trained, stack.check, partial(self.progress.note, span))
