@@ -1,4 +1,4 @@
-"""Summaries by an LLM: one prompt per task, which says what its summary holds (PAG: Richardson et al. 2023; the wishes for LaMP as in OPPU).
+"""Summaries by an LLM: one prompt per task, which says what its summary holds (PAG: Richardson et al. 2023; for LaMP's tasks the same as in OPPU).
 
 Like OPPU it shows each field of an item up to 200 words. Unlike OPPU's script it shows the joined lines, not a printed Python list.
 """
