@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from pydantic import ValidationError
 
+from cli.exchange import exchange
 from infra.errors import CannotContinue
-from infra.kafka.clients import producer, send
-from infra.kafka.errors import broker_errors
-from infra.kafka.topic_reader import TopicReader
 from infra.local import running_settings
 from infra.local.stack_record import read_record
 from infra.process.command_output import OK, USAGE, show, show_error, show_json, show_table
 from infra.settings import Settings
-from schemas.envelope import read_message
-from schemas.messages import Malformed
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.strategies import Strategy
 from schemas.topics import QUERIES, RESPONSES
-
-SOURCE = "/infra/ask"
-CONNECT_TIMEOUT_S = 10.0
 
 
 def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[str, ...], strategy: str | None, timeout_s: float, as_json: bool) -> int:
@@ -51,19 +42,11 @@ def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[st
 
 
 def request(settings: Settings, query: Query, timeout_s: float) -> Response:
-    """Send the query and block for its response. Raises RetryLater or CannotContinue if the broker or the response does not come in time.
-
-    The reader seeks to the end of `responses` before the query is sent, so it misses no response and reads no old record.
-    """
-    with TopicReader(settings, "retouch-ask", timeout_s=CONNECT_TIMEOUT_S) as reader, broker_errors(settings):
-        if not reader.follow(RESPONSES.name, from_end=True):
-            address = settings.bootstrap_servers()
-            raise CannotContinue(f"the broker at {address} has no topic {RESPONSES.name}: `retouch topics apply` creates it")
-        with closing(producer(settings, "retouch-ask")) as sender:
-            send(sender, QUERIES, query, id=query.query_id, source=SOURCE).get(timeout=CONNECT_TIMEOUT_S)
-        if response := _await_response(reader, query.query_id, timeout_s):
-            return response
-    raise CannotContinue(f"no response within {timeout_s:g} s: {what_is_down(settings)}")
+    """Send the query and block for its response. Raises RetryLater or CannotContinue if the broker or the response does not come in time."""
+    response = exchange(settings, "ask", QUERIES, query, query.query_id, RESPONSES, Response, lambda found: found.query_id == query.query_id, timeout_s)
+    if response is None:
+        raise CannotContinue(f"no response within {timeout_s:g} s: {what_is_down(settings)}")
+    return response
 
 
 def what_is_down(settings: Settings) -> str:
@@ -84,19 +67,6 @@ def as_data(response: Response) -> dict[str, Any]:
         "reasoning": response.reasoning,
         "provenance": response.provenance.model_dump(mode="json"),
     }
-
-
-def _await_response(reader: TopicReader, query_id: UUID, timeout_s: float) -> Response | None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        for record in reader.poll(0.2):
-            try:
-                response, _ = read_message(Response, record.headers, record.value)
-            except Malformed:
-                continue  # the topic's consumer groups set it aside
-            if response.query_id == query_id:
-                return response
-    return None
 
 
 def _show(response: Response) -> None:

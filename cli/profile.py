@@ -6,31 +6,23 @@ retrieval. So it shows exactly what a query at this moment would get. Nothing el
 
 from __future__ import annotations
 
-import time
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from pydantic import ValidationError
 
-from cli.ask import CONNECT_TIMEOUT_S, what_is_down
+from cli.ask import what_is_down
+from cli.exchange import exchange
 from infra.errors import CannotContinue
-from infra.kafka.clients import producer, send
-from infra.kafka.errors import broker_errors
-from infra.kafka.topic_reader import TopicReader
 from infra.local import running_settings
 from infra.process.command_output import OK, USAGE, show, show_error, show_json, show_table
 from infra.settings import Settings
-from schemas.envelope import read_message
 from schemas.lookups import Lookup, LookupPurpose, Reads, Retrieval
-from schemas.messages import Malformed
 from schemas.queries import Query
 from schemas.rpm_texts import statistic_text
 from schemas.strategies import Strategy, StrategyChoice
 from schemas.topics import LOOKUPS, RETRIEVALS
-
-SOURCE = "/infra/profile"
 
 
 def profile(settings: Settings, user: str, domain: str, timeout_s: float, as_json: bool) -> int:
@@ -49,14 +41,12 @@ def request(settings: Settings, query: Query, timeout_s: float) -> Retrieval:
     """Send the lookup and block for its retrieval. Raises RetryLater or CannotContinue if the broker or the retrieval does not come in time."""
     reads = Reads(summary=True, factors=True)
     lookup = Lookup(query=query, choice=StrategyChoice(strategy=Strategy.RPM), reads=reads, purpose=LookupPurpose.INSPECT)
-    with TopicReader(settings, "retouch-profile", timeout_s=CONNECT_TIMEOUT_S) as reader, broker_errors(settings):
-        if not reader.follow(RETRIEVALS.name, from_end=True):
-            raise CannotContinue(f"the broker at {settings.bootstrap_servers()} has no topic {RETRIEVALS.name}: `retouch topics apply` creates it")
-        with closing(producer(settings, "retouch-profile")) as sender:
-            send(sender, LOOKUPS, lookup, id=lookup.id, source=SOURCE).get(timeout=CONNECT_TIMEOUT_S)
-        if found := _await_retrieval(reader, query.query_id, timeout_s):
-            return found
-    raise CannotContinue(f"the streams process did not respond within {timeout_s:g} s: {what_is_down(settings)}")
+    found = exchange(
+        settings, "profile", LOOKUPS, lookup, lookup.id, RETRIEVALS, Retrieval, lambda found: found.lookup.query.query_id == query.query_id, timeout_s
+    )
+    if found is None:
+        raise CannotContinue(f"the streams process did not respond within {timeout_s:g} s: {what_is_down(settings)}")
+    return found
 
 
 def as_data(found: Retrieval) -> dict[str, Any]:
@@ -71,19 +61,6 @@ def as_data(found: Retrieval) -> dict[str, Any]:
         "factors": [factor.model_dump(mode="json") for factor in factors.factors] if factors else [],
         "summary": found.summary.model_dump(mode="json", exclude={"kind"}) if found.summary else None,
     }
-
-
-def _await_retrieval(reader: TopicReader, query_id: UUID, timeout_s: float) -> Retrieval | None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        for record in reader.poll(0.2):
-            try:
-                retrieval, _ = read_message(Retrieval, record.headers, record.value)
-            except Malformed:
-                continue  # the topic's consumer groups set it aside
-            if retrieval.lookup.query.query_id == query_id:
-                return retrieval
-    return None
 
 
 def _show(found: Retrieval) -> None:
