@@ -20,12 +20,16 @@ _ARM = re.compile(r"(?P<strategy>[a-z_]+)(?:#(?P<k>[1-9][0-9]?))?(?:@(?P<retriev
 
 
 class Trained(StrEnum):
-    """What a training run makes, each on the same data: a version of the reflection model, or of HYDRA."""
+    """What a training run makes, each on the same data: a version of the reflection model, or of HYDRA. In the order of training."""
 
-    FULL = "full"  # SFT, then RL
     SFT = "sft"  # without RL
+    FULL = "full"  # SFT, then RL
     RL = "rl"  # without SFT
     HYDRA = "hydra"  # the reranker and the scorer; the reflection model stays as it is
+
+
+#: The versions that start from another one; the others start from the first version.
+PARENT = {Trained.FULL: Trained.SFT}
 
 
 class Variant(StrEnum):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.phases import PhaseProgress, PhaseSpan
 from bench.quality.answers import AnswerLog, asked_by_id
-from bench.quality.arms import Arm, Trained, grouped
+from bench.quality.arms import PARENT, Arm, Trained, grouped
 from bench.quality.questions import Material, first_and_last, taught, warming
 from bench.quality.training import serve, train
 from infra.local import Stack
@@ -32,6 +32,8 @@ PROCESSES = ("broker", "base-endpoint", "registry", "streams", "base", "strategi
 READERS = {"retrieval": ("streams",), "strategies": ("base", "strategies"), "reflection": ("reflection",)}
 #: The waits end if a group of readers makes no progress for this long.
 STALL_S = 600.0
+#: Training needs the drafts and contexts of lessons, not their rewrites, so these are cut short: the first version of a real model writes on and on.
+LESSON_TOKENS = 1
 #: Questions between two looks at the budget.
 CHUNK = 64
 #: How long the answers to questions of an interrupted run may take.
@@ -95,14 +97,21 @@ class QualityRun:
 
     def _prepare(self, stack: Stack) -> None:
         """History, and lessons and training if an arm needs them."""
-        needed = {arm.trained for arm in self.arms} - {None, *self.state.versions}
+        needed = self._untrained()
         self._once("history", "send the users' histories", lambda span: self._send_history(stack, span))
         if needed:
             self._once("lessons", "training users ask and give feedback", lambda span: self._teach(stack, span))
+            stack.reconfigure(self.settings, ())
         for trained in (trained for trained in Trained if trained in needed):
             with self._phase(f"train {trained}", f"train: {trained}") as span:
-                self.state.versions[trained] = train(stack.settings, trained, stack.check, partial(self.progress.note, span))
+                parent = self.state.versions[PARENT[trained]] if trained in PARENT else None
+                self.state.versions[trained] = train(stack.settings, trained, parent, stack.check, partial(self.progress.note, span))
                 self.state.write()
+
+    def _untrained(self) -> set[Trained]:
+        """What is still to train for the arms, with the versions that others start from."""
+        needed = {arm.trained for arm in self.arms if arm.trained}
+        return (needed | {PARENT[trained] for trained in needed if trained in PARENT}) - self.state.versions.keys()
 
     def _change(self, stack: Stack, served: tuple[Settings, Trained | None], wanted: tuple[Settings, Trained]) -> None:
         """Restarts the processes that read what differs between two groups of arms."""
@@ -206,7 +215,9 @@ class QualityRun:
     @contextmanager
     def _stack(self) -> Iterator[Stack]:
         with self.progress.phase("start", "start the processes"):
-            stack = Stack(self.settings, only=PROCESSES)
+            teaches = self._untrained() and not self.state.lessons
+            settings = self.settings.changed(reflection={"max_new_tokens": LESSON_TOKENS}) if teaches else self.settings
+            stack = Stack(settings, only=PROCESSES)
             stack.start()
         try:
             yield stack

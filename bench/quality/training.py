@@ -1,4 +1,8 @@
-"""The versions that RPO's arms and HYDRA need, trained by the trainer's own process on the lessons' outcomes."""
+"""The versions that RPO's arms and HYDRA need, trained by the trainer's own process on the lessons' outcomes.
+
+RPO's RL starts from the version that SFT made, so SFT runs once for both arms. Under a LoRA, RL trains a new adapter over SFT's merged weights, where a run of
+both stages would train the same adapter further.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,23 @@ from schemas.run_report import RunReport, RunStatus
 
 TRAIN_TIMEOUT_S = 4 * 3600.0
 NO_SFT, NO_RL = {"sft": {"epochs": 0.0}}, {"rl": {"steps": 0}}
-#: What each run leaves out. All start from the first version, and see the same data and seed.
-STAGES: dict[Trained, dict[str, Any]] = {Trained.FULL: {}, Trained.SFT: NO_RL, Trained.RL: NO_SFT, Trained.HYDRA: NO_SFT | NO_RL}
+#: What each run leaves out. All see the same data and seed.
+STAGES: dict[Trained, dict[str, Any]] = {Trained.SFT: NO_RL, Trained.FULL: NO_SFT, Trained.RL: NO_SFT, Trained.HYDRA: NO_SFT | NO_RL}
+#: All data again, also the parent's.
+FROM_CHAMPION: dict[str, Any] = {"start_from": "champion", "replay_share": 1.0}
+FROM_FIRST: dict[str, Any] = {"start_from": "shipped"}
 
 
-def train(settings: Settings, trained: Trained, check: Callable[[], None], on_stage: Callable[[str], None]) -> str:
-    """Trains and registers one version, and returns its number. Blocks. Raises ProcessFailed if the trainer trains nothing."""
+def train(settings: Settings, trained: Trained, parent: str | None, check: Callable[[], None], on_stage: Callable[[str], None]) -> str:
+    """Trains and registers one version, and returns its number. Blocks. Raises ProcessFailed if the trainer trains nothing.
+
+    `parent`: the version that it starts from; None: the first one.
+    """
     is_hydra = trained is Trained.HYDRA
-    changed = settings.changed(trainer={"start_from": "shipped", **STAGES[trained]}, hydra={"train": is_hydra})
+    if parent:
+        serve(settings, parent)
+    start = FROM_CHAMPION if parent else FROM_FIRST
+    changed = settings.changed(trainer={**start, **STAGES[trained]}, hydra={"train": is_hydra})
     with ExitStack() as closing:
         trainer = BenchProcess(f"trainer-{trained}", ["trainer", "--once"], changed, closing, check)
         trainer.join(TRAIN_TIMEOUT_S, lambda: on_stage(_stages(latest_training(settings.stack.dir))))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from infra.settings.models import EngineKind
+from infra.settings.models import Dtype, EngineKind
 from infra.settings.section import MAX_INT, Count, Positive, Rate, Seconds, Section, Share
 from infra.settings.texts import Name, url_of
 
@@ -107,7 +107,9 @@ class TrainerSettings(Section):
     sft: SftSettings = SftSettings()
     rl: RlSettings = RlSettings()
     lora: LoraSettings = LoraSettings()
-    frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # of the frozen weights under a LoRA; trained weights are float32
+    #: Of the frozen weights under a LoRA; trained weights are float32. auto: bfloat16 if the checkpoint stores it and the device multiplies it, which a
+    #: processor without AVX512-BF16, AMX or ARM's bf16 does 140 times slower than float32 (AMD EPYC with AVX2, 2026-11-30)
+    frozen_dtype: Dtype = Dtype.FLOAT32
     processes_wait_s: Seconds = 3600.0  # a process of a launch ends if the others send nothing for this long; collecting and judging must be faster
     gradient_checkpointing: bool = False  # SFT, and RL by trl: repeats forward passes during the backward pass: less memory, slower. See micro_tokens
 
@@ -120,6 +122,6 @@ class TrainerSettings(Section):
 
     @model_validator(mode="after")
     def _large_models_fit(self) -> Self:
-        if self.frozen_dtype != "float32" and self.lora.rank == 0:
+        if self.frozen_dtype is not Dtype.FLOAT32 and self.lora.rank == 0:
             raise ValueError("frozen_dtype is a LoRA's: set lora.rank, or leave it at float32")
         return self

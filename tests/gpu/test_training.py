@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from infra.checkpoints.verification import differences
+from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case, make_sft_example
@@ -26,9 +27,9 @@ MAX_NEW_TOKENS = 128
 LORA = LoraSettings(rank=16, dropout=0.05)
 MODES = {
     "full weights, our loop": TrainerSettings(rl=RlSettings(steps=3)),
-    "LoRA, our loop": TrainerSettings(lora=LORA, frozen_dtype="bfloat16", rl=RlSettings(steps=3)),
+    "LoRA, our loop": TrainerSettings(lora=LORA, frozen_dtype=Dtype.BFLOAT16, rl=RlSettings(steps=3)),
     "full weights, TRL": TrainerSettings(rl=RlSettings(engine="trl", steps=3, micro_batch=64)),
-    "LoRA, TRL": TrainerSettings(lora=LORA, frozen_dtype="bfloat16", gradient_checkpointing=True, rl=RlSettings(engine="trl", steps=3, micro_batch=64)),
+    "LoRA, TRL": TrainerSettings(lora=LORA, frozen_dtype=Dtype.BFLOAT16, gradient_checkpointing=True, rl=RlSettings(engine="trl", steps=3, micro_batch=64)),
 }
 
 

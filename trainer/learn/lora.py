@@ -11,14 +11,17 @@ from typing import Any
 
 import torch
 
+from infra.checkpoints.precision import engine_dtype
+from infra.checkpoints.verification import stored_dtypes
 from infra.errors import BadSetting
+from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, TrainerSettings
 from trainer.learn.policy import Policy
 
 
 def trainable_policy(checkpoint: Path, trainer: TrainerSettings, *, parent: Path | None = None) -> Policy:
     """The policy to train: all weights, or a fresh adapter that changes nothing yet. Raises what `Policy.load` raises."""
-    policy = with_adapter(Policy.load(checkpoint, parent=parent, dtype=getattr(torch, trainer.frozen_dtype)), trainer.lora, trainer.seed)
+    policy = with_adapter(Policy.load(checkpoint, parent=parent, dtype=frozen_dtype(trainer, checkpoint)), trainer.lora, trainer.seed)
     if trainer.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy
@@ -40,6 +43,14 @@ def with_adapter(policy: Policy, lora: LoraSettings, seed: int) -> Policy:
     except ValueError as error:
         raise BadSetting(f"trainer.lora.targets={list(lora.targets)}: {str(error).splitlines()[0]}") from error
     return Policy(policy.model, policy.tokenizer, policy.origin, policy.end_ids, policy.pad_id, wrapped)
+
+
+def frozen_dtype(trainer: TrainerSettings, checkpoint: Path) -> torch.dtype:
+    """`trainer.frozen_dtype`; `auto` on a GPU is bfloat16 for a checkpoint that stores nothing else."""
+    dtype = engine_dtype(trainer.frozen_dtype, checkpoint, on_gpu=torch.cuda.is_available())
+    if dtype == Dtype.AUTO:
+        dtype = Dtype.BFLOAT16 if stored_dtypes(checkpoint) == {"BF16"} else Dtype.FLOAT32
+    return torch.bfloat16 if dtype == Dtype.BFLOAT16 else torch.float32
 
 
 def disable_dropout(model: Any) -> None:

@@ -1,16 +1,20 @@
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from infra.checkpoints import precision
 from infra.checkpoints.verification import differences
 from infra.errors import BadSetting
+from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case, make_sft_example
 from trainer.data.prompts import Prompter
-from trainer.learn import sft
+from trainer.learn import lora, sft
 from trainer.learn.lora import disable_dropout, trainable_policy, with_adapter
 from trainer.learn.policy import Policy, tensor_dtypes
 from trainer.learn.rewards import Reward
@@ -70,9 +74,28 @@ def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
 
 
 def test_frozen_weights_may_be_bfloat16_while_the_adapter_is_float32(tiny_checkpoint: Path) -> None:
-    policy = trainable_policy(tiny_checkpoint, TrainerSettings(lora=LORA, frozen_dtype="bfloat16"))
+    policy = trainable_policy(tiny_checkpoint, TrainerSettings(lora=LORA, frozen_dtype=Dtype.BFLOAT16))
     assert {weight.dtype for weight in policy.model.parameters() if weight.requires_grad} == {torch.float32}
     assert {weight.dtype for weight in policy.model.parameters() if not weight.requires_grad} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("stored", "on_gpu", "multiplies", "expected"), [
+    (torch.bfloat16, False, True, torch.bfloat16),
+    (torch.bfloat16, False, False, torch.float32),
+    (torch.float16, False, True, torch.float32),
+    (torch.bfloat16, True, False, torch.bfloat16),
+    (torch.float16, True, True, torch.float32),
+])  # fmt: skip
+def test_frozen_weights_are_by_default_what_the_device_multiplies(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: torch.dtype, on_gpu: bool, multiplies: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda *_: multiplies)
+    checkpoint = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    for file in checkpoint.glob("*.safetensors"):
+        save_file({name: weight.to(stored) for name, weight in load_file(file).items()}, file)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    assert lora.frozen_dtype(TrainerSettings(lora=LORA, frozen_dtype=Dtype.AUTO), checkpoint) == expected
 
 
 def test_targets_that_the_model_does_not_have_are_refused(tiny_checkpoint: Path) -> None:

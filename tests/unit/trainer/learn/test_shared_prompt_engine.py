@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from infra.errors import CannotContinue
+from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, RlSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from schemas.run_report import RlStep
@@ -101,7 +102,7 @@ def test_micro_batches_make_the_same_step_and_keep_the_sft_policy_as_reference(t
 
 
 def test_a_reference_shares_frozen_weights_and_keeps_the_adapter_of_sft(tiny_checkpoint: Path) -> None:
-    policy = trainable_policy(tiny_checkpoint, TrainerSettings(lora=LoraSettings(rank=4), frozen_dtype="bfloat16"))
+    policy = trainable_policy(tiny_checkpoint, TrainerSettings(lora=LoraSettings(rank=4), frozen_dtype=Dtype.BFLOAT16))
     reference = frozen_copy(policy)
     trained, kept = trained_weights(policy.model), dict(reference.model.named_parameters())
     for name, weight in policy.model.named_parameters():
@@ -116,7 +117,7 @@ def test_rl_trains_an_adapter_over_bfloat16_weights_after_gradient_checkpointing
     monkeypatch.setattr(
         "trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
     )
-    settings = TrainerSettings(lora=LoraSettings(rank=16, alpha=128.0), frozen_dtype="bfloat16", gradient_checkpointing=True)
+    settings = TrainerSettings(lora=LoraSettings(rank=16, alpha=128.0), frozen_dtype=Dtype.BFLOAT16, gradient_checkpointing=True)
     policy = trainable_policy(tiny_checkpoint, settings)
     rl = RL.model_copy(update={"beta": 0.01, "steps": 3})
     steps = train(policy, CASES, Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), rl, max_new_tokens=6)
