@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from bench.quality.answers import AnswerLog, ArmAnswer
 from schemas.sameness import normalized
 from schemas.scoring import METRIC, Interval, bootstrap, paired_bootstrap, score
 from schemas.strategies import Strategy
-from schemas.tasks import Task
+from schemas.tasks import choose_option
 from traffic.datasets.steps import Question
 from traffic.figures import ScoredAnswer, all_metrics
 from traffic.observer import percentile
@@ -21,7 +22,7 @@ from traffic.observer import percentile
 BOOTSTRAP_SEED = 0
 #: Every arm is compared with these, where they were asked.
 REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), str(Strategy.RPO))
-#: Suffix of an arm whose answers are cleaned: small base models write several lines, and quotes around a title.
+#: Suffix of an arm whose answers are cleaned: small base models write several lines, quotes around a title, and sentences around a label or a score.
 CLEANED = " (cleaned)"
 #: All domains together: the mean over domains of each user who has questions in all of them.
 ALL_DOMAINS = "all"
@@ -90,8 +91,10 @@ def judge(log: AnswerLog, questions: Sequence[Question]) -> Judgement:
     """Arms without answers are left out."""
     by_id = {question.query.query_id: question for question in questions}
     answers = {arm: given for arm, given in log.by_arm.items() if given}
-    for arm in [arm for arm in answers if arm in (Strategy.RAG, Strategy.ZERO_SHOT) and _has_text(by_id)]:
-        answers[arm + CLEANED] = {id: _cleaned(answer, by_id[id]) for id, answer in answers[arm].items()}
+    for arm in [arm for arm in answers if arm in (Strategy.RAG, Strategy.ZERO_SHOT)]:
+        cleaned = {id: _cleaned(answer, by_id[id].query.options) for id, answer in answers[arm].items()}
+        if cleaned != answers[arm]:
+            answers[arm + CLEANED] = cleaned
     scores = {arm: _scores(given, by_id) for arm, given in answers.items()}
     figures = {arm: _figures(given, by_id, scores[arm]) for arm, given in answers.items()}
     return Judgement(figures, _differences(scores, by_id))
@@ -190,15 +193,18 @@ def _scored(question: Question, answer: ArmAnswer) -> ScoredAnswer:
     return ScoredAnswer(query.user, query.domain, query.task, query.options, question.truth or "", "", answer.answer)
 
 
-def _has_text(by_id: Mapping[UUID, Question]) -> bool:
-    return any(question.query.task is Task.TEXT for question in by_id.values())
-
-
-def _cleaned(answer: ArmAnswer, question: Question) -> ArmAnswer:
-    """The first line with a visible text, without quotes around it. Other tasks' answers stay."""
-    if question.query.task is not Task.TEXT:
-        return answer
+def _cleaned(answer: ArmAnswer, options: Sequence[str]) -> ArmAnswer:
+    """The first line with a visible text: without quotes around it, or with options the last one that it names (`The score is 4.`)."""
     lines = [line for line in answer.answer.splitlines() if normalized(line)]
     first = lines[0].strip() if lines else ""
+    if options:
+        return answer if choose_option(answer.answer, options) else replace(answer, answer=_last_named(first, options) or first)
     unquoted = first[1:-1].strip() if len(first) > 2 and normalized(first) != normalized(first, keep_quotes=True) else first
-    return ArmAnswer(**{**answer.__dict__, "answer": unquoted})
+    return replace(answer, answer=unquoted)
+
+
+def _last_named(line: str, options: Sequence[str]) -> str | None:
+    """The last option that stands in the line as words of its own; of options inside each other the longer one."""
+    longest_first = sorted(options, key=len, reverse=True)
+    named = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", line, re.IGNORECASE)
+    return choose_option(named[-1], options) if named else None

@@ -8,7 +8,8 @@ it has the truth. So a trace only contains what follows from query, draft and ex
   action`). The teacher has no list of related labels. The model learns them from the form that goes with each pair.
 - *Ratings*: the draft stands for the score that the query's words are worth. If the user's shift is the same for both texts, the example's words were worth
   its score minus the shift (`words of 3 scored 4 so 2 becomes 3`), and the model can read that value off the example's text. At an end of the scale a
-  score hides the size of the shift: an example there explains no shift towards that end, and a draft that stays there is only kept.
+  score hides the size of the shift: an example there explains no shift towards that end, and a draft that stays there is only kept. A draft that is no
+  score says nothing about the query, so only the example's score can be used (`like one scored 4 so use 4`).
 - *Texts*: the truth must share a habit with the example that the draft lacks (`schemas.writing_style`): a word, punctuation or letter case if it
   rewords the draft; a class of form (case, opening, closing, colon, question, length) if it is a new text. The trace repeats the example's words.
 """
@@ -61,7 +62,7 @@ def _label(query: Query, draft: str, shown: str, truth: str) -> str | None:
 def _rating(query: Query, draft: str, shown: str, truth: str) -> str | None:
     chosen, example = choose_option(draft, query.options), choose_option(shown, query.options)
     if chosen is None or example is None:
-        return None
+        return f"like one scored {example} so use {truth}" if chosen is None and truth == example else None
     draft, shown = chosen, example
     low, high = min(map(int, query.options)), max(map(int, query.options))
     shift = int(truth) - int(draft)

@@ -55,6 +55,27 @@ def test_the_cleaned_answers_of_rag_are_their_first_line_without_quotes() -> Non
     assert judged["rag"].domains["scholarly_title"].score.mean < 1.0
 
 
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        ("The tag is dark comedy.", "dark comedy"),
+        ("Not action but Comedy!\naction", "comedy"),
+        ("comedyaction", None),
+        ("action", "action"),
+        ("", None),
+    ],
+)
+def test_the_cleaned_label_is_the_last_option_that_the_first_line_names(answer: str, named: str | None) -> None:
+    truths = [named or "action", "action"]
+    asked = [question(number, "a", truth, options=("comedy", "dark comedy", "action")) for number, truth in enumerate(truths)]
+    figures = judge(answer_log(asked, {"rag": [answer, "it is action."]}), asked).arms["rag" + CLEANED]
+    assert figures.domains["movie_tag"].score.mean == (1.0 if named else 0.5)
+
+
+def test_cleaned_answers_are_shown_only_where_they_differ() -> None:
+    assert set(judge(answer_log(TAGS, {"rag": ["comedy"] * 8}), TAGS).arms) == {"rag"}
+
+
 def test_orderings_are_checked_where_both_arms_were_asked() -> None:
     log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rag": ["comedy"] * 8, "rpo": ["action"] * 8})
     targets = {target.name: target.met for target in ordering_targets(judge(log, TAGS))}

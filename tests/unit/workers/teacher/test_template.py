@@ -45,7 +45,9 @@ async def test_a_label_follows_from_the_example_or_the_draft(draft: str, shown: 
         ("3", "5", "4", None),  # a 5 may stand for words worth 4 or 5
         ("3", "1", "2", None),
         ("2", "1", "3", None),  # a user with a shift up never scores 1
-        ("three", "4", "4", None),
+        ("three", "4", "4", "like one scored 4 so use 4"),  # the draft is no score
+        ("The score is 3.", "4", "3", None),
+        ("three", "four", "4", None),
         ("２", "\u200e4", "3", "words of 3 scored 4 so 2 becomes 3"),
         ("3", "4.5", "4", None),
     ],
