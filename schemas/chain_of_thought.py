@@ -1,6 +1,7 @@
-"""The format of an answer with a chain of thought: reasoning, then the answer behind a marker (Kojima et al. 2022, in our words).
+"""The format of an answer with a chain of thought: reasoning, then the answer after a marker (Kojima et al. 2022, in our words).
 
-Our own words, because the papers print none. The answer is the text behind the last marker: reasoning may quote the marker, and an answer follows it.
+The papers do not print their instruction. The answer is the text after the marker of the last line that has one: earlier lines are reasoning, which may
+quote the marker. A marker at the start of that line counts before others in it, because an answer such as a title may also hold the marker's words.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ MARKER = "Answer:"
 #: Added to the task in the paper's style, and in few tokens.
 INSTRUCTION = f"First think step by step and write down your reasoning. Then write the answer alone, without further explanation, on a last line after {MARKER}"
 COMPACT_INSTRUCTION = f"think step by step , then write {MARKER}"
-#: Also in bold, and in any letter case, as models write it.
-_MARKER = re.compile(r"[*_]{0,2}\banswer[*_]{0,2}:[*_]{0,2}", re.IGNORECASE)
+#: As models write it: in any letter case, in bold or italics, as the final answer. Emphasis may end before or after the colon, or after the answer.
+_MARKER = re.compile(r"(?<!\w)(?P<emphasis>[*_]{0,3})(?:the )?(?:final )?answer(?P<end>[*_]{0,3} ?[:：][*_]{0,3})", re.IGNORECASE)
+#: What may precede a marker at the start of a line: the signs of headings, quotations and lists.
+_LINE_SIGNS = " \t#>-"
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,20 @@ class ReasonedAnswer:
 
 
 def parse(text: str) -> ReasonedAnswer | None:
-    """None if there is no marker, or no visible text behind the last one."""
-    markers = list(_MARKER.finditer(text))
-    if not markers or is_blank(text[markers[-1].end() :]):
+    """None if there is no marker, or no visible text after it."""
+    marker = _last_marker(text)
+    if marker is None:
         return None
-    last = markers[-1]
-    return ReasonedAnswer(text[: last.start()].strip(), text[last.end() :].strip())
+    answer = text[marker.end() :].strip()
+    if not set("*_") & set(marker["end"]):
+        answer = answer.removesuffix(marker["emphasis"]).strip()
+    return None if is_blank(answer) else ReasonedAnswer(text[: marker.start()].rstrip(f"{_LINE_SIGNS}\n").strip(), answer)
+
+
+def _last_marker(text: str) -> re.Match[str] | None:
+    markers = list(_MARKER.finditer(text))
+    if not markers:
+        return None
+    line_start = text.rfind("\n", 0, markers[-1].start()) + 1
+    first = next(marker for marker in markers if marker.start() >= line_start)
+    return markers[-1] if text[line_start : first.start()].strip(_LINE_SIGNS) else first
