@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from schemas.contexts import HistoryItem, RetrievalStatus
+from schemas.contexts import HistoryItem
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.lamp_prompt import lamp_prompt
 from schemas.lookups import ItemOrder, Reads, Retrieval
@@ -59,8 +59,5 @@ def usable_items(found: Retrieval | None) -> tuple[HistoryItem, ...]:
     """The items with a response. Raises Unable if there is none, with the reason."""
     items = tuple(item for item in found.items if not is_blank(item.response)) if found else ()
     if not items:
-        raise Unable(_WITHOUT_ITEMS.get(found.status, ResponseStatus.NO_HISTORY) if found else ResponseStatus.NO_HISTORY)
+        raise Unable.without(ResponseStatus.NO_HISTORY, found)
     return items
-
-
-_WITHOUT_ITEMS = {RetrievalStatus.INDEX_AWAY: ResponseStatus.INDEX_AWAY, RetrievalStatus.DEADLINE_PASSED: ResponseStatus.DEADLINE_NEAR}

@@ -36,7 +36,7 @@ class SummaryInPrompt:
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
         """With `k` items, then with half as many, down to the summary alone."""
         if found is None or found.summary is None:
-            raise Unable(ResponseStatus.NO_SUMMARY)
+            raise Unable.without(ResponseStatus.NO_SUMMARY, found)
         shown = tuple(item for item in found.items if not is_blank(item.response))[: self.k]
         while True:
             prompt = rag_prompt(query, shown, self.style, WELL_KNOWN_MARKS, summary=found.summary.text, reasons=self.reasons)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from infra.settings.strategies import ExampleRetrieval
-from schemas.contexts import RetrievalStatus
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.features import FactoredFeature
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
@@ -52,7 +51,7 @@ class AlignedAnswers:
 
     async def prepare(self, found: Retrieval, base: BaseCalls) -> Retrieval | Lookup:
         if found.factors is None:
-            raise Unable(ResponseStatus.INDEX_AWAY if found.status is RetrievalStatus.INDEX_AWAY else ResponseStatus.NO_FACTORS)
+            raise Unable.without(ResponseStatus.NO_FACTORS, found)
         if found.lookup.features is not None:
             return found
         features = await self._features(found, base)

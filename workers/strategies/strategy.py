@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from schemas.contexts import HistoryItem
+from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.lookups import Lookup, Reads, Retrieval
 from schemas.prompts import ChatTurn
 from schemas.queries import Query
@@ -25,6 +25,14 @@ class Unable(Exception):
     def __init__(self, status: ResponseStatus) -> None:
         super().__init__(status)
         self.status = status
+
+    @classmethod
+    def without(cls, missing: ResponseStatus, found: Retrieval | None) -> Unable:
+        """`missing`, unless the retrieval was not searched: then nothing is known about the user, and the reason is why it was not."""
+        return cls(_NOT_SEARCHED.get(found.status, missing) if found else missing)
+
+
+_NOT_SEARCHED = {RetrievalStatus.INDEX_AWAY: ResponseStatus.INDEX_AWAY, RetrievalStatus.DEADLINE_PASSED: ResponseStatus.DEADLINE_NEAR}
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from infra.endpoints.client import PromptRefused
 from infra.settings import load
-from schemas.contexts import HistoryItem
+from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.drafts import FailureCause
 from schemas.lookups import Retrieval
 from schemas.profiles import Summary
@@ -57,6 +59,15 @@ async def test_without_summary_and_history_the_base_answer_goes_out_with_the_fir
     response, (prompt,) = await answered(found(Strategy.PAG, summary=None), "comedy")
     assert (response.status, response.provenance.answered_by) == (ResponseStatus.NO_SUMMARY, Strategy.ZERO_SHOT)
     assert "popular" not in prompt
+
+
+@pytest.mark.parametrize(
+    ("why", "status"), [(RetrievalStatus.INDEX_AWAY, ResponseStatus.INDEX_AWAY), (RetrievalStatus.DEADLINE_PASSED, ResponseStatus.DEADLINE_NEAR)]
+)
+async def test_if_nothing_was_searched_the_reason_is_why(why: RetrievalStatus, status: ResponseStatus) -> None:
+    retrieval = found(Strategy.PAG_COT, summary=None).model_copy(update={"status": why})
+    response, _ = await answered(retrieval, "comedy")
+    assert (response.status, response.provenance.answered_by) == (status, Strategy.ZERO_SHOT)
 
 
 async def test_a_prompt_that_is_too_long_gets_fewer_items_and_then_the_summary_alone() -> None:
