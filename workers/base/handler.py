@@ -10,17 +10,15 @@ why (docs/rules.md, 4). The worker runtime decides how often and how long to ret
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from infra.endpoints.client import ChatClient, PromptRefused
 from infra.settings import Settings
-from infra.telemetry.metrics import BASE_UNANSWERED
 from schemas.control_marks import WELL_KNOWN_MARKS
-from schemas.drafts import Draft, DraftStatus, FailureCause
+from schemas.drafts import Draft, DraftStatus
 from schemas.ids import derive
 from schemas.lookups import Lookup
-from schemas.prompts import base_prompt
+from schemas.prompts import ChatTurn, base_prompt
 from schemas.queries import Query
 from schemas.strategies import Strategy, StrategyChoice, choose_strategy
 from schemas.topics import DRAFTS
@@ -28,12 +26,10 @@ from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 from workers.strategies.answerer import Asked, StrategyAnswerer, outgoing
 from workers.strategies.answers import base_answer
+from workers.strategies.base_calls import BaseCalls
 from workers.strategies.catalog import method_of
 from workers.strategies.handler import look_up
-
-log = logging.getLogger(__name__)
-
-_ADVICE = {FailureCause.ONLY_REASONING: "raise base.max_new_tokens, which also counts the reasoning"}
+from workers.strategies.unanswered import empty_draft, last_failure
 
 
 class QueryHandler:
@@ -63,31 +59,19 @@ class QueryHandler:
         choice = self._choice(query)
         if choice.strategy is not Strategy.RPO:
             return [outgoing(self._answerer.degraded(Asked(query, choice), incoming, reason))]
-        is_late = reason is DegradeReason.EXPIRED
-        cause = incoming.last_failure or (FailureCause.DEADLINE if is_late else FailureCause.OTHER)
-        return _drafted(self._empty(query, choice, DraftStatus.EXPIRED if is_late else DraftStatus.BASE_FAILED, cause, reason))
+        return _drafted(empty_draft(query, choice, self._base.model, *last_failure(incoming, reason), reason))
 
     def _choice(self, query: Query) -> StrategyChoice:
         own = self._strategies
         return choose_strategy(query.strategy, own.weights, own.experiment, query.tenant, query.user)
 
     async def _draft(self, query: Query, choice: StrategyChoice) -> Draft:
-        prompt = base_prompt(query, self._base.prompt_style, WELL_KNOWN_MARKS)
-        started = self._clock.monotonic()
+        prompt, calls = base_prompt(query, self._base.prompt_style, WELL_KNOWN_MARKS), BaseCalls(self._endpoint, query.key, self._clock)
         try:
-            answer = await self._endpoint.complete(prompt, max_tokens=self._base.max_new_tokens, key=query.key)
+            (text, *_) = await calls.texts([ChatTurn("user", prompt)], max_tokens=self._base.max_new_tokens)
         except PromptRefused as error:
-            return self._empty(query, choice, DraftStatus.BASE_FAILED, error.cause, str(error))
-        base_ms = (self._clock.monotonic() - started) * 1000
-        text = base_answer(query, answer.text)
-        return Draft(query=query, answer=text, base_model=self._base.model, usage=answer.usage, base_ms=base_ms, choice=choice)
-
-    def _empty(self, query: Query, choice: StrategyChoice, status: DraftStatus, cause: str, reason: str) -> Draft:
-        known = FailureCause(cause) if cause in set(FailureCause) else FailureCause.OTHER
-        BASE_UNANSWERED.add(cause=known)
-        fields = {"query_id": str(query.query_id), "status": status, "cause": known, "reason": reason, "advice": _ADVICE.get(known)}
-        log.warning("no base answer", extra=fields)
-        return Draft(query=query, answer="", base_model=self._base.model, status=status, base_ms=0.0, failure=known, choice=choice)
+            return empty_draft(query, choice, self._base.model, DraftStatus.BASE_FAILED, error.cause, str(error))
+        return Draft(query=query, answer=base_answer(query, text), base_model=self._base.model, usage=calls.usage, base_ms=calls.ms, choice=choice)
 
 
 def _drafted(draft: Draft) -> Sequence[Outgoing]:

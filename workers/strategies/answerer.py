@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from infra.endpoints.client import ChatClient, PromptRefused
 from infra.settings import Settings
 from infra.settings.strategies import ItemForm
-from infra.telemetry.metrics import BASE_UNANSWERED, RESPONSES_SENT, STRATEGY_FALLBACKS
+from infra.telemetry.metrics import RESPONSES_SENT, STRATEGY_FALLBACKS
 from schemas import lamp_prompt
 from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import Draft, DraftStatus, FailureCause, Usage
@@ -25,12 +24,10 @@ from workers.strategies.base_calls import BaseCalls
 from workers.strategies.catalog import SIMPLER, method_of, methods_of
 from workers.strategies.hydra_models import HydraModels
 from workers.strategies.strategy import Answer, Method, NeedsModel, Prepares, Prompt, Unable
-
-log = logging.getLogger(__name__)
+from workers.strategies.unanswered import empty_draft, last_failure
 
 #: The base model wrote what cannot be read. Other refusals concern the prompt.
 _UNREADABLE = {FailureCause.NO_TEXT, FailureCause.ONLY_REASONING, FailureCause.ANSWER_TOO_LONG}
-_ADVICE = {FailureCause.ONLY_REASONING: "raise base.max_new_tokens, or strategies.max_new_tokens, which also count the reasoning"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class StrategyAnswerer:
                 reason = reason or error.status
                 strategy = SIMPLER[strategy]
             except _Refused as error:
-                return self.unanswered(asked, DraftStatus.BASE_FAILED, error.cause, "the endpoint refuses the prompt", calls)
+                return self._unanswered(asked, DraftStatus.BASE_FAILED, error.cause, "the endpoint refuses the prompt", calls)
             else:
                 return result if isinstance(result, Lookup) else self._response(asked, strategy, result, reason, calls)
 
@@ -110,23 +107,16 @@ class StrategyAnswerer:
         spent = Usage(prompt_tokens=calls.usage.prompt_tokens - usage.prompt_tokens, completion_tokens=calls.usage.completion_tokens - usage.completion_tokens)
         return _Result(answer, prompt, calls.ms - ms, spent, model)
 
-    def unanswered(self, asked: Asked, status: DraftStatus, cause: str, reason: str, calls: BaseCalls | None = None) -> Response:
+    def _unanswered(self, asked: Asked, status: DraftStatus, cause: str, reason: str, calls: BaseCalls | None = None) -> Response:
         """The response without an answer: BASE_FAILED or EXPIRED."""
-        known = FailureCause(cause) if cause in set(FailureCause) else FailureCause.OTHER
-        BASE_UNANSWERED.add(cause=known)
-        query = asked.query
-        fields = {"query_id": str(query.query_id), "status": status, "cause": known, "reason": reason, "advice": _ADVICE.get(known)}
-        log.warning("no base answer", extra=fields)
-        draft = Draft(query=query, answer="", base_model=self._base_model, status=status, base_ms=0.0, failure=known, choice=asked.choice)
+        draft = empty_draft(asked.query, asked.choice, self._base_model, status, cause, reason)
         expired = status is DraftStatus.EXPIRED
         provenance = self._provenance(asked, calls)
         return self._made(asked, draft, Answer(""), ResponseStatus.EXPIRED if expired else ResponseStatus.BASE_FAILED, provenance)
 
     def degraded(self, asked: Asked, incoming: Incoming[Query] | Incoming[Retrieval], reason: DegradeReason) -> Response:
         """The response to a query whose deadline passed, or whose attempts all failed. It names the last failure."""
-        is_late = reason is DegradeReason.EXPIRED
-        cause = incoming.last_failure or (FailureCause.DEADLINE if is_late else FailureCause.OTHER)
-        return self.unanswered(asked, DraftStatus.EXPIRED if is_late else DraftStatus.BASE_FAILED, cause, reason)
+        return self._unanswered(asked, *last_failure(incoming, reason), reason)
 
     def _response(self, asked: Asked, answered_by: Strategy, result: _Result, reason: ResponseStatus | None, calls: BaseCalls) -> Response:
         is_base_answer = answered_by is Strategy.ZERO_SHOT
