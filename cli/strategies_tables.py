@@ -39,7 +39,7 @@ def figures(comparison: ComparisonView) -> TitledTable:
 
 def differences(comparison: ComparisonView) -> TitledTable:
     rows = [(row.domain or "all", f"{row.strategy} - {row.against}", _difference(row), _verdict(row), row.reason) for row in comparison.differences]
-    return TitledTable("differences", ("domain", "difference of", f"reward and {comparison.confidence:.0%} interval", "verdict", "waits for"), rows)
+    return TitledTable("differences", ("domain", "difference of", f"reward and {comparison.confidence:.0%} interval", "verdict", "reason"), rows)
 
 
 def conclusion(comparison: ComparisonView) -> str:

@@ -37,7 +37,7 @@ class StrategyDifference(ViewPart):
     low: float | None
     high: float | None
     verdict: StrategyVerdict
-    reason: str  # what a decision waits for; empty if there are enough answers
+    reason: str  # why nothing can be decided: too few answers, or groups that are no random split; empty otherwise
 
 
 class ComparisonView(ViewPart):

@@ -1,7 +1,7 @@
 """Strategies: the methods that personalize an answer, and the rule that chooses one for each query.
 
-A strategy reads the user's history before it asks the base model, or after. `ASKS_FIRST` are those that ask first. `workers/strategies` has the rest:
-what each strategy reads, what it asks, and how it reads the answer.
+Most strategies read the user's history before they ask the base model. `ASKS_FIRST` names the others. `workers/strategies` has the rest: what each
+strategy reads, what it asks, and how it reads the answer.
 """
 
 from __future__ import annotations

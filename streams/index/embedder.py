@@ -34,7 +34,7 @@ READ_CHARS = 1_200
 
 
 class Embedder(Protocol):
-    name: str  # what an index stores beside its vectors: two embedders with one name give equal vectors
+    name: str  # what an index stores beside its vectors: embedders with one name and one similarity give equal vectors
     dimension: int
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:

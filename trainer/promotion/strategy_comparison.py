@@ -161,7 +161,7 @@ def _uneven(strategies: tuple[Strategy, Strategy], users: tuple[int, int], weigh
     if not all(pair) or not is_uneven_split(*users, SPLIT_ALPHA, pair[0] / sum(pair)):
         return ""
     counts = " and ".join(f"{count:,} users of {strategy}" for strategy, count in zip(strategies, users, strict=True))
-    return f"{counts} are no chance split by strategies.weights: answers were lost, or the weights changed during the comparison"
+    return f"{counts} are not a random split by strategies.weights: answers were lost, or the weights changed during the comparison"
 
 
 def _sums(group: ArmSums, domain: str | None) -> AnswerSums:

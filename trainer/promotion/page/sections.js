@@ -116,7 +116,7 @@ export function strategies({ comparisons, at }) {
   return [
     h("p", { class: "quiet" }, `Experiment ${experiment}, ${moment(new Date(since), today)} to ${moment(new Date(until), today)}. ${held}`),
     table(["strategy", "reward", "scored", "answers", "users", "fallbacks", "latency"], figures, { label: "Reward by strategy", stacks: true, keys: rows.map(({ strategy }) => strategy) }),
-    pairs.length ? table(["difference", "reward", "verdict", "waits for"], pairs, { label: "Differences of strategies", stacks: true }) : null,
+    pairs.length ? table(["difference", "reward", "verdict", "reason"], pairs, { label: "Differences of strategies", stacks: true }) : null,
   ];
 }
 

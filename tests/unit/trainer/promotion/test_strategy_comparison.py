@@ -105,7 +105,7 @@ def test_an_uneven_split_of_users_is_not_decided() -> None:
     uneven = {RAG: answers(60, 0.2), RPO: answers(200, 0.8)}
     found = difference(view(uneven))
     assert found.verdict is StrategyVerdict.UNDECIDED and found.low is not None and found.low > 0
-    assert found.reason.startswith("60 users of rag and 200 users of rpo are no chance split by strategies.weights")
+    assert found.reason.startswith("60 users of rag and 200 users of rpo are not a random split by strategies.weights")
     expected = load(strategies={"weights": {"rpo": 10, "rag": 3}, "experiment": COMPARISON})
     assert difference(comparison_views(comparison_cells(uneven), expected)[0]).verdict is StrategyVerdict.BETTER
     other = load(strategies={"weights": {"rpo": 1, "rag": 1}, "experiment": "winter"})
