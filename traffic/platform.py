@@ -113,7 +113,7 @@ class Platform:
                 question, _ = open_questions.pop(response.identity, (None, 0.0))
                 if question:
                     outcome.responses[response.identity] = response
-                    outcome.feedback += self._send_feedback(question, limits)
+                    outcome.feedback += self.send_feedback([question]) if limits.gives_feedback else 0
                     silent = 0
                     self._settle(schedule, question, on_settled)
             for question in _overdue(open_questions):
@@ -123,6 +123,13 @@ class Platform:
         self.flush()
         outcome.seconds = time.monotonic() - started
         return outcome
+
+    def send_feedback(self, questions: Iterable[Question]) -> int:
+        """Send the feedback of questions that are answered. Returns the number of records; `flush` waits for them."""
+        given = [feedback for question in questions for feedback in question.feedback]
+        for feedback in given:
+            self._send(FEEDBACK, feedback, feedback.feedback_id)
+        return len(given)
 
     def flush(self) -> None:
         """Block until the broker has all records. Raises RetryLater if it did not take one, or takes too long."""
@@ -157,12 +164,6 @@ class Platform:
                 tally.note_response(response, envelope.time)
                 found.append(response)
         return found
-
-    def _send_feedback(self, question: Question, limits: AskingLimits) -> int:
-        given = question.feedback if limits.gives_feedback else ()
-        for feedback in given:
-            self._send(FEEDBACK, feedback, feedback.feedback_id)
-        return len(given)
 
     def _settle(self, schedule: AskingSchedule, question: Question, on_settled: Callable[[], None] | None) -> None:
         schedule.done(question)

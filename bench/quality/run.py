@@ -11,18 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from bench.phases import PhaseProgress, PhaseSpan
-from bench.quality.answers import AnswerLog, asked_by_id
+from bench.quality.answers import READ_S, AnswerLog, asked_by_id
 from bench.quality.arms import PARENT, Arm, Trained, grouped
 from bench.quality.questions import Material, first_and_last, taught, warming
 from bench.quality.training import serve, train
+from infra.errors import RetryLater
 from infra.local import Stack
 from infra.process import output_files
 from infra.settings import Settings
+from schemas.messages import MessageIdentity
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, OUTCOMES, PROFILE_TASKS, PROFILES, RESPONSES, consumer_group
 from traffic.datasets.steps import Question
 from traffic.lag import GroupLag
-from traffic.observer import AnswerCounts
+from traffic.observer import AnswerCounts, Observer
 from traffic.platform import AskingLimits, Platform
 from traffic.schedule import GivenOrder
 
@@ -133,14 +135,26 @@ class QualityRun:
         self.state.history = True
 
     def _teach(self, stack: Stack, span: PhaseSpan) -> None:
-        settled = self._counter(span, len(self.material.lessons))
+        lessons = self.material.lessons
         with Platform(stack.settings, "/bench/quality") as platform, GroupLag(stack.settings) as lag:
-            result = platform.ask(GivenOrder(map(taught, self.material.lessons)), self._limits(), on_settled=settled)
+            # An interrupted run left answers. The platform reads responses from here on, so each answer is in the log by now or still to come.
+            before = self._answered(stack)
+            answered = [lesson for lesson in lessons if lesson.query.identity in before]
+            platform.send_feedback(answered)
+            left = [lesson for lesson in lessons if lesson.query.identity not in before]
+            result = platform.ask(GivenOrder(map(taught, left)), self._limits(), on_settled=self._counter(span, len(left)))
+            if result.unsent:
+                raise RetryLater(f"{len(result.responses)} of {len(left)} lessons were answered, then none; the same command continues")
             lag.wait([RESPONSES, FEEDBACK], stall_s=STALL_S)
         with GroupLag(stack.settings, consumer_group("teacher")) as teacher:
             teacher.wait([OUTCOMES], stall_s=STALL_S, on_lag=lambda left: self.progress.note(span, f"{left:,} outcomes left"))
-        self.progress.note(span, f"{len(result.responses)} of {len(self.material.lessons)} lessons answered")
+        self.progress.note(span, f"{len(answered) + len(result.responses)} of {len(lessons)} lessons answered")
         self.state.lessons = True
+
+    def _answered(self, stack: Stack) -> set[MessageIdentity]:
+        """Every query that has a response in the log now."""
+        with Observer(stack.settings, [RESPONSES], client_id="bench-lessons") as observer:
+            return {seen.message.identity for seen in observer.read_to_end(READ_S) if isinstance(seen.message, Response)}
 
     def _read_topics(self, stack: Stack, log: AnswerLog) -> None:
         """Adds the answers that an interrupted run did not write. Waits a while for those that are still to come."""
