@@ -10,13 +10,15 @@ from statistics import fmean
 from uuid import UUID
 
 from bench.quality.answers import AnswerLog, ArmAnswer
-from schemas.sameness import normalized
+from schemas.lamp_metrics import NotMeasurable, OfficialTask, official_metrics
+from schemas.sameness import normalized, visible
 from schemas.scoring import METRIC, Interval, bootstrap, paired_bootstrap, score
 from schemas.strategies import Strategy
-from schemas.tasks import choose_option
+from schemas.tasks import MOVIE_TAGS, STARS, choose_option
 from traffic.datasets.steps import Question
 from traffic.figures import ScoredAnswer, all_metrics
 from traffic.observer import percentile
+from traffic.predictions import TASKS
 
 #: Seed of the bootstrap, independent of the run's seed.
 BOOTSTRAP_SEED = 0
@@ -24,21 +26,25 @@ BOOTSTRAP_SEED = 0
 REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), str(Strategy.RPO))
 #: Suffix of an arm whose answers are cleaned: small base models write several lines, quotes around a title, and sentences around a label or a score.
 CLEANED = " (cleaned)"
-#: All domains together: the mean over domains of each user who has questions in all of them.
+#: All domains together: the mean over domains of each user who has questions in all of them; if no user has, of each user over the user's own domains.
 ALL_DOMAINS = "all"
+
+#: The labels that LaMP's metrics know.
+_LABELS = {OfficialTask.LAMP_2: MOVIE_TAGS, OfficialTask.LAMP_3: STARS}
 
 ByUser = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class DomainScores:
-    """One arm in one domain. `metrics` are those of the task's benchmark, without an interval."""
+    """One arm in one domain. Metrics have no interval. `official` are LaMP's (`retouch evaluate`), for its domains."""
 
     metric: str
     score: Interval  # mean over users
     users: int
     questions: int
     metrics: Mapping[str, float]
+    official: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -124,9 +130,9 @@ def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, Question], 
         task = by_id[ids[0]].query.task
         scored = [_scored(by_id[id], answers[id]) for id in ids]
         by_user = _by_user({id: scores[id] for id in ids}, by_id)
-        domains[domain] = DomainScores(METRIC[task], _mean(by_user), len(by_user), len(ids), all_metrics(scored, "final"))
+        domains[domain] = DomainScores(METRIC[task], _mean(by_user), len(by_user), len(ids), all_metrics(scored, "final"), _official(domain, scored))
     if len(domains) > 1 and (overall := _overall(scores, by_id)):
-        domains[ALL_DOMAINS] = DomainScores("mean score", _mean(overall), len(overall), len(answers), {})
+        domains[ALL_DOMAINS] = DomainScores("mean score", _mean(overall), len(overall), len(answers), {}, {})
     given = list(answers.values())
     return ArmFigures(
         domains=domains,
@@ -167,14 +173,16 @@ def _differences(scores: Mapping[str, Scores], by_id: Mapping[UUID, Question]) -
 
 
 def _overall(scores: Scores, by_id: Mapping[UUID, Question]) -> ByUser:
-    """Mean over domains of each user with questions in all domains."""
+    """The score of each user over all domains (ALL_DOMAINS)."""
     parts = [_by_user({id: scores[id] for id in ids}, by_id) for ids in _by(scores, lambda id: by_id[id].query.domain).values()]
-    users = set.intersection(*({*part} for part in parts)) if parts else set()
-    return {user: fmean(part[user] for part in parts) for user in users}
+    everyone = [{*part} for part in parts]
+    users = set.intersection(*everyone) or set.union(*everyone) if parts else set()
+    return {user: fmean(part[user] for part in parts if user in part) for user in users}
 
 
 def _by_user(scores: Scores, by_id: Mapping[UUID, Question]) -> ByUser:
-    return {user: fmean(scores[id] for id in ids) for user, ids in _by(scores, lambda id: by_id[id].query.user).items()}
+    """The mean score of each user, by `tenant/user`."""
+    return {user: fmean(scores[id] for id in ids) for user, ids in _by(scores, lambda id: by_id[id].query.key.decode()).items()}
 
 
 def _by(ids: Sequence[UUID] | Mapping[UUID, object] | set[UUID], key: Callable[[UUID], str]) -> dict[str, list[UUID]]:
@@ -193,9 +201,20 @@ def _scored(question: Question, answer: ArmAnswer) -> ScoredAnswer:
     return ScoredAnswer(query.user, query.domain, query.task, query.options, question.truth or "", "", answer.answer)
 
 
+def _official(domain: str, scored: Sequence[ScoredAnswer]) -> Mapping[str, float]:
+    """Empty for a domain that is none of LaMP's or has other labels, and for answers such as `nan`, at which LaMP's script stops."""
+    labels = _LABELS.get(TASKS[domain]) if domain in TASKS else ()
+    if labels is not None and any(answer.truth not in labels for answer in scored):
+        return {}
+    try:
+        return official_metrics(TASKS[domain], [answer.final for answer in scored], [answer.truth for answer in scored])
+    except NotMeasurable:
+        return {}
+
+
 def _cleaned(answer: ArmAnswer, options: Sequence[str]) -> ArmAnswer:
     """The first line with a visible text: without quotes around it, or with options the last one that it names (`The score is 4.`)."""
-    lines = [line for line in answer.answer.splitlines() if normalized(line)]
+    lines = [line for line in visible(answer.answer).splitlines() if normalized(line)]
     first = lines[0].strip() if lines else ""
     if options:
         return answer if choose_option(answer.answer, options) else replace(answer, answer=_last_named(first, options) or first)

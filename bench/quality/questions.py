@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
+from infra.errors import BadSetting
 from schemas.ids import derive, is_held_out
 from schemas.interactions import Interaction
+from schemas.queries import Query
 from schemas.strategies import Strategy
 from traffic.datasets.catalog import open_dataset
 from traffic.datasets.files import BadData
@@ -48,13 +51,15 @@ class Material:
 
     @classmethod
     def of_world(cls, plan: TrafficPlan, holdout_share: float, seed: int) -> Self:
-        """The persona world: the plan's lessons of training users, and its exam for the others."""
+        """The persona world: the plan's lessons of training users, and its exam for the others. Raises BadSetting if one of the two groups has no users."""
         lessons, exams = plan.lessons("0"), plan.exams("0")
         history = [*plan.past(), *_own_answers(lessons)]
-        held_out = {question.query.user for question in exams if is_held_out(plan.tenant, question.query.user, holdout_share)}
-        taught = [question for question in lessons if question.query.user not in held_out]
-        judged = [question for question in exams if question.query.user in held_out]
+        held_out = {question.query.key for question in exams if is_held_out(plan.tenant, question.query.user, holdout_share)}
+        taught = [question for question in lessons if question.query.key not in held_out]
+        judged = [question for question in exams if question.query.key in held_out]
         title = f"persona world, {plan.users} users, seed {seed}"
+        if not taught or not judged:
+            raise BadSetting(f"{title}: {_COUNTS.format(len(taught), len(judged))}; take more users, or another trainer.holdout_share than {holdout_share}")
         return cls(title, _by_time(history), (*taught, *_firsts(lessons, held_out)), tuple(judged))
 
     @classmethod
@@ -62,29 +67,32 @@ class Material:
         """A data set in a format of `retouch replay`. Raises BadData for one that cannot be read, and for one that cannot train or judge."""
         dataset = open_dataset(path, last=sizes.last)
         history, asked = list[Interaction](), list[Question]()
-        users: dict[str, None] = {}
+        users: dict[bytes, Interaction | Query] = {}  # by record key, with the first message
         for step in dataset.steps(tenant):
-            user = step.user if isinstance(step, Interaction) else step.query.user
-            if sizes.users is not None and len(users) >= sizes.users and user not in users:
+            message = step if isinstance(step, Interaction) else step.query
+            if sizes.users is not None and len(users) >= sizes.users and message.key not in users:
                 continue
-            users[user] = None
+            users.setdefault(message.key, message)
             if isinstance(step, Interaction):
                 history.append(step)
             else:
                 asked.append(step)
         scored = [question for question in asked if question.truth is not None]
-        held_out = {user for user in users if is_held_out(tenant, user, holdout_share)}
-        lessons = _spread([question for question in scored if question.query.user not in held_out and question.feedback], sizes.lessons, seed)
-        questions = _spread([question for question in scored if question.query.user in held_out], sizes.questions, seed)
+        held_out = {key for key, message in users.items() if is_held_out(message.tenant, message.user, holdout_share)}
+        lessons = _spread([question for question in scored if question.query.key not in held_out and question.feedback], sizes.lessons, seed)
+        questions = _spread([question for question in scored if question.query.key in held_out], sizes.questions, seed)
         if not lessons or not questions:
-            raise BadData(f"{dataset.title}: {len(lessons)} lessons of training users and {len(questions)} questions of held-out users; both are needed")
+            raise BadData(f"{dataset.title}: {_COUNTS.format(len(lessons), len(questions))}")
         judging = _firsts((question for question in scored if question.feedback), held_out)
         return cls(dataset.title, _by_time([*history, *_own_answers(asked)]), (*lessons, *judging), questions)
 
     @property
     def users(self) -> int:
         """Number of held-out users."""
-        return len({question.query.user for question in self.questions})
+        return len({question.query.key for question in self.questions})
+
+
+_COUNTS = "{} lessons of training users and {} questions of held-out users; both are needed"
 
 
 def posed(question: Question, arm: str, strategy: Strategy) -> Question:
@@ -108,16 +116,16 @@ def first_and_last(questions: Iterable[Question]) -> list[Question]:
 
 
 def warming(question: Question) -> Question:
-    """The same question under an id of its own, so that it is no answer of an arm."""
-    return Question(question.query.model_copy(update={"query_id": derive("bench-quality-warming", question.query.query_id)}))
+    """The same question under an id that is new in each call: its answer counts for no arm, and a worker answers it again after an interrupted run."""
+    return Question(question.query.model_copy(update={"query_id": uuid4()}))
 
 
-def _firsts(questions: Iterable[Question], users: Collection[str]) -> tuple[Question, ...]:
-    """The first question of each of these users."""
-    firsts: dict[str, Question] = {}
+def _firsts(questions: Iterable[Question], keys: Collection[bytes]) -> tuple[Question, ...]:
+    """The first question of each user with one of these record keys."""
+    firsts: dict[bytes, Question] = {}
     for question in sorted(questions, key=lambda question: question.query.asked_at):
-        if question.query.user in users:
-            firsts.setdefault(question.query.user, question)
+        if question.query.key in keys:
+            firsts.setdefault(question.query.key, question)
     return tuple(firsts.values())
 
 
@@ -137,9 +145,9 @@ def _spread(questions: Sequence[Question], limit: int | None, seed: int) -> tupl
     """At most `limit` questions: one of each user in turn, the users in a seeded order, each user's latest first."""
     if limit is None or len(questions) <= limit:
         return tuple(questions)
-    of_user: dict[str, list[Question]] = defaultdict(list)
+    of_user: dict[bytes, list[Question]] = defaultdict(list)
     for question in sorted(questions, key=lambda question: question.query.asked_at, reverse=True):
-        of_user[question.query.user].append(question)
+        of_user[question.query.key].append(question)
     users = sorted(of_user)
     random.Random(seed).shuffle(users)  # noqa: S311  # repeatable on purpose
     turns = zip_longest(*(of_user[user] for user in users))

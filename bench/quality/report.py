@@ -34,7 +34,10 @@ def overhead_targets(judgement: Judgement) -> list[Target]:
 
 
 def ordering_targets(judgement: Judgement) -> list[Target]:
-    """The orderings of the papers that this run can check: by the mean, in all domains together. Their intervals are in the table."""
+    """The orderings of the papers that this run can check: by the mean, in all domains together. Their intervals are in the table.
+
+    An ordering is not measured if one of its arms has answered fewer questions than the other.
+    """
     wanted = [
         (Strategy.RAG, Strategy.ZERO_SHOT),
         (Strategy.RPO, Strategy.RAG),
@@ -45,8 +48,12 @@ def ordering_targets(judgement: Judgement) -> list[Target]:
         (Strategy.HYDRA, Strategy.RAG),
         (Strategy.RPM, "rpm:query"),
     ]
-    means = {arm: headline(figures).score.mean for arm, figures in judgement.arms.items()}
-    return [Target(f"{a} minus {b}", Bound.AT_LEAST, 0.0, means[a] - means[b]) for a, b in wanted if a in means and b in means]
+    asked = [(a, b) for a, b in wanted if a in judgement.arms and b in judgement.arms]
+    return [Target(f"{a} minus {b}", Bound.AT_LEAST, 0.0, _gain(judgement.arms[a], judgement.arms[b])) for a, b in asked]
+
+
+def _gain(after: ArmFigures, before: ArmFigures) -> float | None:
+    return headline(after).score.mean - headline(before).score.mean if after.answered == before.answered else None
 
 
 def markdown(title: str, judgement: Judgement, report: Mapping[str, Any]) -> str:
@@ -58,6 +65,9 @@ def _lines(title: str, judgement: Judgement, report: Mapping[str, Any]) -> Itera
     yield from [f"# Answers by strategy: {title}, {report['started_at'][:10]}", ""]
     yield f"{counts['questions']} questions of {counts['users']} held-out users, {counts['lessons']} lessons, {counts['interactions']} interactions."
     yield f"{machine['cores']} cores; {report['seconds']:.0f} s in this run. Brackets: 95 % intervals over users."
+    if counts["missing"]:
+        left = ", ".join(f"{arm} {count}" for arm, count in counts["missing"].items())
+        yield f"Not answered, of {counts['questions']} questions: {left}. The same command asks them, within --max-tokens if it is given."
     yield from ["", *_score_table(judgement.arms)]
     for reference in dict.fromkeys(difference.before for difference in judgement.differences):
         yield from ["", f"## Minus {reference}", "", *_difference_table([each for each in judgement.differences if each.before == reference])]
@@ -92,12 +102,21 @@ def _difference_table(differences: Sequence[Difference]) -> Iterator[str]:
 
 
 def _metric_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
-    columns = list(dict.fromkeys((domain, metric) for figures in arms.values() for domain, found in figures.domains.items() for metric in found.metrics))
-    yield _row(["arm", *(f"{domain} {metric}" for domain, metric in columns)])
+    metrics = {arm: _metrics(figures) for arm, figures in arms.items()}
+    columns = list(dict.fromkeys(name for found in metrics.values() for name in found))
+    yield _row(["arm", *columns])
     yield _row(["---"] * (1 + len(columns)))
-    for arm, figures in arms.items():
-        metrics = {(domain, metric): value for domain, found in figures.domains.items() for metric, value in found.metrics.items()}
-        yield _row([arm, *(f"{metrics[column]:.3f}" if column in metrics else "" for column in columns)])
+    for arm, found in metrics.items():
+        yield _row([arm, *(f"{found[name]:.3f}" if name in found else "" for name in columns)])
+
+
+def _metrics(figures: ArmFigures) -> dict[str, float]:
+    """By domain and metric; LaMP's official ones have the prefix `official`."""
+    found = {}
+    for domain, scores in figures.domains.items():
+        found |= {f"{domain} {metric}": value for metric, value in scores.metrics.items()}
+        found |= {f"{domain} official {metric}": value for metric, value in scores.official.items()}
+    return found
 
 
 def _cost_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:

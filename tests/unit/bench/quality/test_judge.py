@@ -11,6 +11,8 @@ import pytest
 from bench.quality import picture
 from bench.quality.judge import ALL_DOMAINS, CLEANED, judge
 from bench.quality.report import markdown, ordering_targets, overhead_targets, to_json
+from schemas.ids import derive
+from schemas.tasks import STARS
 from tests.support.quality_benchmark import answer_log, question
 
 TAGS = [question(number, user, "comedy") for user in ("a", "b", "c", "d") for number in range(2)]
@@ -76,6 +78,48 @@ def test_cleaned_answers_are_shown_only_where_they_differ() -> None:
     assert set(judge(answer_log(TAGS, {"rag": ["comedy"] * 8}), TAGS).arms) == {"rag"}
 
 
+def test_invisible_characters_do_not_keep_the_quotes_of_a_cleaned_answer() -> None:
+    judged = judge(answer_log(TITLES, {"rag": ['\u200b"so much fun!"\u200b'] * 6}), TITLES).arms
+    assert judged["rag" + CLEANED].domains["scholarly_title"].score.mean == 1.0
+
+
+def test_users_of_two_tenants_with_the_same_name_are_two_users() -> None:
+    others = [
+        replace(asked, query=asked.query.model_copy(update={"tenant": "other", "query_id": derive("other", number)})) for number, asked in enumerate(TAGS)
+    ]
+    figures = judge(answer_log([*TAGS, *others], {"rag": ["comedy"] * 16}), [*TAGS, *others]).arms["rag"]
+    assert figures.domains["movie_tag"].users == 8
+
+
+def test_if_no_user_has_questions_in_all_domains_all_users_count() -> None:
+    titles = [question(number, "z", "so much fun!", domain="scholarly_title", options=()) for number in range(2)]
+    log = answer_log([*TAGS, *titles], {"rag": ["comedy"] * 8 + ["no way"] * 2})
+    overall = judge(log, [*TAGS, *titles]).arms["rag"].domains[ALL_DOMAINS]
+    assert (overall.score.mean, overall.users) == (0.8, 5)
+
+
+def test_lamp_s_official_metrics_stand_beside_the_others() -> None:
+    rated = [question(number, "a", "5", domain="product_rating", options=STARS) for number in range(2)]
+    scores = judge(answer_log([*TAGS, *rated], {"rag": ["Comedy"] * 8 + ["6", "five"]}), [*TAGS, *rated]).arms["rag"].domains
+    assert scores["movie_tag"].official == {"accuracy": 0.0, "f1": 0.0}
+    assert scores["product_rating"].official["MAE"] == 2.5
+    assert scores[ALL_DOMAINS].official == {}
+
+
+@pytest.mark.parametrize(("truth", "options", "answer"), [("crime", ("crime", "sports"), "crime"), ("5", STARS, "nan"), ("9", ("1", "9"), "9")])
+def test_other_labels_and_answers_that_stop_lamp_s_script_have_no_official_metrics(truth: str, options: tuple[str, ...], answer: str) -> None:
+    domain = "movie_tag" if truth == "crime" else "movie_rating"
+    asked = [question(0, "a", truth, domain=domain, options=options)]
+    assert judge(answer_log(asked, {"rag": [answer]}), asked).arms["rag"].domains[domain].official == {}
+
+
+def test_an_ordering_of_unequally_many_answers_is_not_measured() -> None:
+    log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rag": ["comedy"] * 8})
+    del log.by_arm["rag"][TAGS[0].query.query_id]
+    (target,) = ordering_targets(judge(log, TAGS))
+    assert (target.measured, target.met) == (None, False)
+
+
 def test_orderings_are_checked_where_both_arms_were_asked() -> None:
     log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rag": ["comedy"] * 8, "rpo": ["action"] * 8})
     targets = {target.name: target.met for target in ordering_targets(judge(log, TAGS))}
@@ -86,9 +130,10 @@ def test_orderings_are_checked_where_both_arms_were_asked() -> None:
 def test_tables_and_picture_hold_every_arm(arms: tuple[str, ...], tmp_path: Path) -> None:
     asked = [*TAGS, *TITLES]
     judgement = judge(answer_log(asked, {arm: ["comedy"] * 14 for arm in arms}), asked)
-    counts = {"questions": 14, "users": 4, "lessons": 3, "interactions": 9}
+    counts = {"questions": 14, "users": 4, "lessons": 3, "interactions": 9, "missing": {"icl": 5}}
     text = markdown("a world", judgement, {"machine": {"cores": 2}, "counts": counts, "started_at": "2026-11-01T00:00:00", "seconds": 3.0, "targets": []})
     assert all(f"\n| {arm} | " in text for arm in arms)
+    assert "Not answered, of 14 questions: icl 5." in text and "| movie_tag official f1 |" in text
     assert json.loads(json.dumps(to_json(judgement)))["arms"].keys() >= set(arms)
     picture.draw(judgement, 4, tmp_path / "quality.png", "a world")
     assert (tmp_path / "quality.png").read_bytes()[:4] == b"\x89PNG"

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from bench.quality.questions import Material, Sizes, first_and_last, posed, warming
+from infra.errors import BadSetting
 from schemas.ids import is_held_out
 from schemas.strategies import Strategy
 from tests.support.quality_benchmark import question
 from traffic.datasets.files import BadData
+from traffic.datasets.steps import to_lines
 from traffic.plan import TrafficPlan
 
 PLAN = TrafficPlan(tenant="bench", users=12, history=2, learn=2, exam=1)
@@ -70,6 +72,23 @@ def test_the_questions_of_a_data_set_are_spread_over_its_held_out_users(tmp_path
 def test_a_data_set_without_held_out_users_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="both are needed"):
         Material.of_data(written(tmp_path / "articles.jsonl", 3), "default", Sizes(users=1, last=3), SHARE, 0)
+
+
+def test_a_world_without_questions_of_held_out_users_is_refused() -> None:
+    with pytest.raises(BadSetting, match=r"0 questions of held-out users; both are needed; take more users, or another trainer\.holdout_share"):
+        Material.of_world(PLAN, 0.0, 0)
+
+
+def test_users_of_events_are_held_out_by_their_own_tenant(tmp_path: Path) -> None:
+    asked = [question(number, f"user-{user}", "comedy") for user in range(20) for number in range(2)]
+    (tmp_path / "events.jsonl").write_text("".join(f"{line}\n" for one in asked for line in to_lines(one)))
+    material = Material.of_data(tmp_path / "events.jsonl", "another", Sizes(), SHARE, 0)
+    held_out = {f"user-{user}" for user in range(20) if is_held_out("t", f"user-{user}", SHARE)}
+    assert {one.query.user for one in material.questions} == held_out != {user for user in held_out if is_held_out("another", user, SHARE)}
+
+
+def test_a_warming_question_is_a_new_one_each_time() -> None:
+    assert warming(question(0, "a", "comedy")).query.query_id != warming(question(0, "a", "comedy")).query.query_id
 
 
 def test_a_question_has_another_id_under_each_arm_and_no_feedback() -> None:
