@@ -5,6 +5,7 @@ Also the clock of the report: start and length of every phase, in seconds since 
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -60,12 +61,15 @@ class PhaseDisplay(Protocol):
 class PhaseProgress:
     """Runs phases in order and shows them. `current` names the phase for an error message."""
 
-    def __init__(self, stream: TextIO | None = None, cpu_s: Callable[[], float] = time.process_time) -> None:
+    def __init__(self, stream: TextIO | None = None, cpu_s: Callable[[], float] = time.process_time, *, in_place: bool = False) -> None:
+        """`in_place`: on a terminal show phases from the beginning, beside the progress that the stack draws at its start and at restarts."""
         self.clock = PhaseClock()
         self._cpu_s = cpu_s
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._display: PhaseDisplay = NoDisplay() if self._live else LineDisplay(self.clock, self._stream)
+        if self._live and in_place:
+            self._display = InPlaceDisplay(self.clock, self._stream)
 
     def go_live(self) -> None:
         """Starts the live list. Call it after the stack's start, which draws its own progress."""
@@ -119,6 +123,23 @@ class LineDisplay:
 
     def close(self) -> None:
         self._stream.flush()
+
+
+class InPlaceDisplay(LineDisplay):
+    """For a terminal on which others draw between the phases' notes: finished phases as lines, and below them the newest note, which is overwritten."""
+
+    def changed(self) -> None:
+        self._stream.write("\r\x1b[K")
+        super().changed()
+        for span in self._clock.spans[self._shown :]:
+            if span.note:
+                line = f"{self._clock.elapsed(span):7.1f} s  {span.title}: {span.note}"
+                self._stream.write(line[: shutil.get_terminal_size().columns - 1])
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.write("\r\x1b[K")
+        super().close()
 
 
 class LiveDisplay:
