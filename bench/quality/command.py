@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from bench.quality.report import markdown, ordering_targets, overhead_targets, t
 from bench.quality.run import AskOptions, QualityRun, RunState
 from bench.reporting import check_writable, publish, report_head, verdict
 from bench.usage import tree_cpu_s
-from infra.errors import CannotContinue
+from infra.errors import BadSetting, CannotContinue
 from infra.local.fresh_state import MARKER, fresh_state
 from infra.process import output_files
 from infra.settings import Settings
@@ -46,9 +47,33 @@ QUICK_HYDRA: dict[str, Any] = {"users": 4, "queries_per_user": 2, "min_rows": 2,
 TRAINER: dict[str, Any] = {"eval_queries": 60, "min_domains": 1, "min_heldout_users": 2, "judge_after": 0.0}
 
 
+#: What makes the answers of a run comparable: a folder with answers is not continued with other values.
+SETTINGS = (
+    "tenant",
+    "trainer.holdout_share",
+    "base.model",
+    "base.checkpoint",
+    "base.prompt_style",
+    "base.max_new_tokens",
+    "reflection.checkpoint",
+    "reflection.prompt_style",
+    "reflection.k",
+    "strategies.k",
+    "retrieval.retriever",
+    "embedder.model",
+    "embedder.pooling",
+    "embedder.similarity",
+    "profiles.kind",
+    "trainer.rl.k_min",
+    "trainer.rl.k_max",
+)
+#: Stores of others, with their usual variables: the run would leave its records in them, and make its versions champion.
+FOREIGN = {"kafka.bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS", "index.url": "QDRANT_URL", "registry.tracking_uri": "MLFLOW_TRACKING_URI"}
+
+
 @dataclass(frozen=True)
 class QualityOptions:
-    """`data` None: the persona world."""
+    """`data` None: the persona world, whose size only `sizes.users` changes."""
 
     out: Path
     strategies: str = "all"
@@ -62,15 +87,17 @@ class QualityOptions:
 def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
     """Writes `quality.json`, `quality.md`, `quality.png` and `answers.jsonl`. Blocks for minutes to hours.
 
-    Exit codes: 0 every question was answered under every strategy and every ordering of the papers that was asked for holds; 1 not; 2 a wrong option.
+    Exit codes: 0 every question was answered under every strategy, and every ordering of the papers that the arms can show holds; 1 not. Raises BadSetting
+    for wrong options, data or settings, CannotContinue if OUT holds a run of another plan, and RetouchError if a step fails.
     """
     arms = parse_arms(options.strategies)
+    _check(settings, options)
     check_writable(options.out, "quality.json", "quality.md", "quality.png", ANSWERS)
     head, began = report_head("bench quality"), time.monotonic()
     settings = _prepared(settings, options)
     material = _material(settings, options)
-    state = _state(options, material)
-    progress = PhaseProgress(cpu_s=lambda: tree_cpu_s(psutil.Process()))
+    state = _state(settings, options, material)
+    progress = PhaseProgress(cpu_s=lambda: tree_cpu_s(psutil.Process()), in_place=True)
     try:
         settings = settings.changed(stack={"dir": options.out.resolve() / "state"})
         log = QualityRun(settings, material, arms, options.ask, progress, state, options.out / ANSWERS).run()
@@ -85,6 +112,18 @@ def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
     if judgement.arms:
         picture.draw(judgement, settings.strategies.k, options.out / "quality.png", _picture_title(material, head["started_at"]))
     return publish(report, options.out / "quality.json", text, as_json)
+
+
+def _check(settings: Settings, options: QualityOptions) -> None:
+    """Raises BadSetting for what the run would ignore, and for stores that are not its own."""
+    if ignored := [name for name in ("lessons", "questions", "last") if options.data is None and getattr(options.sizes, name) is not None]:
+        raise BadSetting(f"--{', --'.join(ignored)}: only with --data; the persona world takes --users")
+    if foreign := [f"{name} ({variable})" for name, variable in FOREIGN.items() if _value(settings, name) is not None]:
+        raise BadSetting(f"{', '.join(foreign)}: must not be set; the benchmark has its own broker, index and registry in OUT/state")
+
+
+def _value(settings: Settings, name: str) -> Any:
+    return attrgetter(name)(settings)
 
 
 def _prepared(settings: Settings, options: QualityOptions) -> Settings:
@@ -103,14 +142,21 @@ def _material(settings: Settings, options: QualityOptions) -> Material:
     return Material.of_world(plan.model_copy(update=changes), share, options.seed)
 
 
-def _state(options: QualityOptions, material: Material) -> RunState:
+def _state(settings: Settings, options: QualityOptions, material: Material) -> RunState:
     """What an earlier run of the same plan in OUT has done, or a fresh state. Raises CannotContinue if OUT holds a run of another plan."""
-    plan = {"data": str(options.data.resolve()) if options.data else None, "sizes": asdict(options.sizes), "seed": options.seed, "quick": options.quick}
+    plan: dict[str, Any] = {
+        "data": str(options.data.resolve()) if options.data else None,
+        "sizes": asdict(options.sizes),
+        "seed": options.seed,
+        "quick": options.quick,
+    }
     plan |= {"lessons": len(material.lessons), "questions": len(material.questions), "interactions": len(material.history)}
+    plan |= {name: str(_value(settings, name)) for name in SETTINGS}
     path, state = options.out / "plan.json", options.out / "state"
     if path.exists() and (state / MARKER).exists():
-        if json.loads(path.read_text()) != plan:
-            raise CannotContinue(f"{options.out} holds a run with other data, sizes or seed ({path}); choose another --out, or remove the folder")
+        earlier = json.loads(path.read_text())
+        if differ := [name for name, value in plan.items() if name in earlier and earlier[name] != value]:
+            raise CannotContinue(f"{options.out} holds a run with another value of {', '.join(differ)} ({path}); choose another --out, or remove the folder")
         sys.stderr.write(f"bench quality: continuing the run in {options.out}\n")
     else:
         fresh_state(options.out, command="retouch bench quality", run="benchmark")

@@ -58,4 +58,4 @@ def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"seed": 7}')
     command = [sys.executable, "-c", "from cli import main; main()", "bench", "quality", "--quick", "--strategies", "rag", "--out", str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, timeout=120, check=False, capture_output=True, text=True)
-    assert ended.returncode == 1 and "other data, sizes or seed" in ended.stderr
+    assert ended.returncode == 1 and "another value of seed" in ended.stderr
