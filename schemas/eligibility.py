@@ -1,6 +1,7 @@
 """Which outcomes may teach: one rule for the teacher, the trainer and the quality figures.
 
-An outcome must hold the user's own answer, as the query allows it. Training also needs a base answer, and a truth without control marks. The teacher
+An outcome must hold the user's own answer, as the query allows it. Training also needs a base answer with the items that were found for it, as RPO finds
+them, and a truth without control marks. The teacher
 leaves out truths with well-known marks. The trainer collects records without a tokenizer: it leaves out truths with the tags of a rewrite, and training
 leaves out those with marks of the policy's tokenizer.
 """
@@ -14,6 +15,7 @@ from schemas.drafts import DraftStatus
 from schemas.outcomes import Outcome
 from schemas.sameness import is_blank
 from schemas.scoring import is_valid
+from schemas.strategies import Strategy
 from schemas.tasks import choose_option
 
 
@@ -23,6 +25,7 @@ class Ineligible(StrEnum):
     NO_TRUTH = "no_truth"  # a score alone is no text to learn from
     TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
     TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a model trained on such a token ends in the middle of an answer
+    OTHER_STRATEGY = "other_strategy"  # there are no items, or they were found without the base answer: by the query alone, or in another order
     NO_BASE_ANSWER = "no_base_answer"
     NO_EXAMPLE = "no_example"  # the context does not hold the item that the trajectory rests on
     EMPTY_REASONING = "empty_reasoning"
@@ -45,4 +48,6 @@ def why_ineligible(outcome: Outcome, marks: ControlMarks) -> Ineligible | None:
         return Ineligible.TRUTH_OUTSIDE_OPTIONS
     if marks.found_in(outcome.truth):
         return Ineligible.TRUTH_HOLDS_MARKS
+    if draft.choice is not None and draft.choice.strategy is not Strategy.RPO:  # older drafts have no choice, and items for every strategy
+        return Ineligible.OTHER_STRATEGY
     return None if draft.status is DraftStatus.DRAFTED and not is_blank(draft.answer) else Ineligible.NO_BASE_ANSWER

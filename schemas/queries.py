@@ -31,7 +31,7 @@ class Query(Message, wire="retouch.query", version=1):
     text: Text  # the task's input without a prompt: a description, a review, an abstract
     options: Annotated[tuple[Label, ...], Field(max_length=256)] = ()  # the answers allowed; empty means free text
     asked_at: AwareDatetime  # event time; only earlier history may be used
-    deadline: AwareDatetime | None = None  # wall clock; shortly before it the base answer is sent
+    deadline: AwareDatetime | None = None  # wall clock; shortly before it RPO sends the base answer, and at it a strategy without an answer sends an empty one
     strategy: Strategy | None = None  # None: the deployment's, by `strategies.weights`
 
     @field_validator("options")

@@ -103,7 +103,7 @@ class KeyOrder(StrEnum):
 
 
 class WorkersSettings(Section):
-    """The runtime of the base, reflection and teacher workers (docs/runtime.md)."""
+    """The runtime of all workers (docs/runtime.md)."""
 
     delivery: DeliveryMode = DeliveryMode.EXACTLY_ONCE
     order: KeyOrder = KeyOrder.NONE

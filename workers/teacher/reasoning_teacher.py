@@ -20,6 +20,7 @@ class RejectionReason(StrEnum):
     NO_TRUTH = "no_truth"
     TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
     TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a tag of the rewrite or a control mark, which no model may learn to write
+    OTHER_STRATEGY = "other_strategy"  # than RPO: its items were not found for its base answer
     BASE_FAILED = "base_failed"
     NO_HISTORY = "no_history"
     UNSUPPORTED = "unsupported"  # the example does not lead to the truth

@@ -9,6 +9,7 @@ import pytest
 from schemas.drafts import DraftStatus
 from schemas.eligibility import valid_truth
 from schemas.outcomes import Outcome
+from schemas.strategies import Strategy, StrategyChoice
 from tests.support.outcomes import make_outcome
 from trainer.data.query_cases import QueryCase, case_of
 from workers.teacher.checks import why_not_taught
@@ -63,6 +64,23 @@ def test_the_text_of_a_failed_draft_is_no_base_answer() -> None:
     failed = context.draft.model_copy(update={"status": DraftStatus.BASE_FAILED})
     response = outcome.response.model_copy(update={"context": context.model_copy(update={"draft": failed})})
     assert decisions_of(outcome.model_copy(update={"response": response})) == Decisions("base_failed", "no_base_answer", "b")
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        (None, None),
+        (StrategyChoice(strategy=Strategy.RPO, experiment="trial"), None),
+        (StrategyChoice(strategy=Strategy.ICL), "other_strategy"),  # zero-shot answered, and the items are the first ones
+        (StrategyChoice(strategy=Strategy.ZERO_SHOT), "other_strategy"),
+    ],
+)
+def test_only_contexts_of_rpo_train_and_judge_its_model(choice: StrategyChoice | None, reason: str | None) -> None:
+    outcome = make_outcome()
+    context = outcome.response.context
+    chosen = context.model_copy(update={"draft": context.draft.model_copy(update={"choice": choice})})
+    outcome = outcome.model_copy(update={"response": outcome.response.model_copy(update={"context": chosen})})
+    assert decisions_of(outcome) == Decisions(reason, reason, "b")
 
 
 def test_only_the_teacher_asks_whether_a_user_is_held_out() -> None:
