@@ -51,7 +51,7 @@ def list_versions(settings: Settings, as_json: bool, model: RegisteredModel = Re
         how = (
             "`retouch train --once` with hydra.train makes one"
             if model is RegisteredModel.HYDRA
-            else "`retouch up` registers the shipped one, `retouch train --once` makes another"
+            else "`retouch up` registers `reflection.checkpoint`, `retouch train --once` makes another"
         )
         show(f"no version is registered: {how}")
 

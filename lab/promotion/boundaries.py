@@ -31,7 +31,7 @@ from lab.promotion.scenarios import CANDIDATE, SCENARIOS, PromotionScenario
 from lab.promotion.scripted_inputs import ScriptedInputs
 from schemas.model_events import Alias
 from schemas.promotion import Transition
-from trainer.promotion.bootstrap import register_shipped
+from trainer.promotion.bootstrap import register_first
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.version_history import VersionHistories
 
@@ -83,7 +83,7 @@ def make_registry(settings: Settings) -> None:
 
     def make() -> Any:
         registry = Registry(settings)
-        register_shipped(settings, registry)
+        register_first(settings, registry)
         registry.register(checkpoint_folder(settings.reflection.checkpoint), parent="1")
 
     _in_a_fork(settings, make)

@@ -108,8 +108,8 @@ def example_view(now: datetime = NOW) -> dict[str, Any]:
     reward = {"difference": 0.0312, "low": 0.0041, "high": 0.0588, "alpha": 0.024}
     canary = {"reward": reward, "arms": {"canary": {"answers": 4210, "scored": 1873}, "baseline": {"answers": 4388, "scored": 1920}}, "guardrails": rails()}
     prompts = [{"prompt": "Question: what next?", "token_ids": [17, 4, 902, 11, 3]}]
-    step(one, VersionState.GATED, ago(46.9), "bootstrap", "shipped with the project")
-    step(one, VersionState.CHAMPION, ago(46.9), "bootstrap", "shipped with the project")
+    step(one, VersionState.GATED, ago(46.9), "bootstrap", "the first version, from reflection.checkpoint")
+    step(one, VersionState.CHAMPION, ago(46.9), "bootstrap", "the first version, from reflection.checkpoint")
     step(two, VersionState.REJECTED, ago(39.8), "promoter", "significantly worse than the champion in reviews: -0.052 [-0.081, -0.023]", evidence=gate)
     for entry, begun, replaced in ((three, 30.8, one), (four, 21.7, three)):
         step(entry, VersionState.GATED, ago(begun), "promoter", passed, evidence=gate, canary_prompts=prompts)

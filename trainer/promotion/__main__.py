@@ -21,7 +21,7 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.topics import topics_of
 from trainer.promotion.announcement import Announcer
-from trainer.promotion.bootstrap import register_shipped
+from trainer.promotion.bootstrap import register_first
 from trainer.promotion.discovery import promoter_path, token_path
 from trainer.promotion.jobs import GateJobs
 from trainer.promotion.promoter import Promoter
@@ -44,7 +44,7 @@ def body(settings: Settings, stop: threading.Event) -> None:
         topics = closing.enter_context(TopicFeed(settings)) if settings.kafka.bootstrap_servers else None
         gates = closing.enter_context(GateJobs(settings, lambda: topics is not None and topics.is_current))
         promoter = Promoter(registry, settings.promotion, announce=announcer.announce, feed=topics, gates=gates)
-        service = PromoterService(settings, promoter, lambda: register_shipped(settings, registry))
+        service = PromoterService(settings, promoter, lambda: register_first(settings, registry))
         if settings.kafka.bootstrap_servers:
             warn_of_losses_in_background(settings, topics_of("promoter"))
         page = closing.enter_context(serve(with_token(settings), service, stop))

@@ -1,4 +1,4 @@
-"""Bootstrap: registers the shipped checkpoint as champion if the registry is empty. Imports no torch."""
+"""Bootstrap: registers `reflection.checkpoint` as champion if the registry is empty. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from trainer.promotion.version_history import VersionHistories
 from trainer.run.lease import lease, promoter_lease_path
 
 #: Reason and actor of the first version's transitions.
-SHIPPED, ACTOR = "shipped with the project", "bootstrap"
+FIRST, ACTOR = "the first version, from reflection.checkpoint", "bootstrap"
 #: A starting promoter registers a champion within seconds, or ten with a new SQLite registry.
 WAIT_S, POLL_S = 120.0, 0.2
 
 
 def bootstrap(settings: Settings, registry: Registry | None = None, stop: threading.Event | None = None) -> RegisteredVersion:
-    """The champion. If there is none, registers the shipped checkpoint under the promoter's lease, or waits for the holder of the lease to do so.
+    """The champion. If there is none, registers `reflection.checkpoint` under the promoter's lease, or waits for the holder of the lease to do so.
 
-    Raises what `register_shipped` raises, LockHeld if there is no champion after WAIT_S, and Interrupted if `stop` ends the wait.
+    Raises what `register_first` raises, LockHeld if there is no champion after WAIT_S, and Interrupted if `stop` ends the wait.
     """
     registry, stop = registry or Registry(settings), stop or threading.Event()
     deadline = time.monotonic() + WAIT_S
@@ -36,7 +36,7 @@ def bootstrap(settings: Settings, registry: Registry | None = None, stop: thread
             return champion
         try:
             with lease(promoter_lease_path(settings)):
-                return register_shipped(settings, registry)
+                return register_first(settings, registry)
         except LockHeld:
             if time.monotonic() > deadline:
                 raise
@@ -44,8 +44,8 @@ def bootstrap(settings: Settings, registry: Registry | None = None, stop: thread
         check_stop(stop)
 
 
-def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersion:
-    """Registers the shipped checkpoint and promotes it; completes what a killed process began. Restores a removed champion alias from the version
+def register_first(settings: Settings, registry: Registry) -> RegisteredVersion:
+    """Registers `reflection.checkpoint` and promotes it; completes what a killed process began. Restores a removed champion alias from the version
     histories. The caller holds the promoter's lease.
 
     Raises CannotContinue if versions exist but none is champion.
@@ -54,11 +54,11 @@ def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersio
         return champion
     versions = registry.versions()
     if not versions:
-        versions = [registry.register(checkpoint_folder(settings.reflection.checkpoint), tags={"code_version": code_version(), "decision": SHIPPED})]
+        versions = [registry.register(checkpoint_folder(settings.reflection.checkpoint), tags={"code_version": code_version(), "decision": FIRST})]
     histories = VersionHistories(tuple(versions))
     while histories.champion is None:
         first = histories.versions[0]
-        step = first_champion(histories, first, ACTOR, SHIPPED, datetime.now(UTC)) if first.tags.get("decision") == SHIPPED else None
+        step = first_champion(histories, first, ACTOR, FIRST, datetime.now(UTC)) if first.tags.get("decision") == FIRST else None
         if step is None:
             how = f"MlflowClient.set_registered_model_alias({registry.name!r}, {Alias.CHAMPION.value!r}, VERSION)"
             raise CannotContinue(f"{registry.name} has versions but none is champion; point the alias with MLflow's {how}, or name another registry.model_name")

@@ -14,7 +14,7 @@ from schemas.promotion import VersionState
 from tests.support.killed import Killed
 from tests.support.memory_registry import MemoryRegistry
 from trainer.interruption import Interrupted
-from trainer.promotion.bootstrap import ACTOR, SHIPPED, bootstrap, register_shipped
+from trainer.promotion.bootstrap import ACTOR, FIRST, bootstrap, register_first
 from trainer.promotion.version_history import VersionHistories
 from trainer.run.lease import lease, promoter_lease_path
 
@@ -41,11 +41,11 @@ def settings(tmp_path: Path) -> Settings:
 def test_the_first_champion_is_the_shipped_checkpoint_by_its_history(settings: Settings) -> None:
     registry: Any = Empty()
     for _ in range(2):
-        version = register_shipped(settings, registry)
-        assert version.aliases == (Alias.CHAMPION,) and version.tags["decision"] == SHIPPED
+        version = register_first(settings, registry)
+        assert version.aliases == (Alias.CHAMPION,) and version.tags["decision"] == FIRST
         assert [(step.after, step.actor, step.reason) for step in version.transitions] == [
-            (VersionState.GATED, ACTOR, SHIPPED),
-            (VersionState.CHAMPION, ACTOR, SHIPPED),
+            (VersionState.GATED, ACTOR, FIRST),
+            (VersionState.CHAMPION, ACTOR, FIRST),
         ]
     assert len(registry.versions()) == 1
 
@@ -65,24 +65,24 @@ def test_a_bootstrap_that_is_killed_is_completed(settings: Settings, boundary: i
     registry: Any = Empty()
     registry.kill_at = boundary
     with pytest.raises(Killed):
-        register_shipped(settings, registry)
-    version = register_shipped(settings, registry)
+        register_first(settings, registry)
+    version = register_first(settings, registry)
     assert (version.version, version.state, version.aliases, len(version.transitions)) == ("1", VersionState.CHAMPION, (Alias.CHAMPION,), 2)
 
 
 def test_a_removed_champion_alias_is_restored_from_the_version_histories(settings: Settings) -> None:
     registry: Any = Empty()
-    register_shipped(settings, registry)
+    register_first(settings, registry)
     second = registry.register()
     for state, facts in ((VersionState.GATED, {}), (VersionState.CHAMPION, {"replaces": "1"})):
         histories = VersionHistories(tuple(registry.versions()))
         registry.record("2", histories.transition(registry.get("2"), state, "promoter", "better", NOW, **facts).transition)
     registry.aliases.clear()
-    assert register_shipped(settings, registry).version == second.version == registry.aliases[Alias.CHAMPION]
+    assert register_first(settings, registry).version == second.version == registry.aliases[Alias.CHAMPION]
 
 
 def test_versions_without_a_champion_are_an_error_that_names_the_remedy(settings: Settings) -> None:
     registry: Any = Empty()
     registry.register()
     with pytest.raises(CannotContinue, match=r"none is champion; point the alias with .*set_registered_model_alias\('m', 'champion', VERSION\)"):
-        register_shipped(settings, registry)
+        register_first(settings, registry)

@@ -13,7 +13,7 @@ from infra.settings import Settings, load
 from schemas.model_events import Alias
 from schemas.run_report import RunStatus
 from tests.support.checkpoint_files import write_checkpoint
-from trainer.promotion.bootstrap import SHIPPED, register_shipped
+from trainer.promotion.bootstrap import FIRST, register_first
 from trainer.run.report import RunReportFile
 from trainer.run.resumption import KILLS, UNREADABLE, parent_of_run, resume_or_begin
 
@@ -40,9 +40,9 @@ def versions(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> tu
     """The shipped version, whose process was killed before it was champion, and its child, registered by a run `done`."""
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     settings = settings_of(checkpoints, checkpoints)
-    registry.register(write_checkpoint(checkpoints / "first"), tags={"decision": SHIPPED})
+    registry.register(write_checkpoint(checkpoints / "first"), tags={"decision": FIRST})
     assert registry.resolve(Alias.CHAMPION) is None
-    shipped = register_shipped(settings, registry)
+    shipped = register_first(settings, registry)
     assert shipped.version == "1" and registry.resolve(Alias.CHAMPION) is not None
     return shipped, registry.register(write_checkpoint(checkpoints / "second", weights=b"\x01" * 16), parent="1", tags={"run_id": "done"})
 
