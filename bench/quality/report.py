@@ -112,7 +112,7 @@ def _metric_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
 
 def _metrics(figures: ArmFigures) -> dict[str, float]:
     """By domain and metric; LaMP's official ones have the prefix `official`."""
-    found = {}
+    found: dict[str, float] = {}
     for domain, scores in figures.domains.items():
         found |= {f"{domain} {metric}": value for metric, value in scores.metrics.items()}
         found |= {f"{domain} official {metric}": value for metric, value in scores.official.items()}
