@@ -32,6 +32,9 @@ ALL_DOMAINS = "all"
 #: The labels that LaMP's metrics know.
 _LABELS = {OfficialTask.LAMP_2: MOVIE_TAGS, OfficialTask.LAMP_3: STARS}
 
+#: The end of a scale after a score.
+_OUT_OF = re.compile(r"(?<=\d)\s*(?:/|\bout of\b)\s*\d+")
+
 ByUser = Mapping[str, float]
 
 
@@ -223,7 +226,7 @@ def _cleaned(answer: ArmAnswer, options: Sequence[str]) -> ArmAnswer:
 
 
 def _last_named(line: str, options: Sequence[str]) -> str | None:
-    """The last option that stands in the line as words of its own; of options inside each other the longer one."""
+    """The last option that stands in the line as words of its own; of options inside each other the longer one. Of `4/5` and `4 out of 5` it is 4."""
     longest_first = sorted(options, key=len, reverse=True)
-    named = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", line, re.IGNORECASE)
+    named = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", _OUT_OF.sub("", line), re.IGNORECASE)
     return choose_option(named[-1], options) if named else None

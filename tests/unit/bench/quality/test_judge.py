@@ -74,6 +74,12 @@ def test_the_cleaned_label_is_the_last_option_that_the_first_line_names(answer: 
     assert figures.domains["movie_tag"].score.mean == (1.0 if named else 0.5)
 
 
+@pytest.mark.parametrize("answer", ["4/5", "I give it 4 out of 5.", "4 / 5 stars", "On a scale of 1 to 5: 4"])
+def test_the_end_of_the_scale_is_not_the_cleaned_rating(answer: str) -> None:
+    asked = [question(0, "a", "4", domain="product_rating", options=STARS)]
+    assert judge(answer_log(asked, {"rag": [answer]}), asked).arms["rag" + CLEANED].domains["product_rating"].score.mean == 1.0
+
+
 def test_cleaned_answers_are_shown_only_where_they_differ() -> None:
     assert set(judge(answer_log(TAGS, {"rag": ["comedy"] * 8}), TAGS).arms) == {"rag"}
 
