@@ -15,6 +15,8 @@ from traffic.datasets.lamp_outputs import write_outputs
 from traffic.datasets.steps import Question
 
 OPTION = "--predictions"
+#: The files of each domain.
+FILES = ("golds", "base", "final")
 
 #: The official task whose metrics fit a domain of the data sets.
 TASKS: Mapping[str, OfficialTask] = {
@@ -46,24 +48,25 @@ def check(folder: Path, questions: Iterable[Question]) -> None:
     if not domains & TASKS.keys():
         raise BadData(f"{OPTION}: no domain of the data set has official metrics; expected one of {', '.join(TASKS)}")
     for domain in domains & TASKS.keys():
-        for name in ("golds", "base", "final"):
+        for name in FILES:
             output_files.check_writable(_file(folder, domain, name), OPTION)
 
 
 def write(folder: Path, questions: Iterable[Question], answered: Collection[Answered]) -> None:
     """Write `DOMAIN-golds.json` of all questions with a truth, `DOMAIN-base.json` and `DOMAIN-final.json` of all answered questions.
 
-    An answer that did not come is in no file: `retouch evaluate` lists its id.
+    An answer that did not come is in no file: `retouch evaluate` lists its id. Files of an earlier replay are replaced, also by empty ones.
     """
-    texts: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    texts: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: {name: {} for name in FILES})
     for question in questions:
+        golds = texts[question.query.domain]["golds"]
         if question.truth is not None:
-            texts[question.query.domain, "golds"][question.source_id] = question.truth
+            golds[question.source_id] = question.truth
     for question, base, final in answered:
-        texts[question.query.domain, "base"][question.source_id] = base
-        texts[question.query.domain, "final"][question.source_id] = final
-    for (domain, name), answers in texts.items():
-        if domain in TASKS:
+        texts[question.query.domain]["base"][question.source_id] = base
+        texts[question.query.domain]["final"][question.source_id] = final
+    for domain in texts.keys() & TASKS.keys():
+        for name, answers in texts[domain].items():
             output_files.write(_file(folder, domain, name), write_outputs(TASKS[domain], answers), OPTION)
 
 

@@ -45,9 +45,16 @@ def test_a_domain_without_official_metrics_has_no_file(tmp_path: Path) -> None:
     other, rated = question("ann", 1, "x", domain="note"), question("ann", 2, "4", domain="movie_rating")
     predictions.check(tmp_path, [other, rated])
     predictions.write(tmp_path, [other, rated], [Answered(other, "a", "b")])
-    assert [path.name for path in tmp_path.iterdir()] == ["movie_rating-golds.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"movie_rating-golds.json", "movie_rating-base.json", "movie_rating-final.json"}
     with pytest.raises(BadData, match="--predictions: no domain of the data set has official metrics; expected one of movie_tag, "):
         predictions.check(tmp_path, [other])
+
+
+def test_answers_of_an_earlier_replay_do_not_stay(tmp_path: Path) -> None:
+    rated = question("ann", 2, "4", domain="movie_rating")
+    predictions.write(tmp_path, [rated], [Answered(rated, "4", "4")])
+    predictions.write(tmp_path, [rated], [])
+    assert _file(tmp_path, "movie_rating-final.json").rows == {}
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_replay(tmp_path: Path) -> None:
