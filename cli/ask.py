@@ -12,7 +12,7 @@ from cli.exchange import exchange
 from infra.errors import CannotContinue
 from infra.local import running_settings
 from infra.local.stack_record import read_record
-from infra.process.command_output import OK, USAGE, show, show_error, show_json, show_table
+from infra.process.command_output import OK, USAGE, printable, show, show_error, show_json, show_table
 from infra.settings import Settings
 from schemas.queries import Query
 from schemas.responses import Response
@@ -72,7 +72,7 @@ def as_data(response: Response) -> dict[str, Any]:
 def _show(response: Response) -> None:
     provenance = response.provenance
     model = f"{provenance.model.name} version {provenance.model.version} ({provenance.model.digest[:12]})" if provenance.model else "none"
-    show(response.answer)
+    show(printable(response.answer))
     show_table(
         ("", ""),
         [

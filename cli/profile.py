@@ -1,7 +1,7 @@
 """`retouch profile`: what is written about one user: the newest summary, and the factors with their statistics.
 
-The index of profiles is locked by the streams process, so the command asks that process: it sends a lookup whose purpose is a person's look, and reads the
-retrieval. So it shows exactly what a query at this moment would get. Nothing else follows: no answer, no call of a model, no task of the profiles worker.
+The index of profiles is locked by the streams process, so the command asks that process: it sends a lookup with the purpose `inspect`, and reads the
+retrieval. It shows what a query at this moment would get. No answer follows, no call of a model, and no task of the profiles worker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cli.ask import what_is_down
 from cli.exchange import exchange
 from infra.errors import CannotContinue
 from infra.local import running_settings
-from infra.process.command_output import OK, USAGE, show, show_error, show_json, show_table
+from infra.process.command_output import OK, USAGE, printable, show, show_error, show_json, show_table
 from infra.settings import Settings
 from schemas.lookups import Lookup, LookupPurpose, Reads, Retrieval
 from schemas.queries import Query
@@ -65,9 +65,12 @@ def as_data(found: Retrieval) -> dict[str, Any]:
 
 def _show(found: Retrieval) -> None:
     summary, factors = found.summary, found.factors
-    show(f"Summary of {summary.count} items until {summary.until:%Y-%m-%d %H:%M}: {summary.text}" if summary else "No summary. A query by pag has one written.")
+    if summary:
+        show(f"Summary of {summary.count} items until {summary.until:%Y-%m-%d %H:%M}: {printable(summary.text)}")
+    else:
+        show("No summary. The user's first query under the strategy pag starts one.")
     if factors is None:
-        show("No factors. A query by rpm has them made.")
+        show("No factors. The user's first query under the strategy rpm starts them.")
         return
     show(f"{len(factors.factors)} factors of {factors.items} items until {factors.until:%Y-%m-%d %H:%M}, statistics {factors.version}")
     show_table(("factor", "statistic"), [(factor.label, statistic_text(factor.statistic)) for factor in factors.factors])

@@ -21,17 +21,20 @@ from trainer.promotion.strategy_comparison import between
 
 def list_strategies(settings: Settings, as_json: bool) -> None:
     settings = running_settings(settings)
-    view, routing = find_promoter(settings).view(), settings.strategies
+    promoter, routing = find_promoter(settings), settings.strategies
+    view, counts_answers = promoter.view(), not isinstance(promoter, LocalPromoter)
     shares = {strategy: weight / sum(routing.weights.values()) for strategy, weight in routing.weights.items() if weight}
-    traffic = {row.strategy: row for row in view.strategies}
-    listed = [strategy for strategy in Strategy if strategy in shares or strategy in traffic]
+    found = {row.strategy: row for row in view.strategies}
+    listed = [strategy for strategy in Strategy if strategy in shares or strategy in found]
+    traffic = {name: found.get(name) or StrategyTraffic(strategy=name, answers=0, scored=0) for name in listed} if counts_answers else {}
     if as_json:
         rows = [{"strategy": name, "share": shares.get(name, 0.0), **_counts(traffic.get(name))} for name in listed]
         show_json({"experiment": routing.experiment, "strategies": rows, "comparisons": [comparison.experiment for comparison in view.comparisons]})
         return
     show_table(*strategies_tables.routing(listed, shares, traffic))
     names = ", ".join(comparison.experiment for comparison in view.comparisons) or "none yet"
-    show(f"users are routed as experiment {routing.experiment}; experiments with answers: {names}")
+    answered = f"experiments with answers: {names}" if counts_answers else "answers are unknown, because no promoter runs"
+    show(f"users are routed as experiment {routing.experiment}; {answered}")
 
 
 def compare(settings: Settings, a: str, b: str, domain: str | None, experiment: str | None, as_json: bool) -> None:
@@ -41,7 +44,7 @@ def compare(settings: Settings, a: str, b: str, domain: str | None, experiment: 
     settings = running_settings(settings)
     promoter = find_promoter(settings)
     if isinstance(promoter, LocalPromoter):
-        raise CannotContinue("no promoter runs, which reads the figures of answers: start one with `retouch up` or `python -m trainer.promotion`")
+        raise CannotContinue("no promoter runs, so nothing counts the answers: start one with `retouch up` or `python -m trainer.promotion`")
     comparison = _comparison(promoter.view(), (first, second), experiment or settings.strategies.experiment)
     pair = between(comparison, first, second)
     if domain is not None:
@@ -82,12 +85,13 @@ def _in_domain(pair: ComparisonView, domain: str) -> ComparisonView:
     figures, differences = ([row for row in rows if row.domain == domain] for rows in (pair.strategies, pair.differences))
     if not figures:
         domains = sorted({row.domain for row in pair.strategies if row.domain is not None})
-        raise CannotContinue(f"experiment {pair.experiment} has no answers in domain {domain}; it has {', '.join(domains)}")
+        raise CannotContinue(f"experiment {pair.experiment} has no figures of domain {domain}; it has those of {', '.join(domains)}")
     return pair.model_copy(update={"strategies": tuple(figures), "differences": tuple(differences)})
 
 
-def _counts(row: StrategyTraffic | None) -> dict[str, int]:
-    return {"answers": row.answers if row else 0, "scored": row.scored if row else 0}
+def _counts(row: StrategyTraffic | None) -> dict[str, int | None]:
+    """None: unknown."""
+    return {"answers": row.answers if row else None, "scored": row.scored if row else None}
 
 
 def _json_values(part: BaseModel) -> object:

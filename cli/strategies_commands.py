@@ -29,7 +29,7 @@ class StrategyName(StrEnum):
 
 @strategies.command("list", epilog=EXIT_CODES)
 def list_strategies(as_json: Json = False) -> None:
-    """List the strategies with their share of users, and their answers in the last hour."""
+    """List the strategies with their share of users by this command's settings, and their answers in the last hour."""
     from cli import strategies_actions
 
     run_command(lambda settings: strategies_actions.list_strategies(settings, as_json))
@@ -38,7 +38,7 @@ def list_strategies(as_json: Json = False) -> None:
 @strategies.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 compared, whatever the verdict, 1 no answers to compare or failed"))
 def compare(
     a: Annotated[StrategyName, typer.Argument(metavar="A", help="A strategy, such as `rag`.")],
-    b: Annotated[StrategyName, typer.Argument(metavar="B", help="The strategy that is judged against A.")],
+    b: Annotated[StrategyName, typer.Argument(metavar="B", help="The strategy that is compared with A.")],
     domain: Annotated[str | None, typer.Option(help="Compare in this domain only. Default: over all domains, and in each.")] = None,
     experiment: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the comparison. Default: `strategies.experiment`.")] = None,
     as_json: Json = False,

@@ -43,6 +43,11 @@ def test_factors_are_shown_with_their_statistics_and_the_number_of_items(capsys:
     assert "3 items: comedy 67 %, action 33 %" in output and "2 items, 1 influence: 100 % negative" in output
 
 
+def test_a_summary_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    output = shown(found(summary=SUMMARY.model_copy(update={"text": "films\x1b[2J\nand books"})), capsys)
+    assert "films\\x1b[2J\nand books" in output
+
+
 def test_a_user_without_a_profile_is_shown_how_to_get_one(capsys: pytest.CaptureFixture[str]) -> None:
     output = shown(found(None, None), capsys)
     assert "No summary." in output and "No factors." in output and "rpm" in output

@@ -86,7 +86,7 @@ def test_one_domain_can_be_compared_alone(promoter: MemoryPromoter) -> None:
     code, output, _ = strategies("compare", "rag", "rpo", "--domain", "books")
     assert code == 0 and output.splitlines()[-1] == "rpo against rag in books: not decided yet"
     code, _, error = strategies("compare", "rag", "rpo", "--domain", "songs")
-    assert code == 1 and "no answers in domain songs; it has books, films" in error
+    assert code == 1 and "no figures of domain songs; it has those of books, films" in error
 
 
 def test_too_few_answers_are_said_to_be_too_few(promoter: MemoryPromoter) -> None:
@@ -134,6 +134,15 @@ def test_without_a_promoter_there_are_no_figures(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     code, _, error = strategies("compare", "rag", "rpo")
     assert code == 1 and "no promoter runs" in error
+    code, output, _ = strategies("list")
+    assert code == 0 and output.splitlines()[-1] == "users are routed as experiment default; answers are unknown, because no promoter runs"
+    assert json.loads(strategies("list", "--json")[1])["strategies"] == [{"strategy": "rpo", "share": 1.0, "answers": None, "scored": None}]
+
+
+def test_a_strategy_without_answers_has_none(promoter: MemoryPromoter) -> None:
+    promoter.state = shown([], rpo=20)
+    assert any(" ".join(line.split()) == "rag 25.0% 0 0" for line in strategies("list")[1].splitlines())
+    assert {"strategy": "rag", "share": 0.25, "answers": 0, "scored": 0} in json.loads(strategies("list", "--json")[1])["strategies"]
 
 
 def test_the_list_shows_routing_and_answers(promoter: MemoryPromoter) -> None:
