@@ -7,10 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import NamedTuple
 from uuid import UUID
 
 from bench.quality.answers import AnswerLog, ArmAnswer
 from schemas.lamp_metrics import NotMeasurable, OfficialTask, official_metrics
+from schemas.queries import Query
 from schemas.sameness import normalized, visible
 from schemas.scoring import METRIC, Interval, bootstrap, paired_bootstrap, score
 from schemas.strategies import Strategy
@@ -98,7 +100,7 @@ class Judgement:
 
 def judge(log: AnswerLog, questions: Sequence[Question]) -> Judgement:
     """Arms without answers are left out."""
-    by_id = {question.query.query_id: question for question in questions}
+    by_id = _by_id(questions)
     answers = {arm: given for arm, given in log.by_arm.items() if given}
     for arm in [arm for arm in answers if arm in (Strategy.RAG, Strategy.ZERO_SHOT)]:
         cleaned = {id: _cleaned(answer, by_id[id].query.options) for id, answer in answers[arm].items()}
@@ -114,26 +116,40 @@ def headline(figures: ArmFigures) -> DomainScores:
     return figures.domains.get(ALL_DOMAINS) or next(iter(figures.domains.values()))
 
 
+class _Asked(NamedTuple):
+    query: Query
+    truth: str
+    domain: str  # with the task, `domain/task`, if the domain's questions have several tasks
+
+
+def _by_id(questions: Sequence[Question]) -> dict[UUID, _Asked]:
+    """The questions with a truth. No others are asked."""
+    tasks = Counter(domain for domain, _ in {(question.query.domain, question.query.task) for question in questions})
+    found = {}
+    for query, truth in ((question.query, question.truth) for question in questions if question.truth is not None):
+        found[query.query_id] = _Asked(query, truth, query.domain if tasks[query.domain] == 1 else f"{query.domain}/{query.task}")
+    return found
+
+
 #: Score of each question, by its id.
 Scores = Mapping[UUID, float]
 
 
-def _scores(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, Question]) -> Scores:
+def _scores(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked]) -> Scores:
     found = {}
     for id, answer in answers.items():
-        query, truth = by_id[id].query, by_id[id].truth
-        assert truth is not None  # questions without a truth are not asked
-        found[id] = score(query.task, answer.answer, truth, query.options)
+        query = by_id[id].query
+        found[id] = score(query.task, answer.answer, by_id[id].truth, query.options)
     return found
 
 
-def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, Question], scores: Scores) -> ArmFigures:
+def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked], scores: Scores) -> ArmFigures:
     domains = {}
-    for domain, ids in _by(answers, lambda id: by_id[id].query.domain).items():
+    for domain, ids in _by(answers, lambda id: by_id[id].domain).items():
         task = by_id[ids[0]].query.task
         scored = [_scored(by_id[id], answers[id]) for id in ids]
         by_user = _by_user({id: scores[id] for id in ids}, by_id)
-        domains[domain] = DomainScores(METRIC[task], _mean(by_user), len(by_user), len(ids), all_metrics(scored, "final"), _official(domain, scored))
+        domains[domain] = DomainScores(METRIC[task], _mean(by_user), len(by_user), len(ids), all_metrics(scored, "final"), _official(scored))
     if len(domains) > 1 and (overall := _overall(scores, by_id)):
         domains[ALL_DOMAINS] = DomainScores("mean score", _mean(overall), len(overall), len(answers), {}, {})
     given = list(answers.values())
@@ -159,31 +175,31 @@ def _cost(answers: Sequence[ArmAnswer]) -> ArmCost:
     )
 
 
-def _differences(scores: Mapping[str, Scores], by_id: Mapping[UUID, Question]) -> list[Difference]:
+def _differences(scores: Mapping[str, Scores], by_id: Mapping[UUID, _Asked]) -> list[Difference]:
     found = []
     for after in scores:
         for before in REFERENCES:
             if before == after or before not in scores or after.removesuffix(CLEANED) == before:
                 continue
             common = scores[after].keys() & scores[before].keys()
-            for domain, ids in _by(common, lambda id: by_id[id].query.domain).items():
+            for domain, ids in _by(common, lambda id: by_id[id].domain).items():
                 pair = [_by_user({id: scores[arm][id] for id in ids}, by_id) for arm in (before, after)]
                 found.append(Difference(after, before, domain, paired_bootstrap(pair[0], pair[1], BOOTSTRAP_SEED), len(pair[0])))
             overall = [_overall({id: scores[arm][id] for id in common}, by_id) for arm in (before, after)]
-            if len({by_id[id].query.domain for id in common}) > 1 and overall[0]:
+            if len({by_id[id].domain for id in common}) > 1 and overall[0]:
                 found.append(Difference(after, before, ALL_DOMAINS, paired_bootstrap(overall[0], overall[1], BOOTSTRAP_SEED), len(overall[0])))
     return found
 
 
-def _overall(scores: Scores, by_id: Mapping[UUID, Question]) -> ByUser:
+def _overall(scores: Scores, by_id: Mapping[UUID, _Asked]) -> ByUser:
     """The score of each user over all domains (ALL_DOMAINS)."""
-    parts = [_by_user({id: scores[id] for id in ids}, by_id) for ids in _by(scores, lambda id: by_id[id].query.domain).values()]
+    parts = [_by_user({id: scores[id] for id in ids}, by_id) for ids in _by(scores, lambda id: by_id[id].domain).values()]
     everyone = [{*part} for part in parts]
     users = set.intersection(*everyone) or set.union(*everyone) if parts else set()
     return {user: fmean(part[user] for part in parts if user in part) for user in users}
 
 
-def _by_user(scores: Scores, by_id: Mapping[UUID, Question]) -> ByUser:
+def _by_user(scores: Scores, by_id: Mapping[UUID, _Asked]) -> ByUser:
     """The mean score of each user, by `tenant/user`."""
     return {user: fmean(scores[id] for id in ids) for user, ids in _by(scores, lambda id: by_id[id].query.key.decode()).items()}
 
@@ -199,18 +215,18 @@ def _mean(by_user: ByUser) -> Interval:
     return bootstrap([by_user[user] for user in sorted(by_user)], fmean, BOOTSTRAP_SEED)
 
 
-def _scored(question: Question, answer: ArmAnswer) -> ScoredAnswer:
+def _scored(question: _Asked, answer: ArmAnswer) -> ScoredAnswer:
     query = question.query
-    return ScoredAnswer(query.user, query.domain, query.task, query.options, question.truth or "", "", answer.answer)
+    return ScoredAnswer(query.user, query.domain, query.task, query.options, question.truth, "", answer.answer)
 
 
-def _official(domain: str, scored: Sequence[ScoredAnswer]) -> Mapping[str, float]:
-    """Empty for a domain that is none of LaMP's or has other labels, and for answers such as `nan`, at which LaMP's script stops."""
-    labels = _LABELS.get(TASKS[domain]) if domain in TASKS else ()
-    if labels is not None and any(answer.truth not in labels for answer in scored):
+def _official(scored: Sequence[ScoredAnswer]) -> Mapping[str, float]:
+    """Of the answers of one domain. Empty if it is none of LaMP's or has other labels, and with answers such as `nan`, at which LaMP's script stops."""
+    task = TASKS.get(scored[0].domain)
+    if task is None or (task in _LABELS and any(answer.truth not in _LABELS[task] for answer in scored)):
         return {}
     try:
-        return official_metrics(TASKS[domain], [answer.final for answer in scored], [answer.truth for answer in scored])
+        return official_metrics(task, [answer.final for answer in scored], [answer.truth for answer in scored])
     except NotMeasurable:
         return {}
 

@@ -119,6 +119,13 @@ def test_other_labels_and_answers_that_stop_lamp_s_script_have_no_official_metri
     assert judge(answer_log(asked, {"rag": [answer]}), asked).arms["rag"].domains[domain].official == {}
 
 
+def test_a_domain_with_labels_and_ratings_is_judged_by_task() -> None:
+    asked = [question(0, "a", "5", domain="global_opinion", options=STARS), question(1, "a", "comedy", domain="global_opinion")]
+    scores = judge(answer_log(asked, {"rag": ["4", "comedy"]}), asked).arms["rag"].domains
+    assert {domain: scores[domain].score.mean for domain in scores} == {"global_opinion/rating": 0.75, "global_opinion/label": 1.0, ALL_DOMAINS: 0.875}
+    assert scores["global_opinion/label"].official == {"accuracy": 1.0}
+
+
 def test_an_ordering_of_unequally_many_answers_is_not_measured() -> None:
     log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rag": ["comedy"] * 8})
     del log.by_arm["rag"][TAGS[0].query.query_id]
