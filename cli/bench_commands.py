@@ -79,7 +79,7 @@ def swap(
     run_command(lambda settings: command.run(settings, out, short=short, as_json=as_json))
 
 
-@bench.command(epilog=TARGETS)
+@bench.command(epilog=TARGETS.replace("1 one was missed", "1 one was missed, an answer is missing"))
 def quality(
     strategies: Annotated[
         str, typer.Option(help="`all`, `ablations`, or names STRATEGY[#K][@RETRIEVER][:VARIANT] separated by commas, such as rag,rpo,rpo:sft,rag@random.")

@@ -16,7 +16,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from bench.quality.arms import Arm
-from bench.quality.questions import Material, posed
+from bench.quality.questions import Material, posed, posed_id
 from infra.errors import CannotContinue
 from infra.process import output_files
 from infra.settings import Settings
@@ -55,7 +55,7 @@ class ArmAnswer:
 
 @dataclass
 class AnswerLog:
-    """The answers so far. `sent` are the queries that are in the log, answered or not."""
+    """The answers so far. `sent` are the ids of their queries, and of those in the log that have no answer yet."""
 
     by_arm: dict[str, dict[UUID, ArmAnswer]] = field(default_factory=lambda: defaultdict(dict))
     sent: set[UUID] = field(default_factory=set)
@@ -69,6 +69,7 @@ class AnswerLog:
             for line in filter(None, lines):
                 answer = _ANSWER.validate_json(line)
                 log.by_arm[answer.arm][answer.question] = answer
+                log.sent.add(posed_id(answer.question, answer.arm))
         except ValidationError:
             raise CannotContinue(
                 f"{path} holds a line that is no answer of this benchmark; remove the file, and the answers are read from the broker"

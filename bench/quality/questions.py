@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from infra.errors import BadSetting
 from schemas.ids import derive, is_held_out
@@ -97,8 +97,13 @@ _COUNTS = "{} lessons of training users and {} questions of held-out users; both
 
 def posed(question: Question, arm: str, strategy: Strategy) -> Question:
     """The question under one arm. Without feedback: an answer of one arm must teach no other one."""
-    query_id = derive("bench-quality", arm, question.query.query_id)
+    query_id = posed_id(question.query.query_id, arm)
     return Question(question.query.model_copy(update={"query_id": query_id, "strategy": strategy}), question.truth)
+
+
+def posed_id(question_id: UUID, arm: str) -> UUID:
+    """The id of the query that asks a question under one arm."""
+    return derive("bench-quality", arm, question_id)
 
 
 def taught(question: Question) -> Question:

@@ -8,6 +8,7 @@ import pytest
 
 from bench.quality.answers import AnswerLog
 from bench.quality.arms import Arm
+from bench.quality.questions import posed
 from infra.errors import CannotContinue
 from schemas.strategies import Strategy
 from tests.support.quality_benchmark import answer_log, question
@@ -18,7 +19,10 @@ QUESTIONS = [question(number, "a", "comedy") for number in range(3)]
 def test_saved_answers_are_loaded_as_they_were(tmp_path: Path) -> None:
     log = answer_log(QUESTIONS, {"rag": ["comedy", "ünï\u2028code", ""], "rpo:sft": ["action"] * 3})
     log.save(tmp_path / "answers.jsonl")
-    assert AnswerLog.load(tmp_path / "answers.jsonl").by_arm == log.by_arm
+    loaded = AnswerLog.load(tmp_path / "answers.jsonl")
+    assert loaded.by_arm == log.by_arm
+    # An answer of any arm has a sent query: more sent queries than answers means that answers are still to come.
+    assert loaded.sent == {posed(asked, arm, Strategy.RAG).query.query_id for arm in ("rag", "rpo:sft") for asked in QUESTIONS}
 
 
 def test_only_questions_without_an_answer_are_asked() -> None:
