@@ -6,6 +6,10 @@ Case and punctuation are kept, as in LaMP's `rank_profiles.py`. The whole corpus
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from schemas.prompts import Example
+from schemas.sameness import is_blank
+from schemas.tasks import Task
+
 K1, B, EPSILON = 1.5, 0.75, 0.25
 
 
@@ -25,6 +29,17 @@ def rank(query: str, texts: Sequence[str], limit: int) -> list[Ranked]:
     scores = _scores(query.split(), [text.split() for text in texts])
     best = sorted(range(len(texts)), key=lambda position: (-scores[position], -position))[:limit]
     return [Ranked(position, scores[position]) for position in best]
+
+
+def corpus_text(item: Example, task: Task) -> str:
+    """A history item's text in LaMP's `rank_profiles.py`.
+
+    A label or a rating is no part of it, because it would match queries that name all options. A free text is: LaMP-5 ranks title and abstract, LaMP-7
+    the tweet, which is our response.
+    """
+    if task is not Task.TEXT:
+        return item.content
+    return " ".join(part for part in (item.response, item.content) if not is_blank(part))
 
 
 def _scores(query: list[str], corpus: list[list[str]]) -> list[float]:

@@ -81,7 +81,7 @@ class RetrievalSettings(Section):
 
     k_max: Annotated[int, Field(ge=1, le=100)] = 6  # history items in a context; prompts and training use at most this many
     retriever: Retriever = Retriever.EMBEDDING  # of all strategies that `by_strategy` does not name
-    by_strategy: dict[Strategy, Retriever] = {}  # noqa: RUF012  # retrievers of single strategies, such as {hydra = "bm25"}
+    by_strategy: dict[Strategy, Retriever] = {Strategy.HYDRA: Retriever.BM25}  # noqa: RUF012  # of single strategies; HYDRA's reranker is trained on BM25's items
     scan_items: Annotated[int, Field(ge=1, le=10_000)] = 1_000  # newest items of the user that bm25 and random choose from; of long texts bm25 reads fewer
 
 

@@ -8,7 +8,6 @@ from uuid import UUID
 from infra.ranking import bm25
 from schemas.contexts import HistoryItem
 from schemas.ids import derive
-from schemas.sameness import is_blank
 from schemas.tasks import Task
 
 #: Characters that BM25 reads for one query: about 0.5 s on one core, measured 2026-11-30. Of longer histories it reads the newest items.
@@ -18,7 +17,7 @@ SCANNED_CHARS = 2_000_000
 def most_similar_by_bm25(text: str, newest_first: Sequence[HistoryItem], task: Task, k: int) -> list[HistoryItem]:
     """The `k` items with the highest BM25 score for `text`, with that score, best first; of equal scores the newest first. Blocks."""
     items = list(within_chars(newest_first))[::-1]
-    ranked = bm25.rank(text, [corpus_text(item, task) for item in items], k)
+    ranked = bm25.rank(text, [bm25.corpus_text(item, task) for item in items], k)
     return [items[position].model_copy(update={"score": score}) for position, score in ranked]
 
 
@@ -29,17 +28,6 @@ def within_chars(items: Sequence[HistoryItem]) -> Iterator[HistoryItem]:
         if left < 0:
             return
         yield item
-
-
-def corpus_text(item: HistoryItem, task: Task) -> str:
-    """An item's text in LaMP's `rank_profiles.py`.
-
-    A label or a rating is no part of it, because it would match queries that name all options. A free text is: LaMP-5 ranks title and abstract, LaMP-7
-    the tweet, which is our response.
-    """
-    if task is not Task.TEXT:
-        return item.content
-    return " ".join(part for part in (item.response, item.content) if not is_blank(part))
 
 
 def drawn(items: Sequence[HistoryItem], query_id: UUID, k: int) -> list[HistoryItem]:

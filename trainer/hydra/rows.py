@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from infra.hydra.pairs import Pair, reranked_text
-from infra.ranking.bm25 import rank
+from infra.ranking.bm25 import corpus_text, rank
 from infra.settings.hydra import HydraSettings
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.demonstrations import demonstration_turns
@@ -65,8 +65,8 @@ class _Shown:
 
 
 def retrieved(pseudo: PseudoQuery, limit: int) -> list[PastItem]:
-    """The top earlier items by BM25, best first; of equal scores, the later item first."""
-    ranking = rank(pseudo.query.text, [item.content for item in pseudo.earlier], limit)
+    """The top earlier items by BM25, as the retriever `bm25` finds them for a query: best first; of equal scores, the later item first."""
+    ranking = rank(pseudo.query.text, [corpus_text(item, pseudo.query.task) for item in pseudo.earlier], limit)
     return [pseudo.earlier[ranked.position] for ranked in ranking]
 
 

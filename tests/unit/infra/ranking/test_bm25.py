@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from infra.ranking.bm25 import Ranked, rank
+from infra.ranking.bm25 import Ranked, corpus_text, rank
+from schemas.tasks import Task
+from tests.support.hydra_world import item
 
 
 def test_scores_are_those_of_the_formula() -> None:
@@ -49,3 +51,15 @@ def test_a_word_of_most_texts_has_the_floor_of_idf() -> None:
     rare, common = math.log(4 - 1 + 0.5) - math.log(1.5), math.log(1.5) - math.log(3.5)
     floor = 0.25 * (5 * rare + common) / 6
     assert rank("a", texts, 1)[0].score == pytest.approx(floor * 2.5 / 2.5)
+
+
+@pytest.mark.parametrize(
+    ("task", "text"), [(Task.LABEL, "about a voyage"), (Task.RATING, "about a voyage"), (Task.TEXT, "the voyage about a voyage")], ids=lambda value: str(value)
+)
+def test_a_response_is_ranked_only_if_it_is_free_text(task: Task, text: str) -> None:
+    assert corpus_text(item(1, content="about a voyage", response="the voyage"), task) == text
+
+
+def test_a_response_without_content_is_its_own_text() -> None:
+    assert corpus_text(item(1, content="", response="a tweet"), Task.TEXT) == "a tweet"
+    assert corpus_text(item(1, content="an abstract", response=" "), Task.TEXT) == "an abstract"

@@ -20,7 +20,7 @@ from schemas.topics import DRAFTS, INTERACTIONS, LOOKUPS
 from streams.history.processor import HistoryProcessor
 from streams.retrieval import retrievers
 from streams.retrieval.processor import LookupProcessor, RetrievalProcessor
-from streams.retrieval.retrievers import corpus_text, drawn, most_similar_by_bm25
+from streams.retrieval.retrievers import drawn, most_similar_by_bm25
 from streams.retrieval.search import HistorySearch
 from tests.support.streams_fakes import NOON, MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, draft, interaction, lookup, query, search
 
@@ -94,6 +94,12 @@ async def test_each_strategy_has_its_own_retriever() -> None:
     assert [item.content for item in await of_draft(shared, query("sea"), "sea", k=1)] == ["sea sea"]
 
 
+async def test_hydra_gets_the_items_that_its_reranker_is_trained_on() -> None:
+    embedder, index = WordEmbedder(), await indexed(*history("a storm at night", "the old harbour"))
+    assert await retrieved(search(embedder, index), lookup(query("harbour"), k=1, strategy=Strategy.HYDRA)) == ["the old harbour"]
+    assert embedder.calls == []
+
+
 @pytest.mark.parametrize("retriever", list(Retriever))
 async def test_first_items_do_not_depend_on_the_retriever(retriever: Retriever) -> None:
     shared = search(WordEmbedder(), await indexed(*history("first", "sea", "war")), retriever=retriever)
@@ -136,18 +142,6 @@ def test_bm25_items_carry_their_score_and_of_equal_ones_the_newest_is_first() ->
     assert [each.interaction_id.int for each in ranked] == [3, 2, 1, 0]
     best, second, *_ = most_similar_by_bm25("other", newest_first, Task.LABEL, 4)
     assert (best.content, second.score) == ("other word", 0) and best.score > 0
-
-
-@pytest.mark.parametrize(
-    ("task", "text"), [(Task.LABEL, "about a voyage"), (Task.RATING, "about a voyage"), (Task.TEXT, "the voyage about a voyage")], ids=lambda value: str(value)
-)
-def test_a_response_is_ranked_only_if_it_is_free_text(task: Task, text: str) -> None:
-    assert corpus_text(item(1, "about a voyage", "the voyage"), task) == text
-
-
-def test_a_response_without_content_is_its_own_text() -> None:
-    assert corpus_text(item(1, "", "a tweet"), Task.TEXT) == "a tweet"
-    assert corpus_text(item(1, "an abstract", " "), Task.TEXT) == "an abstract"
 
 
 def test_bm25_leaves_out_the_oldest_of_very_long_histories(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,12 @@ def test_items_are_the_top_by_bm25_from_before_the_query() -> None:
     assert [one.content for one in retrieved(pseudo, 4)] == ["word7 sea", "word3 sea", "word19 sea", "word18 sea"]
 
 
+def test_free_texts_are_ranked_by_their_own_words_too() -> None:
+    tweets = [item(number, content="", response=text, options=()) for number, text in enumerate(["storm at sea", "my cat", "a quiet sea"], start=1)]
+    asked = item(9, content="storm warning", response="Storm!", options=())
+    assert [one.response for one in retrieved(last_of([*tweets, asked]), 1)] == ["storm at sea"]
+
+
 def test_a_text_is_one_above_the_mean_of_its_user() -> None:
     texts = [item(number, user, content=f"{user} item{number}", response="the sea", options=()) for user in ("u0", "u1") for number in (1, 2, 3)]
     histories = {user: [one for one in texts if one.user == f"t/{user}"] for user in ("u0", "u1")}
