@@ -1,6 +1,7 @@
 """Features and reasoning paths by an LLM (RPM): the features of an item, for free text a second call that judges them, and later the reasoning path.
 
-An answer that is no JSON of the schema, or breaks its rules, is refused as a whole (`schemas.feature_extraction`); the item then has no features.
+An answer that is no JSON of the schema, or breaks its rules, is refused as a whole (`schemas.feature_extraction`), and the LLM is asked again. After TRIES
+such answers the item has no features.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from workers.profiles.items import item_with, reasoning_of, source_text
 
 log = logging.getLogger(__name__)
 
+#: Tries of one task. The answers differ, because `profiles.parameters` sample by default.
+TRIES = 3
+
 
 class LlmFeatures:
     """`features_tokens`, `reasoning_tokens`: limits of one answer."""
@@ -29,23 +33,32 @@ class LlmFeatures:
         self.author = Author(name="llm", model=model, prompt_digest=rpm_template_digest(PromptStyle.PAPER))
 
     async def extract(self, work: FeaturesWork, key: bytes) -> ExtractedFeatures | None:
-        try:
-            prompt = extraction_prompt(source_text(work), work.task, WELL_KNOWN_MARKS)
-            found = item_with(read_features(await self._object(prompt, FEATURES_FIELD, features_schema(), key)), work)
-            return await self._judged(found, key) if found and work.task is Task.TEXT and found.item.features else found
-        except (PromptRefused, RefusedAnswer) as error:
-            log.info("the endpoint finds no features", extra={"reason": str(error)})
-            return None
+        for _ in range(TRIES):
+            try:
+                return await self._extracted(work, key)
+            except PromptRefused as error:
+                log.info("the endpoint finds no features", extra={"reason": str(error)})
+                return None
+            except RefusedAnswer as error:
+                log.info("an answer about features is refused", extra={"reason": str(error)})
+        return None
 
     async def reason(self, work: ReasoningWork, key: bytes) -> Reasoning | None:
         prompt = reasoning_prompt(work.item, work.features, work.factors, work.task, WELL_KNOWN_MARKS)
-        try:
-            answer = await self._endpoint.complete(prompt, max_tokens=self._reasoning_tokens, key=key)
-        except PromptRefused as error:
-            log.info("the endpoint writes no reasoning", extra={"reason": str(error)})
-            return None
-        text = read_reasoning(clean_text(answer.text))
-        return None if text is None else reasoning_of(work, text)
+        for _ in range(TRIES):
+            try:
+                answer = await self._endpoint.complete(prompt, max_tokens=self._reasoning_tokens, key=key)
+            except PromptRefused as error:
+                log.info("the endpoint writes no reasoning", extra={"reason": str(error)})
+                return None
+            if (text := read_reasoning(clean_text(answer.text))) is not None:
+                return reasoning_of(work, text)
+        return None
+
+    async def _extracted(self, work: FeaturesWork, key: bytes) -> ExtractedFeatures | None:
+        prompt = extraction_prompt(source_text(work), work.task, WELL_KNOWN_MARKS)
+        found = item_with(read_features(await self._object(prompt, FEATURES_FIELD, features_schema(), key)), work)
+        return await self._judged(found, key) if found and work.task is Task.TEXT and found.item.features else found
 
     async def _judged(self, found: ExtractedFeatures, key: bytes) -> ExtractedFeatures:
         answer = await self._object(judgement_prompt(found.item, WELL_KNOWN_MARKS), JUDGEMENTS_FIELD, judgements_schema(), key)

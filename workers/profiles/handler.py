@@ -1,4 +1,7 @@
-"""Profile tasks to profile entries. A task without a usable result gives no entry: the strategy that needs it falls back, and asks again later."""
+"""Profile tasks to profile entries. A task without a usable result gives no entry, and the strategy that needs it falls back.
+
+The streams process may publish such a task again. It is a repeat, and so without effect, while its first record is among the last `workers.remember`.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from streams.profiles.statistics import FactorCounts
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.profile_tasks import history_items
 from workers.features.statistical import StatisticalExtractor, statistical_extractor
-from workers.profiles.features_llm import LlmFeatures
+from workers.profiles.features_llm import TRIES, LlmFeatures
 from workers.profiles.features_template import TemplateFeatures
 from workers.profiles.handler import ProfileHandler
 from workers.profiles.summary_template import TemplateSummaries
@@ -172,8 +172,17 @@ def test_an_answer_that_breaks_the_rules_gives_no_entry_and_nothing_is_invented(
     assert asked(features_task(task), *answers)[0] is None
 
 
-def test_a_reasoning_path_that_is_too_long_gives_no_entry() -> None:
-    assert asked(ProfileTask.reasoning("acme", "ada", "movie_tag", reasoning_work()), completion("word " * 300))[0] is None
+def test_after_an_answer_that_breaks_the_rules_the_llm_is_asked_again() -> None:
+    entry, requests = asked(features_task(), completion("no json"), answer(FOUND))
+    assert entry and len(requests) == 2
+    reasoning = ProfileTask.reasoning("acme", "ada", "movie_tag", reasoning_work())
+    entry, requests = asked(reasoning, completion("word " * 300), completion("They like robots."))
+    assert entry and len(requests) == 2
+
+
+def test_a_reasoning_path_that_is_always_too_long_gives_no_entry() -> None:
+    entry, requests = asked(ProfileTask.reasoning("acme", "ada", "movie_tag", reasoning_work()), completion("word " * 300))
+    assert (entry, len(requests)) == (None, TRIES)
 
 
 def test_an_endpoint_that_fails_is_asked_again_later() -> None:
