@@ -12,7 +12,7 @@ from infra.settings.section import Positive, Seconds, Section
 from infra.settings.texts import HeaderSecret, Name, url_of
 from schemas.features import MAX_FEATURES
 
-#: Sampling of OPPU's summaries.
+#: Sampling of OPPU's summaries, without its top-k of 10: OpenAI's endpoint has no such parameter.
 SAMPLING: dict[str, JsonValue] = {"temperature": 0.6, "top_p": 0.9}
 
 
@@ -35,12 +35,12 @@ class ProfilesSettings(Section):
     summary_every: Positive = 10  # new items of a user in a domain after which the summary is written again
     summary_items: Positive = 10  # items that a summary is made from, drawn at random (OPPU: 10)
     summary_tokens: Positive = 256  # of one summary (OPPU: 200 to 300)
-    features_backfill: Positive = 200  # newest items of a user without features that one query of RPM gets features for; later ones follow as they arrive
+    features_backfill: Positive = 200  # a user's newest items that get features at a query of RPM; later items get them as they arrive, older ones get none
     max_features: Annotated[int, Field(ge=1, le=MAX_FEATURES)] = 6  # of one item or query, by the extractor without an LLM
     languages: Annotated[tuple[Language, ...], Field(min_length=1)] = ("en",)  # of the users' texts, ISO 639-1: its stop words are no features
     features_tokens: Positive = 1_024  # of one answer with features or their judgement, in JSON
     reasoning_tokens: Positive = 256  # of one reasoning path
-    factor_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4  # a feature joins its nearest factor from this similarity on (streams/profiles/factors.py)
+    factor_cosine: Annotated[float, Field(ge=0, le=1)] = 0.4  # a feature joins its nearest factor from this similarity on (streams/profiles/factors.py)
     factor_users: Positive = 500  # users and domains whose factors are kept in memory; others are folded from the index when they are needed
     timeout_s: Seconds = 60.0  # of one call
     concurrency: Positive = 16  # calls at the same time

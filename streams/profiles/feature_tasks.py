@@ -1,14 +1,13 @@
 """Publishes the tasks of finding features, for users whose factors a strategy reads (RPM). Other users cost nothing.
 
-A lookup publishes tasks for the user's newest items without features, at most `profiles.features_backfill`. From then on the user's new items do, in domains
-in which this process has seen such a lookup: the kind of answer, which decides about judgements, follows from the queries' options.
+A lookup publishes tasks for those of the user's newest `profiles.features_backfill` items that have no features. From then on the user's new items do, in
+domains in which this process has seen such a lookup: the kind of answer, which decides about judgements, follows from the queries' options.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from schemas.sameness import is_blank
 from schemas.tasks import Task
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import IndexPoint, Scope
+from streams.profiles.bounded import BoundedDict
 from streams.profiles.factors import FactorHistory
 from streams.profiles.index import ProfileIndex
 
@@ -28,26 +28,26 @@ log = logging.getLogger(__name__)
 
 #: A task is not published again for this long. Later it may be, if its item still has no features.
 REPEAT_S = 120.0
-#: Maximum numbers of published tasks and of domains that are remembered. A task that is published twice does no harm.
+#: Maximum numbers of published tasks, users and domains that are remembered. A task that is published twice does no harm.
 REMEMBERED = 100_000
 
 
 class FeatureTasks:
     def __init__(self, history: HistoryIndex, profiles: ProfileIndex, settings: ProfilesSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._history, self._profiles, self._settings, self._clock = history, profiles, settings, clock
-        self._published: OrderedDict[UUID, float] = OrderedDict()  # by task id
-        self._checked: OrderedDict[tuple[Scope, str], tuple[int, float]] = OrderedDict()  # number of items at the last check of a user, and its time
-        self._tasks: OrderedDict[tuple[str, str], Task] = OrderedDict()  # by tenant and domain, from queries
+        self._published: BoundedDict[UUID, float] = BoundedDict(REMEMBERED)  # by task id
+        self._checked: BoundedDict[tuple[Scope, str], tuple[int, float]] = BoundedDict(REMEMBERED)  # number of items at a user's last check, and its time
+        self._tasks: BoundedDict[tuple[str, str], Task] = BoundedDict(REMEMBERED)  # by tenant and domain, from queries
 
     async def for_query(self, query: Query, known: FactorHistory) -> list[ProfileTask]:
         """The tasks of the user's items without features, oldest first. Reads the items only if there are new ones, or after REPEAT_S."""
         scope, domain = Scope(query.tenant, query.user), query.domain
-        _remember(self._tasks, (query.tenant, domain), query.task)
+        self._tasks[query.tenant, domain] = query.task
         count = await self._history.count_before(scope, query.asked_at, domain)
         checked, at = self._checked.get((scope, domain), (0, 0.0))
         if count == checked and self._clock() - at < REPEAT_S:
             return []
-        _remember(self._checked, (scope, domain), (count, self._clock()))
+        self._checked[scope, domain] = count, self._clock()
         newest = await self._history.in_time_order(scope, query.asked_at, domain, self._settings.features_backfill, newest_first=True)
         return self._due(scope, domain, query.task, [item for item in reversed(newest) if item.interaction_id not in known])
 
@@ -74,12 +74,5 @@ class FeatureTasks:
         now = self._clock()
         due = [each for each in tasks if now - self._published.get(each.task_id, -REPEAT_S) >= REPEAT_S]
         for each in due:
-            _remember(self._published, each.task_id, now)
+            self._published[each.task_id] = now
         return due
-
-
-def _remember(entries: OrderedDict, key: object, value: object) -> None:  # type: ignore[type-arg]
-    entries[key] = value
-    entries.move_to_end(key)
-    while len(entries) > REMEMBERED:
-        entries.popitem(last=False)

@@ -63,7 +63,7 @@ class FactorLookups:
             factors = await asyncio.to_thread(history.factors_before, query.asked_at, _task(lookup, history))
             if not factors.factors:
                 return FactorsFound(tasks=tasks)
-            features = _attached(given, vectors, history, lookup, factors)
+            features = await asyncio.to_thread(_attached, given, vectors, history, lookup, factors)
             if not lookup.reads.examples:
                 return FactorsFound(_part(factors, features, lookup), features, tasks=tasks)
             if lookup.reads.items is None and vector is not None:

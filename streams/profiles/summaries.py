@@ -11,7 +11,6 @@ import asyncio
 import logging
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
@@ -24,6 +23,7 @@ from schemas.sameness import is_blank
 from schemas.tasks import Task
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import Scope
+from streams.profiles.bounded import BoundedDict
 from streams.profiles.index import ProfileIndex
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 READ_S = 2.0
 #: A task is not published again for this long, unless there are more items.
 REPEAT_S = 120.0
-#: Maximum numbers of published tasks and of domains that are remembered.
+#: Maximum numbers of published tasks and of domains that are remembered. A task that is published twice does no harm.
 REMEMBERED = 10_000
 #: The draw of items for a summary is from so many of the newest ones.
 DRAWN_FROM = 1_000
@@ -43,8 +43,8 @@ UserDomain = tuple[Scope, str]
 class Summaries:
     def __init__(self, history: HistoryIndex, profiles: ProfileIndex, settings: ProfilesSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._history, self._profiles, self._settings, self._clock = history, profiles, settings, clock
-        self._published: OrderedDict[UserDomain, tuple[int, float]] = OrderedDict()  # the number of items of the last task, and when it was published
-        self._tasks: OrderedDict[tuple[str, str], Task] = OrderedDict()  # by tenant and domain, from queries
+        self._published: BoundedDict[UserDomain, tuple[int, float]] = BoundedDict(REMEMBERED)  # the number of items of the last task, and when it was published
+        self._tasks: BoundedDict[tuple[str, str], Task] = BoundedDict(REMEMBERED)  # by tenant and domain, from queries
 
     async def for_query(self, query: Query, *, inspects: bool = False) -> tuple[Summary | None, ProfileTask | None]:
         """The newest summary from before the query, and the task that is due. Neither if the stores do not respond within READ_S.
@@ -53,7 +53,7 @@ class Summaries:
         """
         scope = Scope(query.tenant, query.user)
         if not inspects:
-            _remember(self._tasks, (query.tenant, query.domain), query.task)
+            self._tasks[query.tenant, query.domain] = query.task
         try:
             async with asyncio.timeout(READ_S):
                 summary = await self._profiles.summary(scope, query.domain, query.asked_at)
@@ -91,7 +91,7 @@ class Summaries:
         work = await self._work(scope, domain, kind, before, count)
         if work is None:
             return None
-        _remember(self._published, (scope, domain), (count, self._clock()))
+        self._published[scope, domain] = count, self._clock()
         return ProfileTask.summary(scope.tenant, scope.user, domain, work)
 
     async def _work(self, scope: Scope, domain: str, kind: Task, before: datetime, count: int) -> SummaryWork | None:
@@ -103,11 +103,3 @@ class Summaries:
         draw = random.Random(summary_id(scope.tenant, scope.user, domain, count).bytes)  # noqa: S311  # repeatable on purpose
         drawn = draw.sample(usable, min(self._settings.summary_items, len(usable)))
         return SummaryWork(task=kind, items=tuple(drawn), count=count, until=newest[0].occurred_at)
-
-
-def _remember(entries: OrderedDict, key: object, value: object) -> None:  # type: ignore[type-arg]
-    """The oldest entries beyond REMEMBERED are dropped: a task may then be published twice, which does no harm."""
-    entries[key] = value
-    entries.move_to_end(key)
-    while len(entries) > REMEMBERED:
-        entries.popitem(last=False)
