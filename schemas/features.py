@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from schemas.messages import AwareDatetime, Record, Text
 from schemas.sameness import is_blank, normalized
 
-#: Bounds of what an extractor writes. MiniLM reads about 1,200 characters, so the text of an item's features fits.
+#: Bounds of what an extractor writes. MiniLM reads about 1,200 characters: of the longest lists it reads the first features, which are the most influential.
 MAX_FEATURES, NAME_CHARS, CONTEXT_CHARS = 12, 80, 160
 
 Count = Annotated[int, Field(ge=0)]
@@ -69,6 +69,11 @@ def features_text(features: Iterable[Feature]) -> str:
     return "; ".join(feature.text for feature in features)
 
 
+def source_text(content: str, response: str) -> str:
+    """The text of a history item that has the features: what the user responded to; the response itself if that is blank, as for LaMP-7's tweets."""
+    return response if is_blank(content) else content
+
+
 class ItemOrder(NamedTuple):
     """The order in which items are counted, whatever the order of their arrival."""
 
@@ -103,8 +108,7 @@ class ItemFeatures(Record):
 
     @property
     def source_text(self) -> str:
-        """The text that has the features: what the user responded to; the response itself if that is blank, as for LaMP-7's tweets."""
-        return self.response if is_blank(self.content) else self.content
+        return source_text(self.content, self.response)
 
 
 class FactoredFeature(Record):

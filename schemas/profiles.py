@@ -34,7 +34,7 @@ class SummaryWork(Record):
     kind: Literal[ProfileKind.SUMMARY] = ProfileKind.SUMMARY
     task: Task
     items: Annotated[tuple[HistoryItem, ...], Field(min_length=1)]  # drawn at random; the seed is the task's id
-    count: Count  # the user's items that the draw was from
+    count: Count  # all items of the user and domain up to `until`
     until: AwareDatetime  # `occurred_at` of the newest of them
 
 

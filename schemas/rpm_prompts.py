@@ -34,6 +34,7 @@ from schemas.features import (
     Propensities,
     ReasonedItem,
     UserFactors,
+    source_text,
 )
 from schemas.prompts import PromptStyle, base_prompt, item_text
 from schemas.queries import Query
@@ -129,8 +130,8 @@ def rpm_template_digest(style: PromptStyle) -> str:
 
 
 def _example(example: ReasonedItem, factors: UserFactors) -> str:
-    query = example.response if is_blank(example.content) else example.content
-    parts = {"Query": query, "Features": features_line(example.features, factors), "Reasoning": example.reasoning, "Answer": example.response}
+    query, its_features = source_text(example.content, example.response), features_line(example.features, factors)
+    parts = {"Query": query, "Features": its_features, "Reasoning": example.reasoning, "Answer": example.response}
     return "\n".join(f"{name}: {' '.join(text.split())}" for name, text in parts.items())
 
 

@@ -13,11 +13,12 @@ from infra.endpoints.client import ChatClient, PromptRefused
 from infra.endpoints.reply import clean_text, json_object
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.feature_extraction import FEATURES_FIELD, JUDGEMENTS_FIELD, RefusedAnswer, features_schema, judgements_schema, read_features, read_judgements
+from schemas.features import source_text
 from schemas.profiles import Author, ExtractedFeatures, FeaturesWork, Reasoning, ReasoningWork
 from schemas.prompts import PromptStyle
 from schemas.rpm_prompts import extraction_prompt, judgement_prompt, read_reasoning, reasoning_prompt, rpm_template_digest
 from schemas.tasks import Task
-from workers.profiles.items import item_with, reasoning_of, source_text
+from workers.profiles.items import item_with, reasoning_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class LlmFeatures:
         return None
 
     async def _extracted(self, work: FeaturesWork, key: bytes) -> ExtractedFeatures | None:
-        prompt = extraction_prompt(source_text(work), work.task, WELL_KNOWN_MARKS)
+        prompt = extraction_prompt(source_text(work.item.content, work.item.response), work.task, WELL_KNOWN_MARKS)
         found = item_with(read_features(await self._object(prompt, FEATURES_FIELD, features_schema(), key)), work)
         return await self._judged(found, key) if found and work.task is Task.TEXT and found.item.features else found
 

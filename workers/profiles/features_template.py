@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from schemas.features import Feature
+from schemas.features import Feature, source_text
 from schemas.profiles import Author, ExtractedFeatures, FeaturesWork, Reasoning, ReasoningWork
 from schemas.rpm_texts import template_reasoning
 from schemas.tasks import Task
 from workers.features.statistical import StatisticalExtractor
-from workers.profiles.items import item_with, reasoning_of, source_text
+from workers.profiles.items import item_with, reasoning_of
 
 
 class TemplateFeatures:
@@ -25,5 +25,5 @@ class TemplateFeatures:
         return reasoning_of(work, template_reasoning(work.features, work.factors, work.item.response))
 
     def _features(self, work: FeaturesWork) -> tuple[Feature, ...]:
-        features = self._extractor.features_of(source_text(work))
+        features = self._extractor.features_of(source_text(work.item.content, work.item.response))
         return self._extractor.judged(features, work.item.response) if work.task is Task.TEXT else features

@@ -1,4 +1,4 @@
-"""The parts of profile entries that no writer decides."""
+"""The fields of features and reasoning paths that are the same for a template and an LLM."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from collections.abc import Sequence
 from schemas.features import Feature, ItemFeatures
 from schemas.profiles import ExtractedFeatures, FeaturesWork, Reasoning, ReasoningWork
 from schemas.sameness import is_blank
-
-
-def source_text(work: FeaturesWork) -> str:
-    """The text whose features are wanted, as `ItemFeatures.source_text`."""
-    return work.item.response if is_blank(work.item.content) else work.item.content
 
 
 def item_with(features: Sequence[Feature], work: FeaturesWork) -> ExtractedFeatures | None:

@@ -1,8 +1,9 @@
 """RPM, reasoning-level personalization: factors of the user with statistics, examples with reasoning, and an answer that reasons as they do.
 
-Two lookups. The first reads the user's factors. Then the features of the query are found, and the second lookup reads the factors that they belong to, and
-the past items with the most similar features. Neither looks at raw text, unless `strategies.rpm_retrieval` says so (the paper's ablation).
-Without factors, or if the query has no feature, RAG answers from the items of the first lookup.
+Two lookups. The first reads the user's factors, and the items that RAG needs. Then the features of the query are found, and the second lookup reads the
+factors that they belong to, and as examples the past items with the most similar features. With `strategies.rpm_retrieval = "query"` the examples are the
+items whose raw text is most similar to the query's (the paper's ablation).
+Without factors, or if the query has no feature, RAG answers from the items of the first lookup; after the second one, from the examples.
 """
 
 from __future__ import annotations

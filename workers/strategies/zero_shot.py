@@ -1,4 +1,4 @@
-"""Zero-shot: the task's prompt alone, with or without a chain of thought. It reads nothing of the user (METHODS of RPO: the control)."""
+"""Zero-shot: the task's prompt alone, with or without a chain of thought. It reads nothing of the user; RPO's tables compare with it."""
 
 from __future__ import annotations
 

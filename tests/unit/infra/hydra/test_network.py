@@ -7,7 +7,7 @@ from infra.hydra.network import SHARED, UserHeads, probabilities
 
 
 def separate(heads: UserHeads, row: int) -> nn.Sequential:
-    """The head of METHODS' formula in torch's own layers, with the weights of one row."""
+    """HYDRA's head in torch's own layers, with the weights of one row."""
     dense, out = nn.Linear(heads.width, heads.width), nn.Linear(heads.width, 2)
     with torch.no_grad():
         dense.weight.copy_(heads.dense_weight[row].T)

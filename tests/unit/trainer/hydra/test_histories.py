@@ -93,5 +93,5 @@ def test_an_outcome_of_a_score_alone_has_no_answer() -> None:
     assert [one.content for one in histories_of([scored])["t/u"]] == ["item 0"]
 
 
-def test_a_item_names_its_user() -> None:
+def test_an_item_names_its_user() -> None:
     assert isinstance(one := item(1, "u7"), PastItem) and one.user == "t/u7"

@@ -52,7 +52,7 @@ def test_the_reranker_asks_once_for_each_item_with_it_as_the_only_demonstration(
     ]
 
 
-def test_a_item_is_one_if_its_answer_is_right() -> None:
+def test_the_label_is_one_if_the_answer_with_the_item_is_right() -> None:
     ask = by_demonstration({"red": "Right", "old": "wrong", "new": ""})
     rows = reranker_rows([last_of(HISTORY)], black_box(ask), SETTINGS)
     assert [(row.user, row.pair, row.label) for row in rows] == [
@@ -74,7 +74,7 @@ def test_free_texts_are_ranked_by_their_own_words_too() -> None:
     assert [one.response for one in retrieved(last_of([*tweets, asked]), 1)] == ["storm at sea"]
 
 
-def test_a_text_is_one_above_the_mean_of_its_user() -> None:
+def test_the_label_of_a_free_text_is_one_above_the_mean_of_its_user() -> None:
     texts = [item(number, user, content=f"{user} item{number}", response="the sea", options=()) for user in ("u0", "u1") for number in (1, 2, 3)]
     histories = {user: [one for one in texts if one.user == f"t/{user}"] for user in ("u0", "u1")}
     pseudos = [last_of(histories["u0"]), last_of(histories["u1"])]
@@ -104,7 +104,7 @@ def test_the_scorer_asks_for_candidates_with_the_best_reranked_items() -> None:
     assert (n, temperature) == (8, 1.0)
 
 
-def test_a_candidate_is_one_if_it_is_right() -> None:
+def test_the_label_of_a_candidate_is_one_if_it_is_right() -> None:
     ask = Scripted(lambda turns: ["right", "wrong", "", "right"])
     rows = scorer_rows([last_of(HISTORY)], black_box(ask), backwards, SETTINGS)
     prompt = TASK + "a red sea"
