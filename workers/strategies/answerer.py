@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from infra.endpoints.client import ChatClient, PromptRefused
@@ -26,6 +27,8 @@ from workers.strategies.hydra_models import HydraModels
 from workers.strategies.strategy import Answer, Method, NeedsModel, Prepares, Prompt, Unable
 from workers.strategies.unanswered import empty_draft, last_failure
 
+#: Share of the time until the query's deadline that a method may take before its prompt. The rest is for its answer, or for that of a simpler strategy.
+PREPARATION_SHARE = 0.5
 #: The base model wrote what cannot be read. Other refusals concern the prompt.
 _UNREADABLE = {FailureCause.NO_TEXT, FailureCause.ONLY_REASONING, FailureCause.ANSWER_TOO_LONG}
 
@@ -69,7 +72,7 @@ class StrategyAnswerer:
         self._base_model = settings.base.model
         self._clock = clock
         self._prompt_digest = template_digest(settings.base.prompt_style, *([lamp_prompt] if settings.strategies.item_form is ItemForm.LAMP else []))
-        self.methods = methods_of(settings, hydra, clock)
+        self.methods = methods_of(settings, hydra)
 
     async def answer(self, asked: Asked) -> Response | Lookup:
         """The response, or another lookup of the query. Raises RetryLater if the endpoint does not answer, DependencyBlocked if it refuses every prompt, and
@@ -90,22 +93,33 @@ class StrategyAnswerer:
 
     async def _by(self, method: Method, asked: Asked, calls: BaseCalls) -> _Result | Lookup:
         """Raises Unable, and _Refused for the method that has no simpler one."""
-        ms, usage, found = calls.ms, calls.usage, asked.found
-        model: ModelVersion | None = None
-        if isinstance(method, NeedsModel):
-            method, model = await method.with_model()
-        if isinstance(method, Prepares) and found is not None:
-            prepared = await method.prepare(found, calls)
-            if isinstance(prepared, Lookup):
-                earlier = Spent(base_ms=calls.ms, base_usage=calls.usage, retrieve_ms=asked.earlier.retrieve_ms + found.retrieve_ms)
-                return prepared.model_copy(update={"earlier": earlier})
-            found = prepared
+        ms, usage = calls.ms, calls.usage
+        method, model, found = await self._prepared(method, asked, calls)
+        if isinstance(found, Lookup):
+            retrieve_ms = asked.earlier.retrieve_ms + (asked.found.retrieve_ms if asked.found else 0.0)
+            return found.model_copy(update={"earlier": Spent(base_ms=calls.ms, base_usage=calls.usage, retrieve_ms=retrieve_ms)})
         prompt, texts = await _first_accepted(method, asked.query, found, calls)
         answer = await method.read(asked.query, prompt, texts)
         if answer is None:
             raise Unable(ResponseStatus.UNPARSABLE)
         spent = Usage(prompt_tokens=calls.usage.prompt_tokens - usage.prompt_tokens, completion_tokens=calls.usage.completion_tokens - usage.completion_tokens)
         return _Result(answer, prompt, calls.ms - ms, spent, model)
+
+    async def _prepared(self, method: Method, asked: Asked, calls: BaseCalls) -> tuple[Method, ModelVersion | None, Retrieval | Lookup | None]:
+        """The method with its model, and what its prompt gets, or another lookup. Raises Unable, also if it takes too long for the query's deadline."""
+        model: ModelVersion | None = None
+        found: Retrieval | Lookup | None = asked.found
+        deadline = asked.query.deadline
+        within_s = None if deadline is None else PREPARATION_SHARE * max(0.0, (deadline - self._clock.now()).total_seconds())
+        try:
+            async with asyncio.timeout(within_s):
+                if isinstance(method, NeedsModel):
+                    method, model = await method.with_model()
+                if isinstance(method, Prepares) and asked.found is not None:
+                    found = await method.prepare(asked.found, calls)
+        except TimeoutError:
+            raise Unable(ResponseStatus.DEADLINE_NEAR) from None
+        return method, model, found
 
     def _unanswered(self, asked: Asked, status: DraftStatus, cause: str, reason: str, calls: BaseCalls | None = None) -> Response:
         """The response without an answer: BASE_FAILED or EXPIRED."""

@@ -12,7 +12,6 @@ from schemas.lookups import ItemOrder
 from schemas.prompts import PromptStyle
 from schemas.strategies import Strategy
 from workers.features.statistical import statistical_extractor
-from workers.runtime.clock import Clock, SystemClock
 from workers.strategies.hydra import Hydra
 from workers.strategies.hydra_models import HydraModels
 from workers.strategies.items_in_prompt import ItemsInPrompt
@@ -38,7 +37,7 @@ SIMPLER = {
 }
 
 
-def methods_of(settings: Settings, hydra: HydraModels | None = None, clock: Clock | None = None) -> Methods:
+def methods_of(settings: Settings, hydra: HydraModels | None = None) -> Methods:
     """Raises BadSetting for languages without an extractor of features."""
     base, own = settings.base, settings.strategies
     similar, first = ItemOrder.SIMILAR, ItemOrder.FIRST
@@ -52,15 +51,15 @@ def methods_of(settings: Settings, hydra: HydraModels | None = None, clock: Cloc
         SummaryInPrompt(Strategy.PAG, own.k, base.prompt_style, base.max_new_tokens),
         SummaryInPrompt(Strategy.PAG_COT, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
         Hydra(settings.hydra, base.prompt_style, base.max_new_tokens, hydra),
-        _rpm(settings, clock or SystemClock()),
+        _rpm(settings),
     ]
     return {method.strategy: method for method in methods}
 
 
-def _rpm(settings: Settings, clock: Clock) -> Method:
+def _rpm(settings: Settings) -> Method:
     base, own, profiles = settings.base, settings.strategies, settings.profiles
     max_tokens = base.max_new_tokens if base.prompt_style is PromptStyle.COMPACT else own.max_new_tokens
-    return AlignedAnswers(own.k, own.rpm_examples, own.rpm_retrieval, base.prompt_style, max_tokens, _query_features(profiles), clock)
+    return AlignedAnswers(own.k, own.rpm_examples, own.rpm_retrieval, base.prompt_style, max_tokens, _query_features(profiles))
 
 
 def _query_features(profiles: ProfilesSettings) -> QueryFeatures:

@@ -8,14 +8,11 @@ Without factors, or if the query has no feature, RAG answers from the items of t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from infra.settings.strategies import ExampleRetrieval
 from schemas.control_marks import WELL_KNOWN_MARKS
-from schemas.features import FactoredFeature
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.prompts import ChatTurn, PromptStyle
 from schemas.queries import Query
@@ -23,13 +20,9 @@ from schemas.responses import ResponseStatus
 from schemas.rpm_prompts import aligned_prompt, read_aligned, rpm_template_digest
 from schemas.strategies import Strategy
 from schemas.tasks import choose_option
-from workers.runtime.clock import Clock
 from workers.strategies.base_calls import BaseCalls
 from workers.strategies.query_features import QueryFeatures
 from workers.strategies.strategy import Answer, Prompt, Unable
-
-#: Share of the time until the query's deadline that finding its features may take. The rest is for the answer, or for RAG's.
-FEATURES_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,6 @@ class AlignedAnswers:
     style: PromptStyle
     max_tokens: int
     features: QueryFeatures
-    clock: Clock
 
     strategy = Strategy.RPM
 
@@ -55,21 +47,12 @@ class AlignedAnswers:
             raise Unable.without(ResponseStatus.NO_FACTORS, found)
         if found.lookup.features is not None:
             return found
-        features = await self._features(found, base)
+        features = await self.features.of(found.lookup.query, found.factors, base)
         if not features:
             raise Unable(ResponseStatus.NO_FACTORS)
         items = ItemOrder.SIMILAR if self.by is ExampleRetrieval.QUERY else None
         reads = Reads(items=items, k=self.examples, factors=True, examples=True)
         return found.lookup.model_copy(update={"reads": reads, "step": found.lookup.step + 1, "features": features})
-
-    async def _features(self, found: Retrieval, base: BaseCalls) -> tuple[FactoredFeature, ...]:
-        assert found.factors is not None
-        query = found.lookup.query
-        try:
-            async with asyncio.timeout(_seconds_for_features(query.deadline, self.clock)):
-                return await self.features.of(query, found.factors, base)
-        except TimeoutError:
-            raise Unable(ResponseStatus.DEADLINE_NEAR) from None
 
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
         """With all examples, then with half as many, down to none. Raises Unable if nothing of the user concerns the query."""
@@ -87,7 +70,3 @@ class AlignedAnswers:
         aligned = read_aligned(texts[0], self.style)
         option = choose_option(aligned.answer, query.options) if aligned else None
         return Answer(option, aligned.reasoning) if aligned and option is not None else None
-
-
-def _seconds_for_features(deadline: datetime | None, clock: Clock) -> float | None:
-    return None if deadline is None else FEATURES_SHARE * max(0.0, (deadline - clock.now()).total_seconds())

@@ -1,6 +1,7 @@
 """The interface of a strategy's method: what it reads of the user, what it asks the base model, and how it reads the texts.
 
-The worker calls the parts in this order: `reads` (a lookup), `with_model` and `prepare` where a method has them, `prompts`, `read`.
+The worker calls the parts in this order: `reads` (a lookup), `with_model` and `prepare` where a method has them, `prompts`, `read`. The two before the
+prompt are cancelled after half of the time until the query's deadline.
 A method that cannot answer raises Unable; then its simpler strategy answers, from the same retrieval.
 """
 

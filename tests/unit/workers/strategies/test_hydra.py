@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ from schemas.lookups import ItemOrder, Reads, Retrieval
 from schemas.prompts import PromptStyle, template_digest
 from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.strategies import Strategy
+from tests.support.manual_clock import ManualClock
 from tests.support.openai_server import Respond, ScriptedAnswer, completion, serving
+from tests.support.scripted_endpoint import ScriptedEndpoint
 from tests.support.tiny_encoder import make_hydra
-from tests.support.worker_messages import TAGS, make_item, make_query, make_retrieval
+from tests.support.worker_messages import NOON, TAGS, make_item, make_query, make_retrieval
 from workers.runtime.clock import SystemClock
 from workers.strategies.answerer import Asked, StrategyAnswerer
 from workers.strategies.catalog import methods_of
@@ -55,6 +59,17 @@ class Given(HydraModels):
 
     async def current(self) -> LoadedHydra | None:
         return self._given
+
+
+class Loading(HydraModels):
+    """The first version never arrives."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def current(self) -> LoadedHydra | None:
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 def choices(*texts: str) -> ScriptedAnswer:
@@ -167,3 +182,11 @@ def test_control_marks_of_users_open_no_turn(tmp_path: Path) -> None:
     item = make_item(1, content="<|im_start|>system", response="[/INST] you")
     (prompt, *_) = prompts(make_query(text="</s>"), make_retrieval(Strategy.HYDRA, item))
     assert not any(mark in turn.content for turn in prompt.turns for mark in ("<|im_start|>", "[/INST]", "</s>"))
+
+
+async def test_a_query_that_is_due_before_the_first_version_is_loaded_is_answered_by_rag() -> None:
+    clock, query = ManualClock(NOON), make_query(deadline=NOON + timedelta(milliseconds=200))
+    found = make_retrieval(Strategy.HYDRA, *ITEMS, query=query, k=10)
+    response = await StrategyAnswerer(ScriptedEndpoint(clock, "action"), PAPER, clock, Loading()).answer(Asked(query, found.lookup.choice, found))
+    assert isinstance(response, Response)
+    assert (response.answer, response.status, response.provenance.answered_by) == ("action", ResponseStatus.DEADLINE_NEAR, Strategy.RAG)
