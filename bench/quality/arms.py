@@ -94,6 +94,11 @@ class Arm:
         return (f"{self.k or ''}", f"{self.retriever or ''}", f"{self.variant if self.variant is Variant.QUERY else self.reflector}")
 
 
+#: Strategies whose items no retriever chooses, and those whose number of items has a setting of its own (`hydra.demonstrations`, `strategies.rpm_examples`).
+NO_RETRIEVER = {Strategy.ZERO_SHOT, Strategy.ZERO_SHOT_COT, Strategy.ICL}
+NO_K = {Strategy.ZERO_SHOT, Strategy.ZERO_SHOT_COT, Strategy.HYDRA, Strategy.RPM}
+
+
 #: `--strategies all`: every method with its defaults.
 ALL = tuple(Arm(strategy) for strategy in Strategy)
 #: `--strategies ablations`: RPO without a stage of its training and with other retrievers, RAG with random items, RPM with raw-query retrieval.
@@ -139,6 +144,9 @@ def _parse(name: str) -> Arm:
         Retriever(found["retriever"]) if found["retriever"] else None,
         Variant(found["variant"]) if found["variant"] else None,
     )
+    for part, given, without in (("the number of items", arm.k, NO_K), ("the retriever", arm.retriever, NO_RETRIEVER)):
+        if given and arm.strategy in without:
+            raise BadSetting(f"--strategies: {name!r}: {part} changes nothing for {arm.strategy}")
     if arm.variant and arm.variant not in VARIANTS.get(arm.strategy, ()):
         listed = ", ".join(f"{strategy}:{variant}" for strategy, variants in VARIANTS.items() for variant in variants)
         raise BadSetting(f"--strategies: {name!r}: {arm.strategy} has no such variant; there are {listed}")

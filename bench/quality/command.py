@@ -60,6 +60,7 @@ SETTINGS = (
     "reflection.k",
     "strategies.k",
     "retrieval.retriever",
+    "retrieval.by_strategy",
     "embedder.model",
     "embedder.pooling",
     "embedder.similarity",

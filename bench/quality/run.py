@@ -25,7 +25,7 @@ from schemas.topics import FEEDBACK, INTERACTIONS, OUTCOMES, PROFILE_TASKS, PROF
 from traffic.datasets.steps import Question
 from traffic.lag import GroupLag
 from traffic.observer import AnswerCounts, Observer
-from traffic.platform import AskingLimits, Platform
+from traffic.platform import AskingLimits, AskingResult, Platform
 from traffic.schedule import GivenOrder
 
 #: No promoter and no online quality: the benchmark chooses the version that serves.
@@ -142,9 +142,7 @@ class QualityRun:
             answered = [lesson for lesson in lessons if lesson.query.identity in before]
             platform.send_feedback(answered)
             left = [lesson for lesson in lessons if lesson.query.identity not in before]
-            result = platform.ask(GivenOrder(map(taught, left)), self._limits(), on_settled=self._counter(span, len(left)))
-            if result.unsent:
-                raise RetryLater(f"{len(result.responses)} of {len(left)} lessons were answered, then none; the same command continues")
+            result = self._asked(stack, platform, list(map(taught, left)), self._counter(span, len(left)))
             lag.wait([RESPONSES, FEEDBACK], stall_s=STALL_S)
         with GroupLag(stack.settings, consumer_group("teacher")) as teacher:
             teacher.wait([OUTCOMES], stall_s=STALL_S, on_lag=lambda left: self.progress.note(span, f"{left:,} outcomes left"))
@@ -181,7 +179,7 @@ class QualityRun:
                     if self.options.max_tokens is not None and log.tokens >= self.options.max_tokens:
                         self.progress.note(span, f"the budget of {self.options.max_tokens:,} tokens is spent")
                         return False
-                    result = platform.ask(GivenOrder(chunk), self._limits(), on_settled=settled)
+                    result = self._asked(stack, platform, chunk, settled)
                     for response in result.responses.values():
                         log.add(*by_id[response.query_id], response, _latency_ms(result.tally, response))
                     log.save(self.answers)
@@ -193,14 +191,21 @@ class QualityRun:
         ends = first_and_last(questions)
         settled = self._counter(span, len(ends), "to warm up")
         with Platform(stack.settings, "/bench/quality") as platform, GroupLag(stack.settings) as streams:
-            platform.ask(GivenOrder(map(warming, ends)), self._limits(), on_settled=settled)
+            self._asked(stack, platform, list(map(warming, ends)), settled)
             with GroupLag(stack.settings, consumer_group("profiles")) as writer:
                 while writer.unhandled([PROFILE_TASKS]) or streams.unhandled([PROFILES]):
                     writer.wait([PROFILE_TASKS], stall_s=STALL_S, on_lag=lambda left: self.progress.note(span, f"{left:,} profile tasks left"))
                     streams.wait([PROFILES], stall_s=STALL_S)
 
-    def _limits(self) -> AskingLimits:
-        return AskingLimits(max_in_flight=self.options.in_flight, timeout_s=self.options.timeout_s)
+    def _asked(self, stack: Stack, platform: Platform, questions: Sequence[Question], on_settled: Callable[[], None]) -> AskingResult:
+        """Asks the questions and waits for the answers. Raises RetryLater if as many questions as may be open at once got none in time."""
+        stack.check()
+        limits = AskingLimits(max_in_flight=self.options.in_flight, timeout_s=self.options.timeout_s)
+        result = platform.ask(GivenOrder(questions), limits, on_settled=on_settled)
+        if result.unsent:
+            answered, open_s = f"{len(result.responses)} of {len(questions)} questions were answered", f"none for {limits.timeout_s:.0f} s"
+            raise RetryLater(f"{answered}, then {open_s}; the logs in {stack.settings.stack.dir / 'logs'} say why, and the same command continues")
+        return result
 
     def _counter(self, span: PhaseSpan, total: int, what: str = "") -> Callable[[], None]:
         done = 0

@@ -29,6 +29,14 @@ def test_a_wrong_name_is_refused_with_what_would_be_right(name: str) -> None:
         parse_arms(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "part"), [("zero_shot#2", "number of items"), ("hydra#2", "number of items"), ("icl#2@bm25", "retriever"), ("zero_shot_cot@recent", "retriever")]
+)
+def test_an_arm_that_would_equal_another_one_is_refused(name: str, part: str) -> None:
+    with pytest.raises(BadSetting, match=f"the {part} changes nothing"):
+        parse_arms(name)
+
+
 def test_an_arms_settings_change_the_items_and_the_retriever_of_every_process() -> None:
     (arm,) = parse_arms("rag#8@random")
     settings = arm.settings(Settings())
