@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.checkpoints.location import checkpoint_folder
+from infra.checkpoints.size import is_large
 from infra.checkpoints.verification import verify_checkpoint
 from infra.errors import BadSetting, CannotContinue
 from infra.process.lifecycle import mark_ready
@@ -31,8 +32,6 @@ from workers.serving.engines.vllm_engine import VllmBackend, VllmOptions
 
 log = logging.getLogger(__name__)
 
-#: With `base.engine=auto`, smaller checkpoints are served by plain transformers: it starts at once, and their answers have only a few tokens.
-VLLM_FROM_BYTES = 32 << 20
 #: Longer than clients keep an idle connection (our aiohttp client: 15 s), so that the server never closes one that a request uses.
 KEEP_ALIVE_S = 65
 START_WITHIN_S = 60.0
@@ -107,7 +106,7 @@ def load_engine(settings: Settings) -> tuple[ServingEngine, ChatTokenizer]:
 
 def engine_kind(settings: Settings, checkpoint: Path) -> EngineKind:
     """Resolves `auto`. Raises BadSetting if vLLM is set and not installed."""
-    if settings.base.engine is EngineKind.AUTO and sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) < VLLM_FROM_BYTES:
+    if settings.base.engine is EngineKind.AUTO and not is_large(checkpoint):
         return EngineKind.TRANSFORMERS
     return installed_kind(settings.base.engine, "base.engine")
 

@@ -126,13 +126,21 @@ def _load(settings: EmbedderSettings) -> SentenceTransformer:
     disable_progress_bar()
     torch.set_num_threads(settings.threads)
     source = str(_bundled()) if settings.model == BUNDLED else settings.model
+    if pickled := _pickled_weights(Path(source)):
+        raise BadSetting(f"embedder.model={settings.model!r}: {', '.join(pickled)}: weights as pickles are not loaded; save the model as safetensors")
     try:
-        model = SentenceTransformer(source, trust_remote_code=False)
+        model = SentenceTransformer(source, trust_remote_code=False, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError) as error:
         raise BadSetting(f"embedder.model={settings.model!r}: {type(error).__name__}; name {BUNDLED!r}, a model's directory or a hub name") from error
     if settings.pooling is not Pooling.AUTO:
         _set_pooling(model, settings)
     return model
+
+
+def _pickled_weights(folder: Path) -> list[str]:
+    """Weights of the model's modules that are there only as pickles; a model with safetensors beside them does not read them."""
+    pickles = [path for suffix in ("bin", "pt", "pth", "ckpt") for path in folder.rglob(f"*.{suffix}")]
+    return sorted(path.relative_to(folder).as_posix() for path in pickles if not any(path.parent.glob("*.safetensors")))
 
 
 def _set_pooling(model: SentenceTransformer, settings: EmbedderSettings) -> None:

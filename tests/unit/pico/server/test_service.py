@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra.checkpoints.size import VLLM_FROM_BYTES
 from infra.errors import BadSetting
 from infra.settings import load
 from infra.settings.models import EngineKind
@@ -24,10 +25,10 @@ def weights(folder: Path, size: int) -> Path:
 @pytest.mark.parametrize(
     ("wanted", "size", "kind"),
     [
-        (EngineKind.AUTO, service.VLLM_FROM_BYTES - 1, EngineKind.TRANSFORMERS),
-        (EngineKind.AUTO, service.VLLM_FROM_BYTES, EngineKind.VLLM),
+        (EngineKind.AUTO, VLLM_FROM_BYTES - 1, EngineKind.TRANSFORMERS),
+        (EngineKind.AUTO, VLLM_FROM_BYTES, EngineKind.VLLM),
         (EngineKind.VLLM, 1, EngineKind.VLLM),
-        (EngineKind.TRANSFORMERS, service.VLLM_FROM_BYTES, EngineKind.TRANSFORMERS),
+        (EngineKind.TRANSFORMERS, VLLM_FROM_BYTES, EngineKind.TRANSFORMERS),
     ],
 )
 def test_small_checkpoints_are_served_by_transformers_unless_vllm_is_set(
@@ -39,7 +40,7 @@ def test_small_checkpoints_are_served_by_transformers_unless_vllm_is_set(
 
 def test_a_large_checkpoint_is_served_by_transformers_where_vllm_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert service.engine_kind(load(), weights(tmp_path, service.VLLM_FROM_BYTES)) is EngineKind.TRANSFORMERS
+    assert service.engine_kind(load(), weights(tmp_path, VLLM_FROM_BYTES)) is EngineKind.TRANSFORMERS
     with pytest.raises(BadSetting, match=r"base\.engine=vllm"):
         service.engine_kind(load(base={"engine": "vllm"}), tmp_path)
 

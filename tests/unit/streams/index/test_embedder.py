@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -118,3 +119,17 @@ async def test_a_pooling_that_cannot_be_set_is_refused_by_name(tmp_path: Path) -
     SentenceTransformer(modules=[words]).save_pretrained(str(tmp_path))
     with pytest.raises(BadSetting, match=r"embedder.pooling=cls: .* has no pooling that could be set"):
         SentenceEmbedder(EmbedderSettings(model=str(tmp_path), pooling="cls"))
+
+
+async def test_weights_that_are_only_there_as_pickles_are_refused_by_name(contriever: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    copy = tmp_path / "pickled"
+    shutil.copytree(contriever, copy)
+    (weights,) = copy.rglob("*.safetensors")
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    SentenceEmbedder(EmbedderSettings(model=str(copy))).close()  # the safetensors beside it are read
+    weights.unlink()
+    with pytest.raises(BadSetting, match=r"pytorch_model\.bin: weights as pickles are not loaded"):
+        SentenceEmbedder(EmbedderSettings(model=str(copy)))
