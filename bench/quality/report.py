@@ -65,6 +65,8 @@ def _lines(title: str, judgement: Judgement, report: Mapping[str, Any]) -> Itera
     yield from [f"# Answers by strategy: {title}, {report['started_at'][:10]}", ""]
     yield f"{counts['questions']} questions of {counts['users']} held-out users, {counts['lessons']} lessons, {counts['interactions']} interactions."
     yield f"{machine['cores']} cores; {report['seconds']:.0f} s in this run. Brackets: 95 % intervals over users."
+    phases = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report["phase_seconds"].items())
+    yield f"Seconds by phase, in all runs of this folder: {phases}; together {sum(report['phase_seconds'].values()):.0f}."
     if counts["missing"]:
         left = ", ".join(f"{arm} {count}" for arm, count in counts["missing"].items())
         yield f"Not answered, of {counts['questions']} questions: {left}. The same command asks them, within --max-tokens if it is given."

@@ -124,7 +124,7 @@ class QualityRun:
             serve(stack.settings, version)
             names.add("reflection")
         if names:
-            with self.progress.phase("restart", f"restart {', '.join(sorted(names))}{f' with version {version}' if 'reflection' in names else ''}"):
+            with self._phase("restart", f"restart {', '.join(sorted(names))}{f' with version {version}' if 'reflection' in names else ''}"):
                 stack.reconfigure(after, names)
 
     def _send_history(self, stack: Stack, span: PhaseSpan) -> None:
@@ -226,14 +226,17 @@ class QualityRun:
 
     @contextmanager
     def _phase(self, name: str, title: str) -> Iterator[PhaseSpan]:
-        with self.progress.phase(name, title) as span:
-            yield span
-        self.state.seconds[name] = self.state.seconds.get(name, 0.0) + (span.seconds or 0.0)
-        self.state.write()
+        """Counts its seconds also if it is interrupted."""
+        try:
+            with self.progress.phase(name, title) as span:
+                yield span
+        finally:
+            self.state.seconds[name] = self.state.seconds.get(name, 0.0) + (span.seconds or 0.0)
+            self.state.write()
 
     @contextmanager
     def _stack(self) -> Iterator[Stack]:
-        with self.progress.phase("start", "start the processes"):
+        with self._phase("start", "start the processes"):
             teaches = self._untrained() and not self.state.lessons
             settings = self.settings.changed(reflection={"max_new_tokens": LESSON_TOKENS}) if teaches else self.settings
             stack = Stack(settings, only=PROCESSES)

@@ -144,7 +144,11 @@ def test_tables_and_picture_hold_every_arm(arms: tuple[str, ...], tmp_path: Path
     asked = [*TAGS, *TITLES]
     judgement = judge(answer_log(asked, {arm: ["comedy"] * 14 for arm in arms}), asked)
     counts = {"questions": 14, "users": 4, "lessons": 3, "interactions": 9, "missing": {"icl": 5}}
-    text = markdown("a world", judgement, {"machine": {"cores": 2}, "counts": counts, "started_at": "2026-11-01T00:00:00", "seconds": 3.0, "targets": []})
+    text = markdown(
+        "a world",
+        judgement,
+        {"machine": {"cores": 2}, "counts": counts, "started_at": "2026-11-01T00:00:00", "seconds": 3.0, "targets": [], "phase_seconds": {"rag": 2.0}},
+    )
     assert all(f"\n| {arm} | " in text for arm in arms)
     assert "Not answered, of 14 questions: icl 5." in text and "| movie_tag official f1 |" in text
     assert json.loads(json.dumps(to_json(judgement)))["arms"].keys() >= set(arms)
