@@ -24,10 +24,10 @@ from traffic.predictions import TASKS
 
 #: Seed of the bootstrap, independent of the run's seed.
 BOOTSTRAP_SEED = 0
-#: Every arm is compared with these, where they were asked.
-REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), str(Strategy.RPO))
 #: Suffix of an arm whose answers are cleaned: small base models write several lines, quotes around a title, and sentences around a label or a score.
 CLEANED = " (cleaned)"
+#: Every arm is compared with these, where they were asked.
+REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), Strategy.RAG + CLEANED, str(Strategy.RPO))
 #: All domains together: the mean over domains of each user who has questions in all of them; if no user has, of each user over the user's own domains.
 ALL_DOMAINS = "all"
 
@@ -179,7 +179,7 @@ def _differences(scores: Mapping[str, Scores], by_id: Mapping[UUID, _Asked]) -> 
     found = []
     for after in scores:
         for before in REFERENCES:
-            if before == after or before not in scores or after.removesuffix(CLEANED) == before:
+            if before not in scores or after.removesuffix(CLEANED) == before.removesuffix(CLEANED):
                 continue
             common = scores[after].keys() & scores[before].keys()
             for domain, ids in _by(common, lambda id: by_id[id].domain).items():

@@ -80,6 +80,13 @@ def test_the_end_of_the_scale_is_not_the_cleaned_rating(answer: str) -> None:
     assert judge(answer_log(asked, {"rag": [answer]}), asked).arms["rag" + CLEANED].domains["product_rating"].score.mean == 1.0
 
 
+def test_other_arms_are_compared_with_cleaned_answers_too() -> None:
+    log = answer_log(TITLES, {"rag": ['"so much fun!"\nand more'] * 6, "rpo": ["so much fun!"] * 6})
+    pairs = {(each.after, each.before): each.verdict for each in judge(log, TITLES).differences}
+    assert pairs["rpo", "rag"] == "better" and pairs["rpo", "rag" + CLEANED] == "no difference shown"
+    assert ("rag", "rag" + CLEANED) not in pairs and ("rag" + CLEANED, "rag") not in pairs
+
+
 def test_cleaned_answers_are_shown_only_where_they_differ() -> None:
     assert set(judge(answer_log(TAGS, {"rag": ["comedy"] * 8}), TAGS).arms) == {"rag"}
 
