@@ -1,9 +1,8 @@
 """Which outcomes may teach: one rule for the teacher, the trainer and the quality figures.
 
 An outcome must hold the user's own answer, as the query allows it. Training also needs a base answer with the items that were found for it, as RPO finds
-them, and a truth without control marks. The teacher
-leaves out truths with well-known marks. The trainer collects records without a tokenizer: it leaves out truths with the tags of a rewrite, and training
-leaves out those with marks of the policy's tokenizer.
+them, and a truth without control marks. The teacher leaves out truths with well-known marks. The trainer collects records without a tokenizer: it leaves out
+truths with the tags of a rewrite, and training leaves out those with marks of the policy's tokenizer.
 """
 
 from __future__ import annotations

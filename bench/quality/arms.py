@@ -98,7 +98,6 @@ class Arm:
 NO_RETRIEVER = {Strategy.ZERO_SHOT, Strategy.ZERO_SHOT_COT, Strategy.ICL}
 NO_K = {Strategy.ZERO_SHOT, Strategy.ZERO_SHOT_COT, Strategy.HYDRA, Strategy.RPM}
 
-
 #: `--strategies all`: every method with its defaults.
 ALL = tuple(Arm(strategy) for strategy in Strategy)
 #: `--strategies ablations`: RPO without a stage of its training and with other retrievers, RAG with random items, RPM with raw-query retrieval.

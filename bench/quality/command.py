@@ -119,12 +119,8 @@ def _check(settings: Settings, options: QualityOptions) -> None:
     """Raises BadSetting for what the run would ignore, and for stores that are not its own."""
     if ignored := [name for name in ("lessons", "questions", "last") if options.data is None and getattr(options.sizes, name) is not None]:
         raise BadSetting(f"--{', --'.join(ignored)}: only with --data; the persona world takes --users")
-    if foreign := [f"{name} ({variable})" for name, variable in FOREIGN.items() if _value(settings, name) is not None]:
+    if foreign := [f"{name} ({variable})" for name, variable in FOREIGN.items() if attrgetter(name)(settings) is not None]:
         raise BadSetting(f"{', '.join(foreign)}: must not be set; the benchmark has its own broker, index and registry in OUT/state")
-
-
-def _value(settings: Settings, name: str) -> Any:
-    return attrgetter(name)(settings)
 
 
 def _prepared(settings: Settings, options: QualityOptions) -> Settings:
@@ -152,7 +148,7 @@ def _state(settings: Settings, options: QualityOptions, material: Material) -> R
         "quick": options.quick,
     }
     plan |= {"lessons": len(material.lessons), "questions": len(material.questions), "interactions": len(material.history)}
-    plan |= {name: str(_value(settings, name)) for name in SETTINGS}
+    plan |= {name: str(attrgetter(name)(settings)) for name in SETTINGS}
     path, state = options.out / "plan.json", options.out / "state"
     if path.exists() and (state / MARKER).exists():
         earlier = json.loads(path.read_text())

@@ -93,7 +93,7 @@ class QualityRun:
                 wanted = group[0].settings(self.settings), group[0].reflector
                 self._change(stack, served, wanted)
                 served = wanted
-                if not all(self._ask(stack, arm, log) for arm in group):
+                if not all(self._ask_arm(stack, arm, log) for arm in group):
                     break
         return log
 
@@ -142,7 +142,7 @@ class QualityRun:
             answered = [lesson for lesson in lessons if lesson.query.identity in before]
             platform.send_feedback(answered)
             left = [lesson for lesson in lessons if lesson.query.identity not in before]
-            result = self._asked(stack, platform, list(map(taught, left)), self._counter(span, len(left)))
+            result = self._ask(stack, platform, list(map(taught, left)), self._counter(span, len(left)))
             lag.wait([RESPONSES, FEEDBACK], stall_s=STALL_S)
         with GroupLag(stack.settings, consumer_group("teacher")) as teacher:
             teacher.wait([OUTCOMES], stall_s=STALL_S, on_lag=lambda left: self.progress.note(span, f"{left:,} outcomes left"))
@@ -164,7 +164,7 @@ class QualityRun:
             stack.check()
             time.sleep(1.0)
 
-    def _ask(self, stack: Stack, arm: Arm, log: AnswerLog) -> bool:
+    def _ask_arm(self, stack: Stack, arm: Arm, log: AnswerLog) -> bool:
         """Asks what the arm has not answered. False if the budget is spent."""
         missing = log.missing(arm, self.material.questions)
         if not missing:
@@ -179,7 +179,7 @@ class QualityRun:
                     if self.options.max_tokens is not None and log.tokens >= self.options.max_tokens:
                         self.progress.note(span, f"the budget of {self.options.max_tokens:,} tokens is spent")
                         return False
-                    result = self._asked(stack, platform, chunk, settled)
+                    result = self._ask(stack, platform, chunk, settled)
                     for response in result.responses.values():
                         log.add(*by_id[response.query_id], response, _latency_ms(result.tally, response))
                     log.save(self.answers)
@@ -191,13 +191,13 @@ class QualityRun:
         ends = first_and_last(questions)
         settled = self._counter(span, len(ends), "to warm up")
         with Platform(stack.settings, "/bench/quality") as platform, GroupLag(stack.settings) as streams:
-            self._asked(stack, platform, list(map(warming, ends)), settled)
+            self._ask(stack, platform, list(map(warming, ends)), settled)
             with GroupLag(stack.settings, consumer_group("profiles")) as writer:
                 while writer.unhandled([PROFILE_TASKS]) or streams.unhandled([PROFILES]):
                     writer.wait([PROFILE_TASKS], stall_s=STALL_S, on_lag=lambda left: self.progress.note(span, f"{left:,} profile tasks left"))
                     streams.wait([PROFILES], stall_s=STALL_S)
 
-    def _asked(self, stack: Stack, platform: Platform, questions: Sequence[Question], on_settled: Callable[[], None]) -> AskingResult:
+    def _ask(self, stack: Stack, platform: Platform, questions: Sequence[Question], on_settled: Callable[[], None]) -> AskingResult:
         """Asks the questions and waits for the answers. Raises RetryLater if as many questions as may be open at once got none in time."""
         stack.check()
         limits = AskingLimits(max_in_flight=self.options.in_flight, timeout_s=self.options.timeout_s)
