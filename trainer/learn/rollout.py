@@ -1,7 +1,8 @@
 # axes are capital letters, see below
 """Rollouts: sampled or greedy completions, and log-probabilities of given ones. Each prompt is computed once for all of its completions.
 
-Axes: P prompts, G completions of each, B = P * G, L prompt tokens, T completion tokens, N tokens of all completions, V vocabulary.
+Axes: P prompts, G completions of each, B = P * G, A completions that are still decoded, L prompt tokens, T completion tokens, N tokens of all
+completions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -37,10 +38,14 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class PolicyCompletion:
-    """Generated tokens with the end token. `ended` is false if it was cut off before one."""
+    """Generated tokens with the end token. `ended` is false if it was cut off before one.
+
+    `log_probabilities` are the tokens' natural-log probabilities under the full softmax at temperature 1, whatever the sampling options.
+    """
 
     token_ids: list[int]
     ended: bool
+    log_probabilities: list[float]
 
 
 def generate(
@@ -60,8 +65,7 @@ def generate(
             count += 1
         chosen, order = order[:count], order[count:]
         with torch.no_grad():
-            tokens_BT, lengths_B, ended_B = _decode(policy, [prompts[index] for index in chosen], candidates, sampling, stop)
-        completions = [PolicyCompletion(row[:length], ended) for row, length, ended in zip(tokens_BT, lengths_B, ended_B, strict=True)]
+            completions = _decode(policy, [prompts[index] for index in chosen], candidates, sampling, stop)
         for position, index in enumerate(chosen):
             groups[index] = completions[position * candidates : (position + 1) * candidates]
     return groups
@@ -108,28 +112,50 @@ def padded(rows: Sequence[list[int]], policy: Policy, *, left: bool) -> tuple[Te
     return torch.tensor(ids, device=policy.device), torch.tensor(mask, device=policy.device)
 
 
-def _decode(
-    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event
-) -> tuple[list[list[int]], list[int], list[bool]]:
+def _decode(policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event) -> list[PolicyCompletion]:
     prompt = SharedPrompt.read(policy.model, *padded(prompts, policy, left=True))
     head = policy.model.get_output_embeddings()
     rows = len(prompts) * candidates
     prompt.reserve(rows, sampling.max_new_tokens)
-    ends = torch.tensor(policy.end_ids, device=policy.device)
-    done_B = torch.zeros(rows, dtype=torch.bool, device=policy.device)
-    lengths_B = torch.zeros(rows, dtype=torch.long, device=policy.device)
-    hidden_BE = prompt.last_hidden_PE.repeat_interleave(candidates, 0)
-    steps: list[Tensor] = []
+    hidden_AE = prompt.last_hidden_PE.repeat_interleave(candidates, 0)
+    device = hidden_AE.device
+    ends = torch.tensor(policy.end_ids, device=device)
+    tokens_BT = torch.zeros((rows, sampling.max_new_tokens), dtype=torch.long, device=device)
+    logp_BT = torch.zeros(tokens_BT.shape, device=device)
+    done_B, lengths_B = torch.zeros(rows, dtype=torch.bool, device=device), torch.zeros(rows, dtype=torch.long, device=device)
+    row_A = torch.arange(rows, device=device)
     for offset in range(sampling.max_new_tokens):
         check_stop(stop)
-        token_B = _choose(head(hidden_BE).float(), sampling)
-        steps.append(token_B)
-        lengths_B += ~done_B
-        done_B |= torch.isin(token_B, ends)
+        logits_AV = head(hidden_AE).float()
+        token_A = _choose(logits_AV, sampling)
+        tokens_BT[row_A, offset] = token_A
+        logp_BT[row_A, offset] = logits_AV.gather(1, token_A[:, None])[:, 0] - logits_AV.logsumexp(-1)
+        lengths_B[row_A] += ~done_B[row_A]
+        done_B[row_A] |= torch.isin(token_A, ends)
         if bool(done_B.all()) or offset + 1 == sampling.max_new_tokens:
             break
-        hidden_BE = prompt.continued(policy.model, token_B[:, None], offset)[:, -1]
-    return torch.stack(steps, 1).tolist(), lengths_B.tolist(), done_B.tolist()
+        if kept := rows_to_continue(done_B[row_A].view(len(prompt.lengths_P), -1)):
+            prompts_P, rows_A = kept
+            prompt.keep(prompts_P, rows_A)
+            row_A, token_A = row_A[rows_A], token_A[rows_A]
+        hidden_AE = prompt.continued(policy.model, token_A[:, None], offset)[:, -1]
+    lengths = lengths_B.tolist()
+    finished = zip(tokens_BT.tolist(), logp_BT.tolist(), lengths, done_B.tolist(), strict=True)
+    return [PolicyCompletion(tokens[:length], ended, logp[:length]) for tokens, logp, length, ended in finished]
+
+
+def rows_to_continue(done_PG: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Which prompts and which rows to decode further, or None if that drops less than a quarter of the rows.
+
+    Every prompt keeps the same number of rows, so some finished ones may stay. The last completion of a batch is often twice as long as the mean.
+    """
+    group = done_PG.shape[1]
+    unfinished_P = (~done_PG).sum(1)
+    kept, prompts_P = int(unfinished_P.max()), unfinished_P.nonzero()[:, 0]
+    if 4 * kept * len(prompts_P) > 3 * done_PG.numel():
+        return None
+    unfinished_first_PG = done_PG.int().argsort(dim=1, stable=True)
+    return prompts_P, (prompts_P[:, None] * group + unfinished_first_PG[prompts_P, :kept]).flatten()
 
 
 def _choose(logits_BV: Tensor, sampling: SamplingOptions) -> Tensor:

@@ -59,6 +59,13 @@ class SharedPrompt:
             shape = (completions, keys.shape[1], tokens, keys.shape[3])
             self.decoding[index] = (keys.new_empty(shape), keys.new_empty(shape), 0)
 
+    def keep(self, prompts_P: Tensor, rows_B: Tensor) -> None:
+        """Drop all other prompts and completions. Each prompt must keep the same number of completions, in the order of the prompts."""
+        if len(prompts_P) < len(self.lengths_P):
+            self.layers = [(keys[prompts_P], values[prompts_P]) for keys, values in self.layers]
+            self.last_hidden_PE, self.lengths_P, self.bias_PL = self.last_hidden_PE[prompts_P], self.lengths_P[prompts_P], self.bias_PL[prompts_P]
+        self.decoding = {layer: (keys[rows_B], values[rows_B], filled) for layer, (keys, values, filled) in self.decoding.items()}
+
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The completions' keys and values so far, with the new ones."""
         if layer not in self.decoding:

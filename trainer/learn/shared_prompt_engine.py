@@ -1,8 +1,9 @@
-# ruff: noqa: N815  # axes are capital letters, see below
+# axes are capital letters, see below
 """Our own RL engine: one process, prompts computed once for all of their completions (`trainer.learn.shared_prompt`).
 
 A step samples completions, rewards them, and updates the policy. Log-probabilities are the trainer's own, over the full softmax, also if sampling is cut to
-a nucleus. There is one optimizer step per batch of rollouts, so the probability ratio is 1 and the clip has no effect. There is no critic.
+a nucleus. Those of the sampling policy are recorded while sampling, so a step has one forward pass of the reference and one of the policy, with gradient.
+There is one optimizer step per batch of rollouts, so the probability ratio is 1 and the clip has no effect. There is no critic.
 A run that is stopped and resumed on a CPU gives the same weights, bit for bit, as one that was not. It stops between any two tokens.
 
 Axes: P prompts, G completions of each, T completion tokens.
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from infra.errors import CannotContinue
 from infra.settings.training import RlSettings
@@ -51,6 +53,14 @@ class RolloutBatch:
     def rows(self) -> list[list[list[int]]]:
         """The completions' token ids, by prompt."""
         return [[completion.token_ids for completion in group] for group in self.groups]
+
+    def sampled_log_probabilities(self, device: Any) -> tuple[Tensor, Tensor]:
+        """The completions' log-probabilities from sampling and their boolean mask, each P by G by T; zero and false behind a completion's end."""
+        rows = [torch.tensor(completion.log_probabilities, device=device) for group in self.groups for completion in group]
+        logp_BT = pad_sequence(rows, batch_first=True)
+        mask_BT = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
+        shape = len(self.groups), len(self.groups[0]), logp_BT.shape[1]
+        return logp_BT.view(shape), mask_BT.view(shape)
 
 
 def train_with_shared_prompts(inputs: RlInputs) -> list[RlStep]:
@@ -144,16 +154,22 @@ def update_policy(
     policy.model.train()
     micro_batches = group_batches([*map(len, batch.prompts)], [max(map(len, group)) for group in batch.rows], settings.candidates, micro_tokens)
     rewards_PG = torch.tensor([[reward.total(settings.format_bonus) for reward in group] for group in batch.rewards], device=policy.device)
-    scores = _scored(policy, reference, batch, micro_batches)
-    advantages_PGT = advantages(rewards_PG, scores.old_PGT, scores.reference_PGT, scores.mask_PGT, settings.beta)
-    loss, tokens = 0.0, scores.mask_PGT.sum()
+    old_PGT, mask_PGT = batch.sampled_log_probabilities(policy.device)
+    reference_PGT = torch.zeros_like(old_PGT)
+    with torch.no_grad():
+        for part in micro_batches:
+            logp, _, _ = _part_log_probabilities(reference, batch, part)
+            reference_PGT[part.prompts, part.completions, : logp.shape[2]] = logp
+    advantages_PGT = advantages(rewards_PG, old_PGT, reference_PGT, mask_PGT, settings.beta)
+    loss, entropy, tokens = 0.0, 0.0, mask_PGT.sum()
     for part in micro_batches:
-        logp, mask, _ = scores.with_gradient or _part_log_probabilities(policy, batch, part)
-        of_part = part.prompts, part.completions, slice(0, mask.shape[2])
-        share = policy_loss(logp, scores.old_PGT[of_part], advantages_PGT[of_part], mask, settings.clip) * (mask.sum() / tokens)
-        share.backward()
-        loss += float(share.detach())
-    figures = loss, float(((scores.old_PGT - scores.reference_PGT) * scores.mask_PGT).sum(-1).mean()), scores.entropy
+        logp, mask, part_entropy = _part_log_probabilities(policy, batch, part)
+        share = mask.sum() / tokens
+        part_advantages = advantages_PGT[part.prompts, part.completions, : mask.shape[2]]
+        part_loss = policy_loss(logp, logp.detach(), part_advantages, mask, settings.clip) * share
+        part_loss.backward()
+        loss, entropy = loss + float(part_loss.detach()), entropy + float(part_entropy * share)
+    figures = loss, float(((old_PGT - reference_PGT) * mask_PGT).sum(-1).mean()), entropy
     if not all(map(math.isfinite, (*figures, float(rewards_PG.sum())))):
         raise Diverged(f"loss {figures[0]}, KL {figures[1]}, reward {float(rewards_PG.mean())}: not finite; lower trainer.rl.learning_rate")
     norm = float(torch.nn.utils.clip_grad_norm_(policy.model.parameters(), GRADIENT_NORM))
@@ -164,41 +180,8 @@ def update_policy(
     return figures
 
 
-@dataclass(frozen=True)
-class _BatchScores:
-    """Log-probabilities of a whole batch without gradient, which the advantages need. `with_gradient`: those of the only micro batch."""
-
-    old_PGT: Tensor
-    reference_PGT: Tensor
-    mask_PGT: Tensor
-    entropy: float
-    with_gradient: tuple[Tensor, Tensor, Tensor] | None
-
-
-def _scored(policy: Policy, reference: Policy, batch: RolloutBatch, micro_batches: Sequence[GroupBatch]) -> _BatchScores:
-    """A single micro batch is computed once, with gradient. Several are computed here without, and later again one by one."""
-    is_single = len(micro_batches) == 1
-    with torch.set_grad_enabled(is_single):
-        parts = [_part_log_probabilities(policy, batch, part) for part in micro_batches]
-    with torch.no_grad():
-        of_reference = [_part_log_probabilities(reference, batch, part)[0] for part in micro_batches]
-    shape = len(batch.prompts), len(batch.rows[0]), max(logp.shape[2] for logp, _, _ in parts)
-    old_PGT = _joined([logp.detach() for logp, _, _ in parts], micro_batches, shape)
-    mask_PGT = _joined([mask for _, mask, _ in parts], micro_batches, shape)
-    entropy = float(sum(entropy * mask.sum() for _, mask, entropy in parts) / mask_PGT.sum())
-    return _BatchScores(old_PGT, _joined(of_reference, micro_batches, shape), mask_PGT, entropy, parts[0] if is_single else None)
-
-
 def _part_log_probabilities(policy: Policy, batch: RolloutBatch, part: GroupBatch) -> tuple[Tensor, Tensor, Tensor]:
     return log_probabilities(policy, [batch.prompts[index] for index in part.prompts], [batch.rows[index][part.completions] for index in part.prompts])
-
-
-def _joined(parts: Sequence[Tensor], micro_batches: Sequence[GroupBatch], shape: tuple[int, ...]) -> Tensor:
-    """The values of all micro batches, P by G by T, in the order of the batch and padded with zeros."""
-    joined = parts[0].new_zeros(shape)
-    for values, part in zip(parts, micro_batches, strict=True):
-        joined[part.prompts, part.completions, : values.shape[2]] = values
-    return joined
 
 
 def policy_loss(logp_PGT: Tensor, old_logp_PGT: Tensor, advantages_PGT: Tensor, mask_PGT: Tensor, clip: float) -> Tensor:

@@ -10,7 +10,7 @@ from trainer.interruption import Interrupted
 from trainer.learn import rollout
 from trainer.learn.policy import Policy
 from trainer.learn.rollout import SamplingOptions, generate, log_probabilities
-from trainer.learn.shared_prompt import ATTENTION
+from trainer.learn.shared_prompt import ATTENTION, SharedPrompt
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,8 @@ def test_batches_are_bounded_and_change_no_completion(policy: Policy, monkeypatc
 
     monkeypatch.setattr(rollout, "_decode", recorded)
     monkeypatch.setattr(rollout, "KEPT_BYTES", kept_tokens * rollout.bytes_per_token(policy.model))
-    assert generate(policy, prompts, 1, SamplingOptions(8), threading.Event(), rows) == whole
+    divided = generate(policy, prompts, 1, SamplingOptions(8), threading.Event(), rows)
+    assert [group[0].token_ids for group in divided] == [group[0].token_ids for group in whole]
     assert sum(count for count, _ in sizes) == 5 and len(sizes) > 1
     assert all(count == 1 or (count <= rows and count * (longest + 8) <= kept_tokens) for count, longest in sizes)
 
@@ -85,6 +86,45 @@ def test_a_completion_ends_with_its_end_token_or_is_cut_off(policy: Policy) -> N
     for completion in generate(early_ending, prompts_of(4), 64, SamplingOptions(12, 1.0, 1.0), threading.Event())[0]:
         assert completion.ended == (completion.token_ids[-1] in ends) and (completion.ended or len(completion.token_ids) == 12)
         assert not set(completion.token_ids[:-1]) & set(ends)
+
+
+def test_rows_that_ended_are_no_longer_decoded_and_the_others_do_not_change(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temperature is above 1 and the nucleus below 1, so the recorded log-probabilities must not be those of the sampling distribution."""
+    ends = (policy.end_ids[0], *range(3, 20))
+    early_ending = Policy(policy.model, policy.tokenizer, policy.origin, ends, policy.pad_id)
+    prompts, decoded = prompts_of(30, 4, 17), []
+    continued = SharedPrompt.continued
+
+    def recorded(prompt: SharedPrompt, model: Any, ids_BT: torch.Tensor, offset: int = 0) -> torch.Tensor:
+        decoded.append(ids_BT.shape[0])
+        return continued(prompt, model, ids_BT, offset)
+
+    monkeypatch.setattr(SharedPrompt, "continued", recorded)
+    torch.manual_seed(0)
+    groups = generate(early_ending, prompts, 8, SamplingOptions(40, 1.5, 0.95), threading.Event())
+    monkeypatch.undo()
+    lengths = [len(completion.token_ids) for group in groups for completion in group]
+    assert min(lengths) < max(lengths) / 4 and len(decoded) == max(lengths) - 1
+    assert decoded == sorted(decoded, reverse=True) and decoded[0] == 24 and decoded[-1] <= 8
+    with torch.no_grad():
+        logp_PGT, mask_PGT, _ = log_probabilities(policy, prompts, [[completion.token_ids for completion in group] for group in groups])
+    for logp_GT, mask_GT, group in zip(logp_PGT, mask_PGT, groups, strict=True):
+        for logp_T, mask_T, completion in zip(logp_GT, mask_GT, group, strict=True):
+            assert logp_T[mask_T].tolist() == pytest.approx(completion.log_probabilities, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        ([[0, 0, 0, 0], [1, 0, 0, 0]], None),
+        ([[0, 1, 0, 0], [1, 0, 0, 0]], ([0, 1], [0, 2, 3, 5, 6, 7])),
+        ([[0, 1, 0, 1], [1, 1, 1, 0]], ([0, 1], [0, 2, 7, 4])),
+        ([[1, 1, 1, 1], [1, 1, 1, 0]], ([1], [7])),
+    ],
+)
+def test_a_quarter_of_the_rows_must_end_before_rows_are_dropped(done: list[list[int]], expected: Any) -> None:
+    kept = rollout.rows_to_continue(torch.tensor(done, dtype=torch.bool))
+    assert (kept and tuple(values.tolist() for values in kept)) == expected
 
 
 def test_a_stop_interrupts_between_two_tokens(policy: Policy) -> None:

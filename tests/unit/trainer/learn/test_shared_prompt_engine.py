@@ -121,7 +121,7 @@ def test_rl_trains_an_adapter_over_bfloat16_weights_after_gradient_checkpointing
     policy = trainable_policy(tiny_checkpoint, settings)
     rl = RL.model_copy(update={"beta": 0.01, "steps": 3})
     steps = train(policy, CASES, Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), rl, max_new_tokens=6)
-    assert steps[0].kl == 0.0 and abs(steps[-1].kl) > 0.01  # the reference is the policy before RL
+    assert abs(steps[0].kl) < 1e-3 and abs(steps[-1].kl) > 0.01  # the reference is the policy before RL
     assert {weight.dtype for weight in trained_weights(policy.model).values()} == {torch.float32}
 
 

@@ -24,7 +24,7 @@ from trainer.learn.policy import Policy
 from trainer.learn.policy_training import train_rl
 from trainer.learn.rewards import Reward
 from trainer.learn.rl_engine import Diverged, RlInputs, rate_schedule
-from trainer.learn.rollout import PolicyCompletion
+from trainer.learn.rollout import PolicyCompletion, log_probabilities
 from trainer.learn.shared_prompt_engine import RolloutBatch, update_policy
 
 RL = RlSettings(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
@@ -84,12 +84,18 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
     reference = trainable_policy(policy.origin, FULL_WEIGHTS if policy.peft is None else ADAPTER)
     optimizer = torch.optim.AdamW([w for w in twin.model.parameters() if w.requires_grad], betas=(0.9, 0.95), weight_decay=0.0)
     for step, rows in zip(steps, schedule.prompts, strict=True):
-        groups = [[PolicyCompletion(ids, ids[-1] == 258) for ids in fixed[n : n + rl.candidates]] for n in range(0, len(fixed), rl.candidates)]
+        prompts = [prompter_of(twin).chat.ids(row.prompt) for row in rows]
+        tokens = [fixed[n : n + rl.candidates] for n in range(0, len(fixed), rl.candidates)]
+        with torch.no_grad():
+            logp, _, _ = log_probabilities(twin, prompts, tokens)
+        groups = [
+            [PolicyCompletion(ids, ids[-1] == 258, sampled[: len(ids)]) for ids, sampled in zip(group, of_group, strict=True)]
+            for group, of_group in zip(tokens, logp.tolist(), strict=True)
+        ]
         rewards = [
             [reward_of(twin.tokenizer.decode(completion.token_ids, skip_special_tokens=True), completion.ended, CASES[0]) for completion in group]
             for group in groups
         ]
-        prompts = [prompter_of(twin).chat.ids(row.prompt) for row in rows]
         optimizer.param_groups[0]["lr"] = rl.learning_rate * rate_schedule(rl.steps)(step.step)
         batch = RolloutBatch(prompts, groups, rewards, [row.shown for row in rows])
         _, kl, entropy = update_policy(twin, reference, batch, rl, optimizer, 32_768)
