@@ -2,6 +2,7 @@
 
 The papers do not print their instruction. The answer is the text after the marker of the last line that has one: earlier lines are reasoning, which may
 quote the marker. A marker at the start of that line counts before others in it, because an answer such as a title may also hold the marker's words.
+RPM's aligned generation (`schemas.rpm_prompts`) has the same format, with headings.
 """
 
 from __future__ import annotations
@@ -40,10 +41,28 @@ def parse(text: str) -> ReasonedAnswer | None:
     return None if is_blank(answer) else ReasonedAnswer(text[: marker.start()].rstrip(f"{_LINE_SIGNS}\n").strip(), answer)
 
 
+def until_next_part(text: str, part: re.Pattern[str]) -> str:
+    """The text before the first `part` after an answer, or after a line that only has the marker: models that do not stop go on with the next example.
+
+    A marker within a line without text after it announces the format (`Here is the answer:`), so the text goes on.
+    """
+    for marker in _MARKER.finditer(text):
+        end = part.search(text, marker.end())
+        if end is None:
+            break
+        if _starts_its_line(marker, text) or not is_blank(text[marker.end() : end.start()]):
+            return text[: end.start()]
+    return text
+
+
 def _last_marker(text: str) -> re.Match[str] | None:
     markers = list(_MARKER.finditer(text))
     if not markers:
         return None
     line_start = text.rfind("\n", 0, markers[-1].start()) + 1
     first = next(marker for marker in markers if marker.start() >= line_start)
-    return markers[-1] if text[line_start : first.start()].strip(_LINE_SIGNS) else first
+    return first if _starts_its_line(first, text) else markers[-1]
+
+
+def _starts_its_line(marker: re.Match[str], text: str) -> bool:
+    return not text[text.rfind("\n", 0, marker.start()) + 1 : marker.start()].strip(_LINE_SIGNS)

@@ -17,10 +17,11 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
 
-from schemas import control_marks, feature_extraction, features, prompts, rpm_texts, sameness, tasks
+from schemas import chain_of_thought, control_marks, feature_extraction, features, prompts, rpm_texts, sameness, tasks
+from schemas.chain_of_thought import ReasonedAnswer
 from schemas.control_marks import ControlMarks
 from schemas.feature_extraction import NO_FACTOR, factor_number
 from schemas.features import (
@@ -46,13 +47,6 @@ from schemas.tasks import Task
 SHOWN_FACTORS = 24
 #: Maximum length of a reasoning path, in characters. Its prompt asks for less.
 REASONING_CHARS = 1_000
-
-
-class AlignedAnswer(NamedTuple):
-    """A parsed output of aligned generation, both stripped. The reasoning may be empty, the answer is not blank."""
-
-    reasoning: str
-    answer: str
 
 
 def extraction_prompt(text: str, task: Task, marks: ControlMarks) -> str:
@@ -98,16 +92,12 @@ def aligned_prompt(
     return marks.neutralized("\n".join(lines))
 
 
-def read_aligned(output: str, style: PromptStyle) -> AlignedAnswer | None:
-    """The reasoning and the answer; None without an answer. In the compact style the whole output is the answer."""
+def read_aligned(output: str, style: PromptStyle) -> ReasonedAnswer | None:
+    """The reasoning, perhaps empty, and the answer; None without an answer. In the compact style the whole output is the answer."""
     if style is PromptStyle.COMPACT:
-        return None if is_blank(output) else AlignedAnswer("", output.strip())
-    marker = _ANSWER_LINE.search(output) or _ANSWER_INLINE.search(output)
-    if marker is None:
-        return None
-    answer = _NEXT_PART.split(output[marker.end() :], maxsplit=1)[0].strip().strip("*_").strip()
-    reasoning = _REASONING.sub("", output[: marker.start()].strip()).strip().strip("*_").strip()
-    return None if is_blank(answer) else AlignedAnswer(reasoning, answer)
+        return None if is_blank(output) else ReasonedAnswer("", output.strip())
+    found = chain_of_thought.parse(chain_of_thought.until_next_part(output, _NEXT_PART))
+    return replace(found, reasoning=_REASONING.sub("", found.reasoning)) if found else None
 
 
 def read_reasoning(output: str) -> str | None:
@@ -125,7 +115,7 @@ def shown_factors(found: Iterable[FactoredFeature], factors: UserFactors) -> lis
 @cache
 def rpm_template_digest(style: PromptStyle) -> str:
     """sha256 over the style and the source of this module and those that it calls, as `schemas.prompts.template_digest`."""
-    modules = (sys.modules[__name__], control_marks, feature_extraction, features, prompts, rpm_texts, sameness, tasks)
+    modules = (sys.modules[__name__], chain_of_thought, control_marks, feature_extraction, features, prompts, rpm_texts, sameness, tasks)
     return hashlib.sha256("\n".join([style, *map(inspect.getsource, modules)]).encode()).hexdigest()
 
 
@@ -145,12 +135,10 @@ def _answer_lines(found: Sequence[FactoredFeature], factors: UserFactors) -> lis
     return list(dict.fromkeys(lines))
 
 
-#: Models write the markers in bold, as headings, or in one line with the reasoning.
-_ANSWER_LINE = re.compile(r"^[ \t*_#>]*answer[ \t*_]*:[ \t*_]*", re.IGNORECASE | re.MULTILINE)
-_ANSWER_INLINE = re.compile(r"\banswer[*_]*:[ \t*_]*", re.IGNORECASE)
+#: Models write it in bold, or as a heading.
 _REASONING = re.compile(r"^[ \t*_#>]*reasoning[ \t*_]*:[ \t*_]*", re.IGNORECASE)
-#: A model that does not stop writes another example.
-_NEXT_PART = re.compile(r"\n[ \t*_#>]*(?:query|features|reasoning|answer)[ \t*_]*:", re.IGNORECASE)
+#: Parts that no answer holds. Models that do not stop write another example.
+_NEXT_PART = re.compile(r"\n[ \t*_#>]*(?:query|features|reasoning)[ \t*_]*:", re.IGNORECASE)
 
 _EXTRACT = {
     Task.LABEL: "A user reads the text below and chooses a label for it.",

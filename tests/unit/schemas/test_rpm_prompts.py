@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from schemas.chain_of_thought import ReasonedAnswer
 from schemas.control_marks import ControlMarks
 from schemas.features import (
     AnswerPropensity,
@@ -163,19 +164,35 @@ def test_factors_of_the_features_are_shown_first() -> None:
         ("Answer: comedy", "", "comedy"),
         ("Reasoning: a. Answer: the first\nAnswer: the second", "a. Answer: the first", "the second"),
         ("Reasoning: a.\nAnswer: comedy\n\nQuery: another film\nAnswer: romance", "a.", "comedy"),
+        ("Reasoning: a. Answer: comedy\n\nQuery: another film\nReasoning: b.\nAnswer: romance", "a.", "comedy"),
+        ("Answer: comedy\nReasoning: jokes matter.", "", "comedy"),
+        ("Here is my answer:\n\nReasoning: a.\nAnswer: comedy", "Here is my answer:\n\nReasoning: a.", "comedy"),
+        ("Reasoning: a.\n- **Final answer: comedy**", "a.", "comedy"),
+        ("Reasoning: a.\nAnswer: __init__", "a.", "__init__"),
+        ("Reasoning: a.\n**Answer:** *sigh* another Monday :*", "a.", "*sigh* another Monday :*"),
     ],
 )
 def test_reasoning_and_answer_are_read_from_the_output(output: str, reasoning: str, answer: str) -> None:
-    assert read_aligned(output, PAPER) == (reasoning, answer)
+    assert read_aligned(output, PAPER) == ReasonedAnswer(reasoning, answer)
 
 
-@pytest.mark.parametrize("output", ["", "comedy", "Reasoning: jokes matter.", "Reasoning: jokes.\nAnswer:", "Reasoning: a.\nAnswer: \u200b\n"])
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "comedy",
+        "Reasoning: jokes matter.",
+        "Reasoning: jokes.\nAnswer:",
+        "Reasoning: a.\nAnswer: \u200b\n",
+        "Answer:\n\nQuery: another film\nAnswer: romance",
+    ],
+)
 def test_an_output_without_an_answer_is_none(output: str) -> None:
     assert read_aligned(output, PAPER) is None
 
 
 def test_a_compact_output_is_the_answer() -> None:
-    assert read_aligned(" comedy\n", COMPACT) == ("", "comedy")
+    assert read_aligned(" comedy\n", COMPACT) == ReasonedAnswer("", "comedy")
     assert read_aligned(" \n", COMPACT) is None
 
 
