@@ -96,12 +96,24 @@ def log_probabilities(policy: Policy, prompts: Sequence[list[int]], completions:
     valid_BT = mask_BT.bool()
     with policy.computing():
         prompt = SharedPrompt.read(policy.model, *padded(prompts, policy, left=True))
-        first = prompt.last_hidden_PE.repeat_interleave(group, 0)[:, None]
-        hidden = torch.cat([first, prompt.continued(policy.model, ids_BT[:, :-1])], 1) if ids_BT.shape[1] > 1 else first
-        logp_N, entropy_N = token_scores(policy.model.get_output_embeddings(), hidden[valid_BT], ids_BT[valid_BT])
+        hidden_NE = _predicting(prompt, policy.model, ids_BT, valid_BT)
+        logp_N, entropy_N = token_scores(policy.model.get_output_embeddings(), hidden_NE, ids_BT[valid_BT])
     logp_BT = torch.zeros(ids_BT.shape, device=logp_N.device).masked_scatter(valid_BT, logp_N)
     shape = (len(prompts), group, ids_BT.shape[1])
     return logp_BT.view(shape), valid_BT.view(shape), entropy_N.mean()
+
+
+def _predicting(prompt: SharedPrompt, model: Any, ids_BT: Tensor, valid_BT: Tensor) -> Tensor:
+    """The hidden states that predict the valid tokens, row by row: the prompt's last one for each first token, the previous token's for the others."""
+    rows, later_BT = len(ids_BT), valid_BT[:, 1:]
+    first_BE = prompt.last_hidden_PE.repeat_interleave(rows // len(prompt.lengths_P), 0)
+    if not bool(later_BT.any()):
+        return first_BE
+    states = torch.cat([first_BE, prompt.continued_packed(model, ids_BT[:, :-1], later_BT)])
+    index_BT = torch.empty_like(ids_BT)
+    index_BT[:, 0] = torch.arange(rows, device=ids_BT.device)
+    index_BT[:, 1:][later_BT] = torch.arange(rows, len(states), device=ids_BT.device)
+    return states[index_BT[valid_BT]]
 
 
 def padded(rows: Sequence[list[int]], policy: Policy, *, left: bool) -> tuple[Tensor, Tensor]:

@@ -48,10 +48,24 @@ class SharedPrompt:
 
     def continued(self, model: Any, ids_BT: Tensor, offset: int = 0) -> Tensor:
         """Hidden states of completion tokens that start at `offset` of their completions: B by T by hidden size."""
-        group = ids_BT.shape[0] // self.lengths_P.shape[0]
-        positions = self.lengths_P.repeat_interleave(group)[:, None] + offset + torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        positions = self._positions(ids_BT, offset)
         hidden: Tensor = model.base_model(input_ids=ids_BT, position_ids=positions, use_cache=False, shared_prompt=self).last_hidden_state
         return hidden
+
+    def continued_packed(self, model: Any, ids_BT: Tensor, valid_BT: Tensor) -> Tensor:
+        """Hidden states of the valid tokens alone, row by row: N by hidden size. Each row's valid tokens are its first ones.
+
+        Only attention computes the padding. With sampled completions it is often half of all tokens.
+        """
+        ids, positions = ids_BT[valid_BT][None], self._positions(ids_BT, 0)[valid_BT][None]
+        unused_mask = self.bias_PL.new_zeros((1, 1, 1, 1))  # otherwise transformers would make one of N by N
+        out = model.base_model(input_ids=ids, attention_mask=unused_mask, position_ids=positions, use_cache=False, shared_prompt=self, valid_BT=valid_BT)
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+    def _positions(self, ids_BT: Tensor, offset: int) -> Tensor:
+        group = ids_BT.shape[0] // self.lengths_P.shape[0]
+        return self.lengths_P.repeat_interleave(group)[:, None] + offset + torch.arange(ids_BT.shape[1], device=ids_BT.device)
 
     def reserve(self, completions: int, tokens: int) -> None:
         """Allocate the cache for decoding `tokens` tokens of each of P * G = `completions`."""
@@ -78,15 +92,36 @@ class SharedPrompt:
 
 
 def attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, shared_prompt: SharedPrompt | None = None, **kwargs: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    shared_prompt: SharedPrompt | None = None,
+    valid_BT: Tensor | None = None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: BHTD queries, BKTD keys and values; returns BTHD."""
+    """transformers' attention interface: BHTD queries, BKTD keys and values; returns BTHD.
+
+    With `valid_BT` the N valid tokens are packed: 1HND queries, 1KND keys and values; returns 1NHD.
+    """
     if shared_prompt is None:
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return plain
+    if valid_BT is not None:
+        query, key, value = (_padded(packed, valid_BT) for packed in (query, key, value))
+        whole = _whole_completions(query, key, value, shared_prompt, module.layer_idx, kwargs["scaling"])
+        return whole.transpose(1, 2)[valid_BT][None], None
     key, value = shared_prompt.extend(module.layer_idx, key, value)
     attend = _whole_completions if query.shape[2] > 1 else _one_token
     return attend(query, key, value, shared_prompt, module.layer_idx, kwargs["scaling"]).transpose(1, 2), None
+
+
+def _padded(packed: Tensor, valid_BT: Tensor) -> Tensor:
+    """1HND as BHTD, with zeros for the padding."""
+    padded = packed.new_zeros((*valid_BT.shape, packed.shape[1], packed.shape[3]))  # BTHD
+    return padded.masked_scatter(valid_BT[:, :, None, None], packed[0].transpose(0, 1)).transpose(1, 2)
 
 
 def _one_token(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, layer: int, scaling: float) -> Tensor:
@@ -130,13 +165,15 @@ def unsupported_attention(config: Any) -> str | None:
 def log_probability_difference(model: Any, ids_1S: Tensor) -> float:
     """Mean absolute difference to the log-probabilities of the model's own attention, over the second half of a sequence and the vocabulary.
 
-    Infinite for a model whose attention cannot be replaced.
+    The larger of two: of a completion that is decoded, and of a packed one. Infinite for a model whose attention cannot be replaced.
     """
     half = ids_1S.shape[1] // 2
+    completion_1T, head = ids_1S[:, half:], model.get_output_embeddings()
     with torch.no_grad():
         prompt = SharedPrompt.read(model, ids_1S[:, :half], torch.ones_like(ids_1S[:, :half]))
-        prompt.reserve(1, ids_1S.shape[1] - half)
-        shared = model.get_output_embeddings()(prompt.continued(model, ids_1S[:, half:]))
+        packed = head(prompt.continued_packed(model, completion_1T, torch.ones_like(completion_1T, dtype=torch.bool)))
+        prompt.reserve(1, completion_1T.shape[1])
+        decoded = head(prompt.continued(model, completion_1T))
         if not all(filled for _, _, filled in prompt.decoding.values()):
             return math.inf
         model.set_attn_implementation("eager")
@@ -144,7 +181,8 @@ def log_probability_difference(model: Any, ids_1S: Tensor) -> float:
             own = model(input_ids=ids_1S, use_cache=False).logits[:, half:]
         finally:
             model.set_attn_implementation(ATTENTION)
-    return float((shared.float().log_softmax(-1) - own.float().log_softmax(-1)).abs().mean())
+    expected = own.float().log_softmax(-1)
+    return max(float((logits.float().log_softmax(-1) - expected).abs().mean()) for logits in (packed, decoded))
 
 
 AttentionInterface.register(ATTENTION, attention)
