@@ -61,6 +61,16 @@ def score(task: Task, answer: str, truth: str, options: Sequence[str]) -> float:
             return style_f1(answer, truth)
 
 
+def metric_domains(kinds: Iterable[tuple[str, Task]]) -> dict[tuple[str, Task], str]:
+    """The name under which answers of each domain and task are measured: a domain with several tasks is split into `domain/task`.
+
+    Each task has its own metrics.
+    """
+    kinds = set(kinds)
+    tasks = Counter(domain for domain, _ in kinds)
+    return {(domain, task): domain if tasks[domain] == 1 else f"{domain}/{task}" for domain, task in kinds}
+
+
 def metrics(task: Task, pairs: Iterable[Pair]) -> dict[str, float]:
     """Every metric of a task, as plain means over `pairs`. Raises ValueError if there are none.
 

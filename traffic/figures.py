@@ -8,14 +8,14 @@ where it applies to the truth; `rouge_pairs` is the number of these answers, if 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
 from schemas.sameness import normalized
-from schemas.scoring import METRIC, Pair, metrics, rating_error
+from schemas.scoring import METRIC, Pair, metric_domains, metrics, rating_error
 from schemas.tasks import Task, option_of
 from traffic.datasets.steps import Question
 
@@ -51,7 +51,7 @@ class ScoredAnswer:
 def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
     """Official metrics per domain: `{domain: {task, metric, users, questions, base: {...}, final: {...}}}`.
 
-    A domain with several tasks is split into `domain/task`, because each task has its own metrics.
+    A domain with several tasks is split (`schemas.scoring.metric_domains`).
     """
     judged = list(judged)
     return {
@@ -109,8 +109,8 @@ def _metrics(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
 
 
 def _domain_name(judged: Iterable[ScoredAnswer]) -> Callable[[ScoredAnswer], str]:
-    tasks = Counter(domain for domain, _ in {(answer.domain, answer.task) for answer in judged})
-    return lambda answer: answer.domain if tasks[answer.domain] == 1 else f"{answer.domain}/{answer.task}"
+    names = metric_domains((answer.domain, answer.task) for answer in judged)
+    return lambda answer: names[answer.domain, answer.task]
 
 
 def _grouped(judged: Iterable[ScoredAnswer], name: Callable[[ScoredAnswer], str]) -> Mapping[str, list[ScoredAnswer]]:

@@ -14,7 +14,7 @@ from bench.quality.answers import AnswerLog, ArmAnswer
 from schemas.lamp_metrics import NotMeasurable, OfficialTask, official_metrics
 from schemas.queries import Query
 from schemas.sameness import normalized, visible
-from schemas.scoring import METRIC, Interval, bootstrap, paired_bootstrap, score
+from schemas.scoring import METRIC, Interval, bootstrap, metric_domains, paired_bootstrap, score
 from schemas.strategies import Strategy
 from schemas.tasks import MOVIE_TAGS, STARS, choose_option
 from traffic.datasets.steps import Question
@@ -119,15 +119,15 @@ def headline(figures: ArmFigures) -> DomainScores:
 class _Asked(NamedTuple):
     query: Query
     truth: str
-    domain: str  # with the task, `domain/task`, if the domain's questions have several tasks
+    domain: str  # as `metric_domains` names it
 
 
 def _by_id(questions: Sequence[Question]) -> dict[UUID, _Asked]:
     """The questions with a truth. No others are asked."""
-    tasks = Counter(domain for domain, _ in {(question.query.domain, question.query.task) for question in questions})
+    names = metric_domains((question.query.domain, question.query.task) for question in questions)
     found = {}
     for query, truth in ((question.query, question.truth) for question in questions if question.truth is not None):
-        found[query.query_id] = _Asked(query, truth, query.domain if tasks[query.domain] == 1 else f"{query.domain}/{query.task}")
+        found[query.query_id] = _Asked(query, truth, names[query.domain, query.task])
     return found
 
 

@@ -6,14 +6,14 @@ Higher scores are better. Every difference has a 95 % interval by paired bootstr
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
 from schemas.run_report import Comparison, Evaluation
-from schemas.scoring import METRIC, Pair, bootstrap, metrics, paired_bootstrap, score
+from schemas.scoring import METRIC, Pair, bootstrap, metric_domains, metrics, paired_bootstrap, score
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge.behaviour import AnswerRow, behaviour
@@ -144,10 +144,8 @@ def _scores(cases: Sequence[QueryCase], answers: Answers, domains: Mapping[str, 
 
 
 def _domains(cases: Sequence[QueryCase]) -> dict[str, list[int]]:
-    """Indices of each domain's cases. A domain with several tasks is split into `domain/task`, because each task has its own metrics."""
-    kinds = {(case.domain, case.task) for case in cases}
-    tasks = Counter(domain for domain, _ in kinds)
-    names = {(domain, task): domain if tasks[domain] == 1 else f"{domain}/{task}" for domain, task in kinds}
+    """Indices of each domain's cases, by its name as `metric_domains` gives it."""
+    names = metric_domains((case.domain, case.task) for case in cases)
     indices: dict[str, list[int]] = {name: [] for name in sorted(names.values())}
     for index, case in enumerate(cases):
         indices[names[case.domain, case.task]].append(index)
