@@ -20,6 +20,7 @@ from pydantic import ValidationError
 import infra.local.fresh_state
 from bench.demo.plan import FULL, SHORT, DemoPlan
 from bench.demo.report import DemoReport
+from bench.own_stores import check_own_stores
 from bench.phases import PhaseProgress
 from bench.usage import tree_cpu_s
 from infra.errors import BadSetting, RetouchError
@@ -34,7 +35,7 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
     """Writes `out/report.json` and `out/report.html`. Blocks for minutes; call it from the main thread.
 
     Exit codes: 0 no answer was lost, duplicated, dropped or mixed; 1 at least one was, or a phase failed (one line names it and its log);
-    130 interrupted. Raises BadSetting for an invalid setting.
+    130 interrupted. Raises BadSetting for an invalid setting, or stores that are not its own.
     """
     plan = SHORT if short else FULL
     progress = PhaseProgress(cpu_s=lambda: tree_cpu_s(psutil.Process()))
@@ -69,6 +70,7 @@ def _demonstrate(settings: Settings, plan: DemoPlan, out: Path, short: bool, see
     from bench.demo.closed_loop import ClosedLoop
     from bench.demo.report_builder import build_report
 
+    check_own_stores(settings)
     for name in ("report.json", "report.html"):
         output_files.check_writable(out / name)
     settings = prepared(settings, plan, fresh_state(out), seed)

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from bench.own_stores import check_own_stores
 from bench.phases import PhaseProgress
 from bench.quality import picture
 from bench.quality.answers import AnswerLog
@@ -68,8 +69,6 @@ SETTINGS = (
     "trainer.rl.k_min",
     "trainer.rl.k_max",
 )
-#: Stores of others, with their usual variables: the run would leave its records in them, and make its versions champion.
-FOREIGN = {"kafka.bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS", "index.url": "QDRANT_URL", "registry.tracking_uri": "MLFLOW_TRACKING_URI"}
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,7 @@ def _check(settings: Settings, options: QualityOptions) -> None:
     """Raises BadSetting for what the run would ignore, and for stores that are not its own."""
     if ignored := [name for name in ("lessons", "questions", "last") if options.data is None and getattr(options.sizes, name) is not None]:
         raise BadSetting(f"--{', --'.join(ignored)}: only with --data; the persona world takes --users")
-    if foreign := [f"{name} ({variable})" for name, variable in FOREIGN.items() if attrgetter(name)(settings) is not None]:
-        raise BadSetting(f"{', '.join(foreign)}: must not be set; the benchmark has its own broker, index and registry in OUT/state")
+    check_own_stores(settings)
 
 
 def _prepared(settings: Settings, options: QualityOptions) -> Settings:

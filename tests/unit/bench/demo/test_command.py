@@ -6,7 +6,7 @@ import pytest
 
 from bench.demo.command import fresh_state, prepared, run
 from bench.demo.plan import FULL, SHORT, DemoPlan
-from infra.errors import CannotContinue
+from infra.errors import BadSetting, CannotContinue
 from infra.local.fresh_state import MARKER
 from infra.local.stack_record import StackRecord, StackState, stack_lock
 from infra.process.lifecycle import FAILED
@@ -58,6 +58,13 @@ def test_an_unwritable_report_stops_a_run_before_it_removes_anything(tmp_path: P
     (tmp_path / "report.html").mkdir()
     assert run(Settings(), tmp_path, short=True) == FAILED
     assert "report.html: Is a directory; choose another --out" in capsys.readouterr().err
+    assert (tmp_path / "state" / "left-over").exists()
+
+
+def test_stores_of_others_are_refused_before_anything_is_removed(tmp_path: Path) -> None:
+    (fresh_state(tmp_path) / "left-over").touch()
+    with pytest.raises(BadSetting, match="must not be set"):
+        run(Settings().changed(registry={"tracking_uri": "https://mlflow.example"}), tmp_path, short=True)
     assert (tmp_path / "state" / "left-over").exists()
 
 
