@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,10 +35,10 @@ from schemas.topics import DRAFTS, LOOKUPS, QUERIES, RESPONSES, RETRIEVALS, Topi
 from tests.support.openai_server import OpenAiServer, ScriptedAnswer, completion, serving
 from tests.support.tiny_encoder import make_hydra
 from tests.support.worker_messages import make_item
+from tests.support.worker_process import USERS_TEXT, process
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[2]
 #: Ten times what a test needs: the machine is shared.
 WAIT_S = 60.0
 ITEMS = tuple(make_item(number) for number in range(6))
@@ -58,35 +56,8 @@ def answer(body: dict[str, Any]) -> ScriptedAnswer:
     return completion(f"because\nAnswer: {text}" if "step by step" in prompt else text)
 
 
-@contextmanager
-def worker(name: str, settings: Settings, folder: Path, url: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m workers NAME` with `more` in its environment, killed at the end if it still runs."""
-    ready = folder / f"ready-{uuid.uuid4().hex[:6]}"
-    environment = {
-        **os.environ,
-        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
-        "OPENAI_BASE_URL": url,
-        "RETOUCH_READY_FILE": str(ready),
-        "RETOUCH_KAFKA__INSTANCE": "test",
-        "RETOUCH_KAFKA__SESSION_TIMEOUT_MS": "6000",
-        "RETOUCH_BASE__CONCURRENCY": "4",
-        **more,
-    }
-    log = folder / f"{name}-{uuid.uuid4().hex[:6]}.log"
-    with log.open("wb") as out:
-        running = subprocess.Popen([sys.executable, "-m", "workers", name], cwd=ROOT, env=environment, stderr=out)
-    try:
-        deadline = time.monotonic() + 3 * WAIT_S
-        while not ready.exists():
-            assert running.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield running
-        assert "a film" not in log.read_text(), "a user's text is in the log"
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.wait(WAIT_S)
+def worker(name: str, settings: Settings, folder: Path, url: str, **more: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return process(settings, folder, "workers", name, base_url=url, RETOUCH_BASE__CONCURRENCY="4", **more)
 
 
 class ScriptedRetrieval(threading.Thread):
@@ -126,7 +97,7 @@ def ask(settings: Settings, retrieval: ScriptedRetrieval, count: int, strategies
             tenant="test-strategies",
             user=f"u{number % 20}",
             domain="movie_tag",
-            text="a film",
+            text=USERS_TEXT,
             asked_at=datetime.now(UTC),
             strategy=strategies[number % len(strategies)],
         )
@@ -227,9 +198,9 @@ def test_hydra_answers_each_query_once_although_its_worker_is_killed(settings: S
             responses = answers_to(settings, RESPONSES, Response, queries)
     assert Counter(response.query_id for response in responses) == Counter(query.query_id for query in queries)
     hydra = HydraModel(make_hydra(tmp_path / "again"))
-    best = tuple(ITEMS[one.position].interaction_id for one in hydra.rank("test-strategies/u0", "a film", ITEMS)[:4])
+    best = tuple(ITEMS[one.position].interaction_id for one in hydra.rank("test-strategies/u0", USERS_TEXT, ITEMS)[:4])
     assert best != tuple(item.interaction_id for item in ITEMS[:4])
-    chosen = hydra.choose("test-strategies/u0", "tag : a film", [f"with profile {n}" for n in range(8)]).position
+    chosen = hydra.choose("test-strategies/u0", f"tag : {USERS_TEXT}", [f"with profile {n}" for n in range(8)]).position
     assert {(response.answer, response.status, response.provenance.answered_by) for response in responses} == {
         (f"with profile {chosen}", ResponseStatus.PERSONALIZED, None)
     }

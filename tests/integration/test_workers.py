@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,12 +33,12 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
+from tests.support.worker_process import USERS_TEXT, process
 from workers.runtime.handler import DEFAULT_BACKOFF, Backoff, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.worker import Worker, WorkerCounts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-ROOT = Path(__file__).parents[2]
 #: Ten times what a test needs: the machine is shared.
 WAIT_S = 60.0
 
@@ -82,7 +80,7 @@ def topics(settings: Settings) -> WorkerTopics:
 
 
 def make_query(user: str) -> Query:
-    return Query(query_id=uuid.uuid4(), tenant="test-workers", user=user, domain="movie_tag", text="a film", options=("a", "b"), asked_at=datetime.now(UTC))
+    return Query(query_id=uuid.uuid4(), tenant="test-workers", user=user, domain="movie_tag", text=USERS_TEXT, options=("a", "b"), asked_at=datetime.now(UTC))
 
 
 def ask(settings: Settings, topic: Topic, count: int) -> list[Query]:
@@ -337,35 +335,8 @@ def test_a_stop_finishes_running_records_and_leaves_the_rest(topics: WorkerTopic
 # Processes, as deployed
 
 
-@contextmanager
-def process(settings: Settings, folder: Path, *module: str, base_url: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `python -m MODULE...` and wait until it is ready. It is killed at the end if it still runs."""
-    ready, number = folder / f"ready-{uuid.uuid4().hex[:6]}", uuid.uuid4().hex[:6]
-    environment = {
-        **os.environ,
-        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
-        "OPENAI_BASE_URL": base_url,
-        "RETOUCH_READY_FILE": str(ready),
-        "RETOUCH_KAFKA__INSTANCE": "test",
-        "RETOUCH_KAFKA__SESSION_TIMEOUT_MS": "6000",
-        "RETOUCH_BASE__ATTEMPTS": "2",
-        **more,
-    }
-    log = folder / f"{module[-1]}-{number}.log"
-    with log.open("wb") as out:
-        running = subprocess.Popen([sys.executable, "-m", *module], cwd=ROOT, env=environment, stderr=out)
-    try:
-        deadline = time.monotonic() + 3 * WAIT_S
-        while not ready.exists():
-            assert running.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield running
-        assert "a film" not in log.read_text(), "a user's text is in the log"
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.wait(WAIT_S)
+def base_worker(settings: Settings, folder: Path, base_url: str, **more: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return process(settings, folder, "workers", "base", base_url=base_url, RETOUCH_BASE__ATTEMPTS="2", **more)
 
 
 def drafts_of(settings: Settings, queries: Sequence[Query]) -> list[Any]:
@@ -383,7 +354,7 @@ def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings,
     with serving(answer_slowly) as endpoint:
         queries: list[Query] = []
         for _ in range(2):
-            with process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
+            with base_worker(settings, tmp_path, endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
                 before = len(endpoint.requests)
                 queries += ask(settings, QUERIES, 60)
                 deadline = time.monotonic() + WAIT_S
@@ -391,7 +362,7 @@ def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings,
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
                 running.send_signal(signal.SIGKILL)
-        with process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8"):
+        with base_worker(settings, tmp_path, endpoint.url, RETOUCH_BASE__CONCURRENCY="8"):
             drafted = drafts_of(settings, queries)
     drafts = [Draft.from_bytes(record.value) for record in drafted]
     assert {(draft.answer, draft.status) for draft in drafts} == {("Comedy", DraftStatus.DRAFTED)}
@@ -400,7 +371,7 @@ def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings,
 
 def test_a_base_worker_paused_beyond_its_session_continues_and_repeats_nothing(settings: Settings, tmp_path: Path) -> None:
     """The group takes away its partitions during the pause. Records that it held are answered once."""
-    with serving(answer_slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
+    with serving(answer_slowly) as endpoint, base_worker(settings, tmp_path, endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
         queries = ask(settings, QUERIES, 40)
         drafts_of(settings, queries[:1])
         running.send_signal(signal.SIGSTOP)
@@ -413,7 +384,7 @@ def test_a_base_worker_paused_beyond_its_session_continues_and_repeats_nothing(s
 
 
 def test_a_base_worker_finishes_on_sigterm_and_exits_with_zero(settings: Settings, tmp_path: Path) -> None:
-    with serving(answer_slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url) as running:
+    with serving(answer_slowly) as endpoint, base_worker(settings, tmp_path, endpoint.url) as running:
         before = len(endpoint.requests)
         queries = ask(settings, QUERIES, 10)
         deadline = time.monotonic() + WAIT_S
@@ -425,7 +396,7 @@ def test_a_base_worker_finishes_on_sigterm_and_exits_with_zero(settings: Setting
         assert running.wait(WAIT_S) == 0
         assert time.monotonic() - began < settings.stack.stop_timeout_s
         asked_after = len(endpoint.requests)
-    with serving(answer_slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
+    with serving(answer_slowly) as endpoint, base_worker(settings, tmp_path, endpoint.url):
         drafted = ce_ids(drafts_of(settings, queries))
         assert asked_after + len(endpoint.requests) >= 10
     assert all(times == 1 for times in drafted.values()), "a record in flight at the stop was answered twice"
@@ -435,7 +406,7 @@ def test_queries_that_fail_while_others_succeed_get_base_failed_drafts(settings:
     def respond(body: dict[str, Any]) -> ScriptedAnswer:
         return completion("ok") if body["messages"][0]["content"] == HEALTH_CHECK_PROMPT else failure(500)
 
-    with serving(respond) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
+    with serving(respond) as endpoint, base_worker(settings, tmp_path, endpoint.url):
         queries = ask(settings, QUERIES, 5)
         drafts = [Draft.from_bytes(record.value) for record in drafts_of(settings, queries)]
     assert {(draft.status, draft.answer, draft.failure) for draft in drafts} == {(DraftStatus.BASE_FAILED, "", "server_error")}
@@ -445,7 +416,7 @@ def test_a_base_worker_does_not_start_with_a_key_that_is_refused(settings: Setti
     with (
         serving(scripted(failure(401))) as endpoint,
         pytest.raises(AssertionError, match=r"workers base: check base\.api_key"),
-        process(settings, tmp_path, "workers", "base", base_url=endpoint.url),
+        base_worker(settings, tmp_path, endpoint.url),
     ):
         pass
     assert len(endpoint.requests) == 1
@@ -463,7 +434,7 @@ def test_queries_wait_while_the_endpoint_fails_for_every_prompt(settings: Settin
 
     with (
         serving(lambda body: answers["is"]) as endpoint,
-        process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__BREAKER_OPEN_S="0.2"),
+        base_worker(settings, tmp_path, endpoint.url, RETOUCH_BASE__BREAKER_OPEN_S="0.2"),
     ):
         answers["is"] = failure(status)
         queries = ask(settings, QUERIES, 8)
