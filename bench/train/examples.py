@@ -3,8 +3,8 @@
 Trajectories come from the template teacher through the teacher worker's handler, with its live checks.
 
 Source data becomes outcomes with the steps of the running system but without a broker: base draft, embedding, retrieval, join.
-Equal texts get one draft and one vector, because the persona world has many of them. Retrieval follows the live rule (docs/rules.md, 2):
-only the user's own items of the domain with `occurred_at` before `asked_at`, nearest first.
+Equal texts get one draft and one vector, because the persona world has many of them. Items are found by the live search, with the settings `retrieval` and
+`embedder`, in an index in memory: only the user's own items of the domain with `occurred_at` before `asked_at` (docs/rules.md, 2).
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+import numpy as np
 
 from bench.train.source_data import SourceData, Split, SplitQuestion, WorldTruth
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
@@ -27,6 +29,7 @@ from schemas.eligibility import Ineligible
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
+from schemas.lookups import ItemOrder, Reads
 from schemas.outcomes import Outcome
 from schemas.prompts import base_prompt
 from schemas.queries import Query
@@ -35,8 +38,10 @@ from schemas.strategies import Strategy
 from schemas.topics import INTERACTIONS, OUTCOMES
 from schemas.trajectories import Trajectory
 from streams.history.processor import text_of
-from streams.index.embedder import Matrix, SentenceEmbedder
+from streams.index.embedder import Embedder, Matrix, SentenceEmbedder
+from streams.index.tenant_filter import Scope, Vector
 from streams.retrieval.processor import context_of, query_text
+from streams.retrieval.search import Found, HistorySearch, Wanted
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
 from trainer.judge.completion import completer_of, served_dtype
 from trainer.learn.policy import Policy
@@ -60,23 +65,20 @@ class AnsweredQuestion:
 
 def make_outcomes(source: SourceData, settings: Settings, stop: threading.Event) -> list[AnsweredQuestion]:
     """One per question, in the order of the source data."""
-    base_model = settings.base.model
+    base_model, reads = settings.base.model, Reads(items=ItemOrder.SIMILAR, k=settings.retrieval.k_max)
     answers = drafts([question.query for question in source.questions], settings, stop)
     drafted = [
         Draft(query=question.query, answer=answers[question.query.domain, question.query.text], base_model=base_model, base_ms=0.0)
         for question in source.questions
     ]
-    baselines = {question.query.query_id: question.query.text for question in source.questions if question.split is not Split.TRAINING}
-    texts = {text_of(interaction) for interaction in source.interactions} | {query_text(draft) for draft in drafted} | {*baselines.values()}
-    vectors = _Vectors(sorted(texts), settings)
-    history = _History(source.interactions, vectors)
-    answered = []
-    for question, draft in zip(source.questions, drafted, strict=True):
-        nearest = history.nearest(question.query, vectors[query_text(draft)], settings.retrieval.k_max)
-        query_alone = baselines.get(question.query.query_id)
-        by_query = () if query_alone is None else history.nearest(question.query, vectors[query_alone], settings.retrieval.k_max)
-        answered.append(AnsweredQuestion(question, outcome_of(question, draft, nearest, settings), by_query))
-    return answered
+    for_rpo = [Wanted(draft.query, Strategy.RPO, reads, query_text(draft)) for draft in drafted]
+    for_rag = [Wanted(question.query, Strategy.RAG, reads, question.query.text) for question in source.questions if question.split is not Split.TRAINING]
+    found = asyncio.run(_find([*for_rpo, *for_rag], source.interactions, settings))
+    by_query = {wanted.query.query_id: tuple(each.items) for wanted, each in zip(for_rag, found[len(for_rpo) :], strict=True)}
+    return [
+        AnsweredQuestion(question, outcome_of(question, draft, each.items, settings), by_query.get(question.query.query_id, ()))
+        for question, draft, each in zip(source.questions, drafted, found[: len(for_rpo)], strict=True)
+    ]
 
 
 def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) -> dict[tuple[str, str], str]:
@@ -108,51 +110,61 @@ def outcome_of(question: SplitQuestion, draft: Draft, items: Sequence[HistoryIte
     return Outcome.joined(response, Feedback.answering(query, question.truth, query.asked_at + FEEDBACK_AFTER))
 
 
-class _Vectors:
-    """Texts to rows of length 1."""
+async def _find(wanted: Sequence[Wanted], interactions: Sequence[Interaction], settings: Settings) -> list[Found]:
+    """What the streams process would find."""
+    model = SentenceEmbedder(settings.embedder)
+    try:
+        embedder = _DistinctTexts(model)
+        history = _History(interactions, await embedder.embed([text_of(interaction) for interaction in interactions]))
+        return await HistorySearch(embedder, history, settings.retrieval, query_prefix=settings.embedder.query_prefix).find(wanted)
+    finally:
+        model.close()
 
-    def __init__(self, texts: Sequence[str], settings: Settings) -> None:
-        embedder = SentenceEmbedder(settings.embedder)
-        try:
-            # Sorted by length, because a batch costs as much as its longest text.
-            order = sorted(texts, key=len)
-            self.rows: Matrix = asyncio.run(embedder.embed(order, urgent=True))
-        finally:
-            embedder.close()
-        self._row = {text: row for row, text in enumerate(order)}
 
-    def __getitem__(self, text: str) -> Matrix:
-        row: Matrix = self.rows[self._row[text]]
-        return row
+class _DistinctTexts:
+    """An embedder that embeds equal texts once."""
 
-    def of(self, texts: Iterable[str]) -> Matrix:
-        rows: Matrix = self.rows[[self._row[text] for text in texts]]
-        return rows
+    def __init__(self, embedder: Embedder) -> None:
+        self.name, self.dimension = embedder.name, embedder.dimension
+        self._embedder = embedder
+        self._vectors: dict[str, Vector] = {}
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
+        # Sorted by length, because a batch costs as much as its longest text.
+        new = sorted({*texts} - self._vectors.keys(), key=lambda text: (len(text), text))
+        self._vectors |= zip(new, await self._embedder.embed(new, urgent=True), strict=True)
+        return np.array([self._vectors[text] for text in texts], dtype=np.float32).reshape(len(texts), self.dimension)
 
 
 class _History:
-    """Each user's items by domain, oldest first."""
+    """The interactions in memory: a `HistoryReader`."""
 
-    def __init__(self, interactions: Sequence[Interaction], vectors: _Vectors) -> None:
-        by_user_and_domain: dict[tuple[bytes, str], list[tuple[int, Interaction]]] = defaultdict(list)
-        for offset, interaction in enumerate(interactions):
-            by_user_and_domain[interaction.key, interaction.domain].append((offset, interaction))
-        self._items = {key: sorted(items, key=lambda item: item[1].occurred_at) for key, items in by_user_and_domain.items()}
-        self._rows = {key: vectors.of(text_of(interaction) for _, interaction in items) for key, items in self._items.items()}
+    def __init__(self, interactions: Sequence[Interaction], vectors: Matrix) -> None:
+        rows: dict[tuple[Scope, str], list[int]] = defaultdict(list)
+        for row in sorted(range(len(interactions)), key=lambda row: interactions[row].occurred_at):
+            rows[Scope(interactions[row].tenant, interactions[row].user), interactions[row].domain].append(row)
+        self._items = {key: [_item(row, interactions[row]) for row in own] for key, own in rows.items()}  # oldest first
+        self._vectors = {key: vectors[own] for key, own in rows.items()}
 
-    def nearest(self, query: Query, vector: Matrix, k: int) -> tuple[HistoryItem, ...]:
-        key = query.key, query.domain
-        earlier = [item for item in self._items.get(key, ()) if item[1].occurred_at < query.asked_at]
+    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
+        earlier = self._before(scope, before, domain)
         if not earlier:
-            return ()
-        scores = self._rows[key][: len(earlier)] @ vector
+            return []
+        scores = self._vectors[scope, domain][: len(earlier)] @ vector
         # For equal scores the newer item comes first.
-        best = sorted(range(len(earlier)), key=lambda row: (-scores[row], -row))[:k]
-        return tuple(_item(*earlier[row], float(scores[row])) for row in best)
+        best = sorted(range(len(earlier)), key=lambda row: (-scores[row], -row))[:limit]
+        return [earlier[row].model_copy(update={"score": float(scores[row])}) for row in best]
+
+    async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
+        earlier = self._before(scope, before, domain)
+        return (earlier[::-1] if newest_first else earlier)[:limit]
+
+    def _before(self, scope: Scope, before: datetime, domain: str) -> list[HistoryItem]:
+        return [item for item in self._items.get((scope, domain), ()) if item.occurred_at < before]
 
 
-def _item(offset: int, interaction: Interaction, score: float) -> HistoryItem:
-    return HistoryItem.of(interaction, score, Source(topic=INTERACTIONS.name, partition=0, offset=offset))
+def _item(offset: int, interaction: Interaction) -> HistoryItem:
+    return HistoryItem.of(interaction, 0.0, Source(topic=INTERACTIONS.name, partition=0, offset=offset))
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,8 @@ from schemas.contexts import HistoryItem
 from streams.index.tenant_filter import Point, Scope, StoredPoint, Vector
 
 
-class HistoryIndex(Protocol):
-    """Adapters raise RetryLater if the store is away, and CannotContinue if its configuration is wrong."""
-
-    async def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; replace those with the same id. Returns when they survive a crash of the process."""
-
-    async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
-        """The points with these ids that the index has. Only to compare them with points to write: ids are derived from tenant and user."""
+class HistoryReader(Protocol):
+    """What a query needs of a history index."""
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         """The scope's nearest items in `domain` with `occurred_at` before `before`, best first, at most `limit`."""
@@ -33,6 +27,16 @@ class HistoryIndex(Protocol):
 
         With `newest_first` the newest items, newest first. Items of one time are in the order of the log, or in its reverse.
         """
+
+
+class HistoryIndex(HistoryReader, Protocol):
+    """Adapters raise RetryLater if the store is away, and CannotContinue if its configuration is wrong."""
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        """Write points; replace those with the same id. Returns when they survive a crash of the process."""
+
+    async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
+        """The points with these ids that the index has. Only to compare them with points to write: ids are derived from tenant and user."""
 
     async def count(self, scope: Scope) -> int:
         """Number of the scope's items, of all domains and times."""

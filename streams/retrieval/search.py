@@ -22,7 +22,7 @@ from schemas.lookups import ItemOrder, Reads
 from schemas.queries import Query
 from schemas.strategies import Strategy
 from streams.index.embedder import Embedder
-from streams.index.history_index import HistoryIndex
+from streams.index.history_index import HistoryReader
 from streams.index.tenant_filter import Scope, Vector
 from streams.retrieval.retrievers import drawn, most_similar_by_bm25
 
@@ -66,7 +66,7 @@ class HistorySearch:
     def __init__(
         self,
         embedder: Embedder,
-        index: HistoryIndex,
+        index: HistoryReader,
         settings: RetrievalSettings,
         *,
         query_prefix: str = "",

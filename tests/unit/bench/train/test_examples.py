@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.train.examples import Examples, build
+from bench.train.examples import Examples, build, make_outcomes
 from bench.train.source_data import Population, Split, from_dataset, from_world
 from infra.errors import CannotContinue
 from infra.settings import Settings
+from schemas.contexts import HistoryItem
 from schemas.ids import is_held_out
-from trainer.data.query_cases import sft_example_key
+from trainer.data.query_cases import case_of, sft_example_key
 
 SHARE = 0.3
 SMALL = Population(users=16, questions=3, history=6, short=3, newcomers=0.2)
@@ -49,6 +51,17 @@ def test_a_question_sees_only_older_items_of_its_user_and_domain(data: Examples)
 
 def test_dev_and_held_out_questions_have_items_found_by_the_query_alone(data: Examples) -> None:
     assert {*data.by_query} == {case.case_id for case in (*data.dev, *data.heldout)} and all(data.by_query.values())
+
+
+def test_items_are_found_as_the_settings_of_retrieval_and_embedder_say() -> None:
+    def items(**changes: Any) -> list[tuple[HistoryItem, ...]]:
+        source = from_world(Population(users=3, questions=1, history=6, short=3, newcomers=0), 0, SHARE)
+        answered = make_outcomes(source, Settings().changed(**changes), threading.Event())
+        return [found for row in answered for found in (case_of(row.outcome).items, row.by_query)]  # type: ignore[union-attr]  # all are eligible
+
+    similar, recent = items(), items(retrieval={"retriever": "recent"})
+    assert all([*found] == sorted(found, key=lambda item: item.occurred_at, reverse=True) for found in recent) and recent != similar
+    assert items(embedder={"query_prefix": "Represent this sentence: "}) != similar == items()
 
 
 def test_newcomers_have_two_items_and_every_fourth_user_a_short_past(data: Examples) -> None:
