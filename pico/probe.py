@@ -49,15 +49,15 @@ def generic_agreement(complete: Complete, *, count: int = 100, seed: int = 1) ->
     return _per_domain(measure, seed)
 
 
-def rag_score(complete: Complete, *, count: int = 64, lines: int = 4, seed: int = 4) -> dict[str, float]:
-    """Score of answers to a task after `lines` profile lines of a crisp user, without a draft."""
+def rag_score(complete: Complete, *, count: int = 64, lines: int = 4, seed: int = 4, summary: str = "") -> dict[str, float]:
+    """Score of answers to a task after `lines` profile lines of a crisp user, without a draft. `summary` is a line above them, as PAG's prompt has."""
 
     def measure(domain: str, rng: random.Random) -> float:
         prompts, truths = [], []
         for _ in range(count):
             draw = user_exchanges(rng, domain, crisp=True)
             *history, last = [draw() for _ in range(lines + 1)]
-            prompts.append(user_turn(rag_prompt(query_of(last), history, PromptStyle.COMPACT, MARKS)))
+            prompts.append(user_turn(rag_prompt(query_of(last), history, PromptStyle.COMPACT, MARKS, summary=summary)))
             truths.append(last.response)
         return _mean_score(domain, [answer.strip() for answer in complete(prompts)], truths)
 
