@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache, partial
 
-from schemas.sameness import folded, normalized
+from schemas.sameness import folded, is_blank, normalized
 
 #: The 15 movie tags of LaMP-2 in the order of LaMP's own evaluation.
 MOVIE_TAGS = (
@@ -66,6 +66,11 @@ def choose_option(answer: str, options: Sequence[str]) -> str | None:
     if not options or answer in options:
         return answer
     return _only_option(answer, options, (_WITH_QUOTES, normalized, folded))
+
+
+def read_answer(text: str, options: Sequence[str]) -> str | None:
+    """The answer in a text of the base model: stripped, in the option's spelling. None if it is blank or none of the options."""
+    return None if is_blank(text) else choose_option(text.strip(), options)
 
 
 def is_same_label(answer: str, truth: str, options: Sequence[str]) -> bool:

@@ -17,8 +17,7 @@ from infra.settings import Settings
 from infra.settings.training import TrainerSettings
 from schemas.prompts import rag_prompt
 from schemas.run_report import RlStep
-from schemas.sameness import is_blank
-from schemas.tasks import choose_option
+from schemas.tasks import read_answer
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge import evaluate
@@ -160,4 +159,4 @@ class _Curve:
 
 def _plain(text: str, case: QueryCase) -> str | None:
     """The answer of a model whose whole output is the answer."""
-    return None if is_blank(text) else choose_option(text.strip(), case.query.options)
+    return read_answer(text, case.query.options)

@@ -5,7 +5,7 @@ The gate keeps harm out. It does not show a gain: `retouch strategies compare` d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from schemas.gate import GateResult
 from schemas.prompts import ChatTurn, base_prompt, rag_prompt
 from schemas.run_report import Evaluation
 from schemas.sameness import is_blank
-from schemas.tasks import choose_option
+from schemas.tasks import read_answer
 from trainer.data.query_cases import QueryCase
 from trainer.hydra.asking import Question
 from trainer.hydra.rows import BlackBox
@@ -42,7 +42,7 @@ class Exam:
         """RAG's answers at temperature 0; for an unreadable one, and without items, the stored base answer."""
         prompts = [(case, rag_prompt(case.query, items, self.box.style, WELL_KNOWN_MARKS)) for case in self.cases if (items := _usable(case)[: self.k])]
         answers = self.box.answers([Question((ChatTurn("user", prompt),), 1, 0.0) for _, prompt in prompts])
-        found = {case.case_id: next(_readable(case, texts), None) for (case, _), texts in zip(prompts, answers, strict=True)}
+        found = {case.case_id: read_answer(texts[0], case.query.options) for (case, _), texts in zip(prompts, answers, strict=True) if texts}
         return [_or(found.get(case.case_id), case.base_answer) for case in self.cases]
 
     def by_hydra(self, model: HydraModel, by_rag: Sequence[str]) -> list[str]:
@@ -57,11 +57,11 @@ class Exam:
         return demonstration_turns(case.query, best, self.box.style, WELL_KNOWN_MARKS)
 
     def _chosen(self, model: HydraModel, case: QueryCase, texts: Sequence[str]) -> str | None:
-        readable = [text.strip() for text in texts if choose_option(text.strip(), case.query.options) is not None and not is_blank(text)]
+        readable = [(text.strip(), answer) for text in texts if (answer := read_answer(text, case.query.options)) is not None]
         if not readable:
             return None
-        chosen = readable[model.choose(case.user, base_prompt(case.query, self.box.style, WELL_KNOWN_MARKS), readable).position]
-        return choose_option(chosen, case.query.options)
+        task = base_prompt(case.query, self.box.style, WELL_KNOWN_MARKS)
+        return readable[model.choose(case.user, task, [text for text, _ in readable]).position][1]
 
 
 def decide(evaluation: Evaluation) -> GateResult:
@@ -84,13 +84,6 @@ def decide(evaluation: Evaluation) -> GateResult:
 
 def _usable(case: QueryCase) -> tuple[HistoryItem, ...]:
     return tuple(item for item in case.items if not is_blank(item.response))
-
-
-def _readable(case: QueryCase, texts: Sequence[str]) -> Iterator[str]:
-    for text in texts:
-        option = choose_option(text.strip(), case.query.options)
-        if option is not None and not is_blank(option):
-            yield option
 
 
 def _or(answer: str | None, other: str) -> str:

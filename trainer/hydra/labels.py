@@ -1,7 +1,7 @@
 """Labels of HYDRA's training rows: whether an item helped the base model, and whether a candidate is right.
 
 HYDRA compares cleaned texts by substring: for the reranker it asks whether the generation is inside the target, so an empty answer counts as right.
-Here an answer is read as everywhere else in this project (`schemas.tasks.choose_option`), and must be the truth itself.
+Here an answer is read as everywhere else in this project (`schemas.tasks.read_answer`), and must be the truth itself.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from statistics import mean
 from infra.settings.hydra import TextMeasure
 from schemas.sameness import is_blank, normalized
 from schemas.scoring import rouge, style_f1
-from schemas.tasks import choose_option
+from schemas.tasks import read_answer
 
 
 def is_right(answer: str, truth: str, options: Sequence[str]) -> bool:
     """Whether the answer names the option `truth`, which is in the query's spelling. A blank answer and one outside the options are wrong."""
-    return not is_blank(answer) and choose_option(answer, options) == truth
+    return read_answer(answer, options) == truth
 
 
 def nearness(answer: str, truth: str, measure: TextMeasure) -> float:

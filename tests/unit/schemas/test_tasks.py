@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.tasks import choose_option, is_same_label
+from schemas.tasks import choose_option, is_same_label, read_answer
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,14 @@ from schemas.tasks import choose_option, is_same_label
 )
 def test_an_answer_names_an_option_exactly_or_unambiguously(answer: str, options: tuple[str, ...], chosen: str | None) -> None:
     assert choose_option(answer, options) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "answer"),
+    [(" COMEDY\n", ("comedy",), "comedy"), (" Any words.\n", (), "Any words."), ("drama", ("comedy",), None), ("", (), None), (" \u200b\n", (), None)],
+)
+def test_an_answer_is_read_from_a_stripped_text_and_is_never_blank(text: str, options: tuple[str, ...], answer: str | None) -> None:
+    assert read_answer(text, options) == answer
 
 
 def test_quotes_make_another_label_only_between_options_that_differ_by_them() -> None:
