@@ -12,15 +12,13 @@ the feature's words the tiny base model was right for 0.58 of films, with the fa
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 
-from schemas import chain_of_thought, control_marks, feature_extraction, features, prompts, rpm_texts, sameness, tasks
+from schemas import chain_of_thought, feature_extraction, features, rpm_texts
 from schemas.chain_of_thought import ReasonedAnswer
 from schemas.control_marks import ControlMarks
 from schemas.feature_extraction import NO_FACTOR, factor_number
@@ -37,7 +35,7 @@ from schemas.features import (
     UserFactors,
     source_text,
 )
-from schemas.prompts import PromptStyle, base_prompt, item_text
+from schemas.prompts import PromptStyle, base_prompt, item_text, template_digest
 from schemas.queries import Query
 from schemas.rpm_texts import factor_text, factors_of, feature_text, features_line
 from schemas.sameness import is_blank
@@ -114,9 +112,8 @@ def shown_factors(found: Iterable[FactoredFeature], factors: UserFactors) -> lis
 
 @cache
 def rpm_template_digest(style: PromptStyle) -> str:
-    """sha256 over the style and the source of this module and those that it calls, as `schemas.prompts.template_digest`."""
-    modules = (sys.modules[__name__], chain_of_thought, control_marks, feature_extraction, features, prompts, rpm_texts, sameness, tasks)
-    return hashlib.sha256("\n".join([style, *map(inspect.getsource, modules)]).encode()).hexdigest()
+    """`schemas.prompts.template_digest` with this module and those that it calls."""
+    return template_digest(style, sys.modules[__name__], feature_extraction, features, rpm_texts)
 
 
 def _example(example: ReasonedItem, factors: UserFactors) -> str:
