@@ -21,7 +21,7 @@ from workers.strategies.answers import allowed_answer
 from workers.strategies.base_calls import BaseCalls
 from workers.strategies.hydra_models import HydraModels, LoadedHydra
 from workers.strategies.items_in_prompt import usable_items
-from workers.strategies.strategy import Answer, Method, Prompt, Unable
+from workers.strategies.strategy import Answer, Method, Prompt, Unable, halved
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,9 @@ class Hydra:
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
         """With the items in their order, then with the first half of them, down to one."""
         digest = template_digest(self.style, demonstrations)
-        shown = usable_items(found)
-        while shown:
+        for shown in halved(usable_items(found)):
             turns = demonstration_turns(query, shown, self.style, WELL_KNOWN_MARKS)
             yield Prompt(turns, self.max_tokens, shown, self.settings.candidates, self.settings.temperature, digest)
-            shown = shown[: len(shown) // 2]
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
         raise Unable(ResponseStatus.NO_MODEL)

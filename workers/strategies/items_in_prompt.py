@@ -19,7 +19,7 @@ from schemas.responses import ResponseStatus
 from schemas.sameness import is_blank
 from schemas.strategies import Strategy
 from workers.strategies.answers import allowed_answer
-from workers.strategies.strategy import Answer, Prompt, Unable
+from workers.strategies.strategy import Answer, Prompt, Unable, halved
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,8 @@ class ItemsInPrompt:
 
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
         """With `k` items, then with half as many, down to one."""
-        shown = usable_items(found)[: self.k]
-        while shown:
+        for shown in halved(usable_items(found)[: self.k]):
             yield Prompt((ChatTurn("user", self._text(query, shown)),), self.max_tokens, shown)
-            shown = shown[: len(shown) // 2]
 
     def _text(self, query: Query, shown: Sequence[HistoryItem]) -> str:
         if self.lamp:

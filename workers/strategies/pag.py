@@ -16,7 +16,7 @@ from schemas.responses import ResponseStatus
 from schemas.sameness import is_blank
 from schemas.strategies import Strategy
 from workers.strategies.answers import allowed_answer
-from workers.strategies.strategy import Answer, Prompt, Unable
+from workers.strategies.strategy import Answer, Prompt, Unable, halved
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,10 @@ class SummaryInPrompt:
         """With `k` items, then with half as many, down to the summary alone."""
         if found is None or found.summary is None:
             raise Unable.without(ResponseStatus.NO_SUMMARY, found)
-        shown = tuple(item for item in found.items if not is_blank(item.response))[: self.k]
-        while True:
+        items = tuple(item for item in found.items if not is_blank(item.response))[: self.k]
+        for shown in (*halved(items), ()):
             prompt = rag_prompt(query, shown, self.style, WELL_KNOWN_MARKS, summary=found.summary.text, reasons=self.reasons)
             yield Prompt((ChatTurn("user", prompt),), self.max_tokens, shown)
-            if not shown:
-                return
-            shown = shown[: len(shown) // 2]
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
         return allowed_answer(query, texts[0], reasons=self.reasons)

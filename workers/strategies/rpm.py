@@ -22,7 +22,7 @@ from schemas.strategies import Strategy
 from schemas.tasks import choose_option
 from workers.strategies.base_calls import BaseCalls
 from workers.strategies.query_features import QueryFeatures
-from workers.strategies.strategy import Answer, Prompt, Unable
+from workers.strategies.strategy import Answer, Prompt, Unable, halved
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,9 @@ class AlignedAnswers:
         """With all examples, then with half as many, down to none. Raises Unable if nothing of the user concerns the query."""
         if found is None or found.factors is None or not (found.examples or any(feature.factor_id for feature in found.features)):
             raise Unable(ResponseStatus.NO_FACTORS)
-        count = len(found.examples)
-        while True:
-            prompt = aligned_prompt(query, found.features, found.factors, found.examples[:count], self.style, WELL_KNOWN_MARKS)
-            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, found.items[:count], template=rpm_template_digest(self.style))
-            if not count:
-                return
-            count //= 2
+        for examples in (*halved(found.examples), ()):
+            prompt = aligned_prompt(query, found.features, found.factors, examples, self.style, WELL_KNOWN_MARKS)
+            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, found.items[: len(examples)], template=rpm_template_digest(self.style))
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
         aligned = read_aligned(texts[0], self.style)

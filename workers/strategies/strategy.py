@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.lookups import Lookup, Reads, Retrieval
@@ -18,6 +18,8 @@ from schemas.queries import Query
 from schemas.responses import ModelVersion, ResponseStatus
 from schemas.strategies import Strategy
 from workers.strategies.base_calls import BaseCalls
+
+T = TypeVar("T")
 
 
 class Unable(Exception):
@@ -54,6 +56,13 @@ class Answer:
 
     text: str
     reasoning: str = ""
+
+
+def halved(items: Sequence[T]) -> Iterator[tuple[T, ...]]:
+    """All items, then the first half of them, and so on down to one. For an endpoint that refuses a prompt as too long."""
+    while items:
+        yield tuple(items)
+        items = items[: len(items) // 2]
 
 
 class Method(Protocol):
