@@ -438,12 +438,12 @@ def test_queries_wait_while_the_endpoint_fails_for_every_prompt(settings: Settin
     ):
         answers["is"] = failure(status)
         queries = ask(settings, QUERIES, 8)
-        wait_until(lambda: any(reason in path.read_text() for path in tmp_path.glob("ready-*.blocked")))
+        wait_until(lambda: any(reason in path.read_text() for path in tmp_path.glob("*/ready.blocked")))
         before = len(endpoint.requests)
         wait_until(lambda: len(endpoint.requests) > before + 3)  # health checks: more than a query has attempts
         answers["is"] = completion("ok")
         drafts = [Draft.from_bytes(record.value) for record in drafts_of(settings, queries)]
-        wait_until(lambda: not any(tmp_path.glob("ready-*.blocked")))
+        wait_until(lambda: not any(tmp_path.glob("*/ready.blocked")))
     assert [draft.answer for draft in drafts] == ["ok"] * 8
 
 
