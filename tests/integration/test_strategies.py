@@ -51,8 +51,7 @@ def answer(body: dict[str, Any]) -> ScriptedAnswer:
     prompt = body["messages"][0]["content"]
     text = "with profile" if "profile :" in prompt else "bare"
     if (count := body.get("n", 1)) > 1:
-        choices = [{"index": n, "message": {"role": "assistant", "content": f"{text} {n}"}, "finish_reason": "stop"} for n in range(count)]
-        return ScriptedAnswer({**completion(text).body, "choices": choices})
+        return completion(*(f"{text} {n}" for n in range(count)))
     return completion(f"because\nAnswer: {text}" if "step by step" in prompt else text)
 
 

@@ -20,10 +20,11 @@ class ScriptedAnswer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def completion(text: str | None, *, prompt_tokens: int = 7, completion_tokens: int = 3) -> ScriptedAnswer:
+def completion(*texts: str | None, prompt_tokens: int = 7, completion_tokens: int = 3) -> ScriptedAnswer:
+    """One choice for each text."""
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens}
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    return ScriptedAnswer({"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage})
+    choices = [{"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for index, text in enumerate(texts)]
+    return ScriptedAnswer({"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage})
 
 
 def failure(status: int, **headers: str) -> ScriptedAnswer:

@@ -498,8 +498,7 @@ async def test_a_start_without_a_connection_or_an_answer_is_no_error(monkeypatch
 
 
 def several(*texts: str | None) -> ScriptedAnswer:
-    choices = [{"index": number, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for number, text in enumerate(texts)]
-    return ScriptedAnswer({"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 3 * len(texts)}})
+    return completion(*texts, completion_tokens=3 * len(texts))
 
 
 async def test_the_turns_of_a_chat_are_sent_as_they_are() -> None:

@@ -72,18 +72,12 @@ class Loading(HydraModels):
         raise AssertionError
 
 
-def choices(*texts: str) -> ScriptedAnswer:
-    answer = completion(texts[0])
-    message = [{"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for index, text in enumerate(texts)]
-    return ScriptedAnswer({**answer.body, "choices": message})
-
-
 def candidates(*texts: str, then: str = "action") -> Respond:
     """`texts`, again and again, as the choices of a request for several; `then` for one answer."""
 
     def respond(body: dict[str, Any]) -> ScriptedAnswer:
         count = body.get("n", 1)
-        return choices(*islice(cycle(texts), count)) if count > 1 else completion("ok" if body["messages"][0]["content"] == HEALTH_CHECK_PROMPT else then)
+        return completion(*islice(cycle(texts), count)) if count > 1 else completion("ok" if body["messages"][0]["content"] == HEALTH_CHECK_PROMPT else then)
 
     return respond
 
