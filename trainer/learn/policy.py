@@ -24,9 +24,12 @@ from infra.checkpoints.verification import MODEL_CARD, differences, verify_check
 from infra.errors import CannotContinue
 from schemas.rewriting import TAGS
 from trainer.learn.distributed import local_device
+from trainer.learn.rounding import rounded_by_chance
 from trainer.learn.saved_state import disk_errors
 from trainer.learn.shared_prompt import ATTENTION, log_probability_difference, unsupported_attention
 
+#: Hexadecimal digits of a seed: 60 bits, which a generator takes.
+SEED_DIGITS = 15
 _NOT_COPIED = (MODEL_CARD, "model.safetensors.index.json")
 #: The text that checks a model's attention, and the largest mean difference of log-probabilities: rounding, in float32 and in shorter dtypes.
 _SAMPLE = f"The quick brown fox jumps over the lazy dog, and nobody knows why.\n{''.join(TAGS)}"
@@ -77,14 +80,16 @@ class Policy:
         return torch.autocast(self.device.type, torch.bfloat16) if self.model.dtype == torch.bfloat16 else nullcontext()
 
     def save(self, directory: Path) -> Path:
-        """Write a checkpoint with the parent's tensors, each in the parent's dtype, and the parent's other files.
+        """Write a checkpoint with the parent's tensors, each in the parent's dtype (`trainer.learn.rounding`), and the parent's other files.
 
         Tied weights that are one tensor in the parent's file stay one. Raises CannotContinue if a weight is not finite in its dtype, OSError if the
         disk is full.
         """
         directory.mkdir(parents=True)
         trained = self.weights()
-        weights = {name: trained[name].detach().to("cpu", dtype, copy=True).contiguous() for name, dtype in tensor_dtypes(self.origin).items()}
+        seed = int(weights_digest(trained_weights(self.model))[:SEED_DIGITS], 16)
+        generator = torch.Generator().manual_seed(seed)  # the same weights give the same file, and each version its own noise
+        weights = {name: rounded_by_chance(trained[name].detach().to("cpu"), dtype, generator) for name, dtype in tensor_dtypes(self.origin).items()}
         for name, tensor in weights.items():
             if not torch.isfinite(tensor).all():
                 raise CannotContinue(f"weight {name} is not finite in {tensor.dtype}; nothing is saved")

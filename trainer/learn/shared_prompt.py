@@ -171,11 +171,11 @@ def log_probability_difference(model: Any, ids_1S: Tensor) -> float:
     completion_1T, head = ids_1S[:, half:], model.get_output_embeddings()
     with torch.no_grad():
         prompt = SharedPrompt.read(model, ids_1S[:, :half], torch.ones_like(ids_1S[:, :half]))
-        packed = head(prompt.continued_packed(model, completion_1T, torch.ones_like(completion_1T, dtype=torch.bool)))
         prompt.reserve(1, completion_1T.shape[1])
         decoded = head(prompt.continued(model, completion_1T))
         if not all(filled for _, _, filled in prompt.decoding.values()):
             return math.inf
+        packed = head(prompt.continued_packed(model, completion_1T, torch.ones_like(completion_1T, dtype=torch.bool)))
         model.set_attn_implementation("eager")
         try:
             own = model(input_ids=ids_1S, use_cache=False).logits[:, half:]
