@@ -20,6 +20,7 @@ from cli.stack_commands import stack
 from cli.strategies_commands import StrategyName, strategies
 from cli.topics_commands import topics
 from cli.train_commands import train
+from infra.process import terminal_logs
 from infra.process.command_output import EXIT_CODES, INTERRUPTED, Json, run_command
 
 app = typer.Typer(
@@ -134,6 +135,7 @@ def profile(
 def main() -> None:
     """The entry point. SIGTERM raises SystemExit, so that a stack inside this process is stopped in order."""
     signal.signal(signal.SIGTERM, _terminate)
+    terminal_logs.configure()
     try:
         app()
     except KeyboardInterrupt:  # while a module was imported

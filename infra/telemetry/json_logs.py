@@ -23,10 +23,15 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "text": record.getMessage(),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        line |= fields_of(record)
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What the line's caller passed as `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
 class RepeatLimit(logging.Filter):
