@@ -1,8 +1,8 @@
 """Stochastic rounding: a number becomes one of its two neighbours in a shorter dtype, the nearer one with the larger probability, so the mean is the number.
 
-Training changes most weights by less than half the distance between two bfloat16 numbers, and rounding to the nearest would undo those changes. Measured
-with SmolLM2-135M and LoRA (2026-11-30): after 4 steps of 1e-4 that lower the loss by 0.48, a checkpoint in bfloat16 had 0.26 of it by rounding to the nearest
-and all of it by stochastic rounding. By hand: torch has no such function, and torchao's is for bfloat16 alone.
+Training changes most weights by less than half the distance between two bfloat16 numbers, and rounding to the nearest would undo those changes. Measured by
+hand with SmolLM2-135M and LoRA (2026-11-30): after 4 steps of 1e-4 that lower the loss by 0.48, a checkpoint in bfloat16 had 0.26 of it by rounding to the
+nearest and all of it by stochastic rounding. Written here, because torch has no such function, and torchao's is for bfloat16 alone.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def attention(
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return plain
     if valid_BT is not None:
-        query, key, value = (_padded(packed, valid_BT) for packed in (query, key, value))
+        query, key, value = (_unpacked(packed, valid_BT) for packed in (query, key, value))
         whole = _whole_completions(query, key, value, shared_prompt, module.layer_idx, kwargs["scaling"])
         return whole.transpose(1, 2)[valid_BT][None], None
     key, value = shared_prompt.extend(module.layer_idx, key, value)
@@ -118,7 +118,7 @@ def attention(
     return attend(query, key, value, shared_prompt, module.layer_idx, kwargs["scaling"]).transpose(1, 2), None
 
 
-def _padded(packed: Tensor, valid_BT: Tensor) -> Tensor:
+def _unpacked(packed: Tensor, valid_BT: Tensor) -> Tensor:
     """1HND as BHTD, with zeros for the padding."""
     padded = packed.new_zeros((*valid_BT.shape, packed.shape[1], packed.shape[3]))  # BTHD
     return padded.masked_scatter(valid_BT[:, :, None, None], packed[0].transpose(0, 1)).transpose(1, 2)
