@@ -27,7 +27,7 @@ def print_config(as_json: Json = False) -> None:
 
 
 def _check(settings: Settings, as_json: bool) -> None:
-    """Settings that load are valid: `load` refuses all others."""
+    """Settings that reach a command are valid: `run_command` refuses all others."""
     from infra.settings.sources import sources
 
     changed = sum(setting.source != "default" for setting in sources(settings))

@@ -25,10 +25,13 @@ def run_command(body: Callable[[Settings], int | None]) -> NoReturn:
 def exit_code_of(body: Callable[[Settings], int | None]) -> int:
     # Imported here, because `--help` does not need the settings, which take a quarter of a second.
     from infra.errors import BadSetting, RetouchError
+    from infra.process.model_check import check_models
     from infra.settings import load
 
     try:
-        return body(load()) or OK
+        settings = load()
+        check_models(settings)
+        return body(settings) or OK
     except BadSetting as error:
         show_error(str(error))
         return USAGE

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.errors import BadSetting, RetouchError
+from infra.process.model_check import check_models, tiny_model_warnings
 from infra.settings import Settings, load
 from infra.telemetry import json_logs
 from infra.telemetry.export import exporting
@@ -95,10 +96,13 @@ def run_process(name: str, body: Callable[[Settings, threading.Event], None]) ->
     """
     try:
         settings = load()
+        check_models(settings)
     except BadSetting as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201  # logging is not set up yet
         return USAGE
     json_logs.configure(settings.log_level)
+    for warning in tiny_model_warnings(settings):
+        log.warning(warning)
     stop = stop_on_signals()
     try:
         with logging_totals(), exporting(settings, name):

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.process.model_check import check_models, tiny_model_warnings
 from infra.settings import load
+from pico.real_models.__main__ import MODELS
 from schemas.prompts import PromptStyle
 
 DEPLOY = Path(__file__).resolve().parents[4] / "infra" / "deploy"
@@ -22,8 +24,11 @@ def test_example_settings_load_and_divide_their_batch(file: Path, monkeypatch: p
     from trainer.learn.distributed import check_launch, micro_batches
 
     monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("WORLD_SIZE", "4" if "four" in file.name else "1")
     settings = load()
+    check_models(settings)
+    assert tiny_model_warnings(settings) == []
     trainer = settings.trainer
     on_cpu = "cpu" in file.name
     assert settings.reflection.prompt_style is PromptStyle.PAPER
@@ -32,6 +37,14 @@ def test_example_settings_load_and_divide_their_batch(file: Path, monkeypatch: p
     if trainer.rl.engine == "trl":
         assert micro_batches(trainer.rl.prompts_per_step * trainer.rl.candidates, trainer.rl.micro_batch, "rows")[0] == trainer.rl.micro_batch
     check_launch(trainer)
+
+
+def test_the_example_for_smollm2_names_it_as_base_and_reflection_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_CONFIG", str(DEPLOY / "smollm2-cpu.toml"))
+    settings = load()
+    real = Path(".cache/models") / MODELS["smollm2"].folder
+    assert (settings.base.checkpoint, settings.reflection.checkpoint) == (real, real)
+    assert (settings.base.prompt_style, settings.reflection.prompt_style) == (PromptStyle.PAPER, PromptStyle.PAPER)
 
 
 @pytest.mark.parametrize("file", LAUNCHERS, ids=lambda file: file.name)

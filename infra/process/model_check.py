@@ -1,0 +1,81 @@
+"""Refuses settings in which a shipped tiny model would work beside a real one unnoticed, or a real one would get the tiny models' prompts.
+
+A checkpoint of 32 MB or more is a real model (`infra.checkpoints.size`). A smaller one that is not shipped may be anything, so it is never refused here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.checkpoints.location import checkpoint_folder
+from infra.checkpoints.size import is_large
+from infra.errors import BadSetting
+from infra.settings import Settings
+from infra.settings.models import BaseModelSettings, ReflectionSettings
+from schemas.prompts import PromptStyle
+from schemas.strategies import Strategy
+
+_BASE, _REFLECTION = BaseModelSettings(), ReflectionSettings()
+
+
+def check_models(settings: Settings) -> None:
+    """Raises BadSetting. Every command and process calls this at its start. Reads the sizes of files, no model."""
+    if problems := [*_compact_prompts(settings), *_tiny_beside_real(settings)]:
+        raise BadSetting("; ".join(problems))
+
+
+def tiny_model_warnings(settings: Settings) -> list[str]:
+    """What may be intended for a first try: an endpoint's model as base model, with tiny prompts or the tiny reflection model."""
+    base, reflection = settings.base, settings.reflection
+    if not base.url or base.model == _BASE.model:
+        return []
+    warnings = []
+    if base.prompt_style is PromptStyle.COMPACT:
+        warnings.append(f"base.prompt_style=compact is the tiny models' prompt, but base.model={base.model} is another model: set base.prompt_style=paper")
+    if _is_shipped(reflection.checkpoint, _REFLECTION.checkpoint) and _rpo_answers(settings):
+        warnings.append(
+            f"reflection.checkpoint={reflection.checkpoint}, the tiny model, rewrites answers of base.model={base.model} unless the registry holds another: "
+            "set reflection.checkpoint to a real model and reflection.prompt_style=paper, or strategies.weights without rpo"
+        )
+    return warnings
+
+
+def _compact_prompts(settings: Settings) -> list[str]:
+    sections = {"base": settings.base, "reflection": settings.reflection}
+    return [
+        f"{name}.prompt_style=compact, but {name}.checkpoint={section.checkpoint} is a real model, which cannot read the tiny models' prompts: "
+        f"set {name}.prompt_style=paper"
+        for name, section in sections.items()
+        if section.prompt_style is PromptStyle.COMPACT and _is_real(section.checkpoint)
+    ]
+
+
+def _tiny_beside_real(settings: Settings) -> list[str]:
+    """With `base.url` the base model is an endpoint's."""
+    base, reflection = settings.base, settings.reflection
+    if base.url:
+        return []
+    if _is_shipped(base.checkpoint, _BASE.checkpoint):
+        where = f"base.url is empty, so the tiny model base.checkpoint={base.checkpoint} would answer"
+        right = "set OPENAI_BASE_URL to the base model's endpoint, or base.checkpoint to its folder"
+        if _is_real(reflection.checkpoint):
+            return [f"reflection.checkpoint={reflection.checkpoint} is a real model, but {where}: {right}"]
+        return [f"{where} as base.model={base.model}: {right}"] if base.model != _BASE.model else []
+    if _is_real(base.checkpoint) and _is_shipped(reflection.checkpoint, _REFLECTION.checkpoint) and _rpo_answers(settings):
+        return [
+            f"base.checkpoint={base.checkpoint} is a real model, but reflection.checkpoint={reflection.checkpoint}, the tiny model, would rewrite its answers: "
+            "set reflection.checkpoint to a real model, or strategies.weights without rpo"
+        ]
+    return []
+
+
+def _is_real(checkpoint: Path) -> bool:
+    return is_large(checkpoint_folder(checkpoint))
+
+
+def _is_shipped(checkpoint: Path, shipped: Path) -> bool:
+    return checkpoint_folder(checkpoint) == checkpoint_folder(shipped)
+
+
+def _rpo_answers(settings: Settings) -> bool:
+    return settings.strategies.weights.get(Strategy.RPO, 0.0) > 0
