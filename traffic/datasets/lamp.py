@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -24,7 +24,7 @@ from typing import ClassVar, NamedTuple, Self
 from schemas.tasks import MOVIE_TAGS, STARS
 from traffic.datasets import dates
 from traffic.datasets.files import GZIP_ENDING, BadData, DataFile, GivenFiles, shown
-from traffic.datasets.lamp_outputs import LampOutputs
+from traffic.datasets.lamp_outputs import LampOutputs, ids_differ
 from traffic.datasets.rows import DataRow, FirstPlaces, Place, among, json_array
 from traffic.datasets.steps import Question, ReadCounts, Step
 from traffic.datasets.timelines import Entry
@@ -134,11 +134,20 @@ class Lamp:
         asked = FirstPlaces("the question's id")
         for user, rows in self._users():
             for row in rows:
-                asked.take(row.text("id", filled=True), row.place)
+                question_id = row.text("id", filled=True)
+                asked.take(question_id, row.place)
+                if golds is not None and question_id not in golds:
+                    raise self._ids_differ(golds)
             yield from _User(self._split, tenant, user, rows, golds, counts).steps()
-        if unasked := [gold for question_id, gold in (golds or {}).items() if question_id not in asked]:
-            questions = shown(self.questions.path.name)
-            raise unasked[0].bad(f"no question in {questions} has this id, nor those of {len(unasked) - 1} more; expected the same ids in both files")
+        if any(question_id not in asked for question_id in golds or {}):
+            raise self._ids_differ(golds or {})
+
+    def _ids_differ(self, golds: Collection[str]) -> BadData:
+        """Reads all questions again, so that the error lists every id."""
+        asked = dict.fromkeys(row.text("id", filled=True) for row in json_array(self.questions))
+        unanswered, unasked = [one for one in asked if one not in golds], [one for one in golds if one not in asked]
+        sides = {"questions without an output": unanswered, "outputs without a question": unasked}
+        return ids_differ(self._outputs.name, shown(self.questions.path), sides)
 
     def _users(self) -> Iterable[tuple[str, list[DataRow]]]:
         """Users with their rows. In the user split one row at a time is in memory."""
@@ -241,7 +250,7 @@ class _User:
 
     def _question(self, row: DataRow, moment: dates.DateBounds) -> Question:
         task, question_id, options = self.split.task, row.text("id", filled=True), self.split.task.allowed(row)
-        truth = None if self.golds is None else _gold(row, question_id, self.golds, options)
+        truth = None if self.golds is None else _truth(self.golds[question_id], options)
         entry = Entry(row.place, self.user, task.domain, f"{task.name}/question/{question_id}", task.text(row), truth or "", moment, options)
         self.counts.shortened += entry.is_too_long
         question = Question(entry.query(self.tenant)) if truth is None else entry.question(self.tenant)
@@ -277,8 +286,5 @@ def _after(place: Place, at: datetime) -> datetime:
         raise place.bad("field 'profile': its newest item is so late that a time after it is not in the years 1 to 9999") from None
 
 
-def _gold(row: DataRow, question_id: str, golds: Mapping[str, DataRow], options: tuple[str, ...]) -> str:
-    gold = golds.get(question_id)
-    if gold is None:
-        raise row.bad("the outputs have no answer to this question's id; expected the same ids in both files")
+def _truth(gold: DataRow, options: tuple[str, ...]) -> str:
     return among(gold.place, gold.text("output", filled=True), options)

@@ -96,10 +96,14 @@ def write_outputs(task: str, answers: Mapping[str, str]) -> str:
 def _check_ids(golds: LampOutputs, predictions: LampOutputs) -> None:
     missing = [question_id for question_id in golds.rows if question_id not in predictions.rows]
     extra = [question_id for question_id in predictions.rows if question_id not in golds.rows]
-    sides = (("golds without a prediction", missing), ("predictions without a gold", extra))
-    differences = [f"{what} ({len(ids)}): {_listed(ids)}" for what, ids in sides if ids]
-    if differences:
-        raise BadData(f"{predictions.name}: the ids are not those of {golds.name}: {'; '.join(differences)}")
+    if missing or extra:
+        raise ids_differ(predictions.name, golds.name, {"golds without a prediction": missing, "predictions without a gold": extra})
+
+
+def ids_differ(file: str, other: str, sides: Mapping[str, Collection[str]]) -> BadData:
+    """The error for two files that must have the same ids. `sides`: the ids that only one of them has, by what they are."""
+    differences = "; ".join(f"{what} ({len(ids)}): {_listed(ids)}" for what, ids in sides.items() if ids)
+    return BadData(f"{file}: the ids are not those of {other}: {differences}")
 
 
 def _listed(ids: Collection[str]) -> str:

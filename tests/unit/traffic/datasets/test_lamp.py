@@ -191,13 +191,6 @@ def test_an_undated_question_sees_no_newer_history_of_another_question(tmp_path:
     ("row", "task", "golds", "message"),
     [
         (_paper_row("1", None, [("10", "")]), "LaMP_3", {"1": "x"}, r"dev_outputs\.json:1: field 'task' is not LaMP_5, .*LaMP-5"),
-        (_paper_row("1", None, [("10", "")]), "LaMP_5", {"2": "x"}, r"dev_questions\.json:2: row 1 \(id '1'\): the outputs have no answer"),
-        (
-            _paper_row("1", None, [("10", "")]),
-            "LaMP_5",
-            {"1": "x", "2": "y"},
-            r"dev_outputs\.json:1: golds\[1\] \(id '2'\): no question in dev_questions\.json has this id",
-        ),
         (_paper_row("1", None, [("10", "")]) | {"input": "What?"}, "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'input' has no 'paper:'"),
         (_paper_row("1", None, [("10", "")]) | {"profile": "none"}, "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'profile' is not a list"),
         (_paper_row("1", "ann", [("10", "soon")]), "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\), profile\[0\] \(id '10'\): field 'date' is not a date"),
@@ -229,6 +222,18 @@ def test_a_broken_file_is_an_error_with_line_and_expectation(tmp_path: Path, row
     dataset = _lamp(write_lamp(tmp_path, [row], task, golds))
     with pytest.raises(BadData, match=message):
         list(dataset.steps("t"))
+
+
+@pytest.mark.parametrize("user", [None, "ann"], ids=["user split", "time split"])
+def test_every_id_that_only_one_file_has_is_listed(user: str | None, tmp_path: Path) -> None:
+    rows = [_paper_row(str(number), user, [("10", "2001" if user else "")]) for number in range(1, 5)]
+    assert _refused(tmp_path, rows, {"1": "x", "3": "y", "7": "z", "8\n": "z"}).removeprefix(str(tmp_path)) == (
+        f"/dev_outputs.json: the ids are not those of {tmp_path}/dev_questions.json: "
+        "questions without an output (2): '2', '4'; outputs without a question (2): '7', '8\\n'"
+    )
+    many = {str(number): "x" for number in range(1, 30)}
+    assert "outputs without a question (25): '5', '6', '7'" in _refused(tmp_path, rows, many) and "'14' and 15 more" in _refused(tmp_path, rows, many)
+    assert _refused(tmp_path, rows, {str(number): "x" for number in range(1, 4)}).endswith("dev_questions.json: questions without an output (1): '4'")
 
 
 def test_an_undated_answer_is_seen_by_no_other_question(tmp_path: Path) -> None:
