@@ -82,7 +82,7 @@ class Arm:
             settings = settings.changed(strategies={"rpm_retrieval": ExampleRetrieval.QUERY})
         retrieval = settings.retrieval
         if self.retriever:
-            retrieval = retrieval.model_copy(update={"retriever": self.retriever, "by_strategy": {}})
+            retrieval = retrieval.model_copy(update={"retriever": self.retriever, "by_strategy": dict.fromkeys(Strategy, self.retriever)})
         if not self.k:
             return settings.changed(retrieval=retrieval)
         retrieval = retrieval.model_copy(update={"k_max": max(self.k, retrieval.k_max)})

@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from infra.settings.section import MAX_INT, Count, Positive, Seconds, Section
 from infra.settings.texts import BrokerPassword, BrokerUser, ExistingFile, HeaderSecret, Name, RecordPlace, Servers, name, url_of
@@ -76,13 +76,22 @@ class Retriever(StrEnum):
     RANDOM = "random"  # by chance, the same again for the same query
 
 
+#: Strategies whose default is another retriever than that of all: HYDRA's reranker is trained on BM25's items.
+OWN_RETRIEVERS = {Strategy.HYDRA: Retriever.BM25}
+
+
 class RetrievalSettings(Section):
     """How items of a user's history are found for drafts, and for lookups that ask for similar items."""
 
     k_max: Annotated[int, Field(ge=1, le=100)] = 6  # history items in a context; prompts and training use at most this many
     retriever: Retriever = Retriever.EMBEDDING  # of all strategies that `by_strategy` does not name
-    by_strategy: dict[Strategy, Retriever] = {Strategy.HYDRA: Retriever.BM25}  # noqa: RUF012  # of single strategies; HYDRA's reranker is trained on BM25's items
+    by_strategy: dict[Strategy, Retriever] = OWN_RETRIEVERS  # of single strategies, added to `hydra = "bm25"`, which `hydra = "embedding"` replaces
     scan_items: Annotated[int, Field(ge=1, le=10_000)] = 1_000  # newest items of the user that bm25 and random choose from; of long texts bm25 reads fewer
+
+    @field_validator("by_strategy")
+    @classmethod
+    def _other_strategies_keep_theirs(cls, given: dict[Strategy, Retriever]) -> dict[Strategy, Retriever]:
+        return OWN_RETRIEVERS | given
 
 
 class StreamsSettings(Section):

@@ -6,7 +6,8 @@ import pytest
 
 from bench.quality.arms import ALL, Arm, Trained, Variant, grouped, parse_arms
 from infra.errors import BadSetting
-from infra.settings import Settings
+from infra.process.environment import environment
+from infra.settings import Settings, load
 from infra.settings.stream import Retriever
 from schemas.strategies import Strategy
 
@@ -42,6 +43,13 @@ def test_an_arms_settings_change_the_items_and_the_retriever_of_every_process() 
     settings = arm.settings(Settings())
     assert (settings.strategies.k, settings.reflection.k, settings.retrieval.k_max, settings.retrieval.retriever) == (8, 8, 8, Retriever.RANDOM)
     assert Arm(Strategy.RAG).settings(settings) == settings
+
+
+def test_an_arms_retriever_replaces_that_of_the_strategy_in_a_child_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    (arm,) = parse_arms("hydra@recent")
+    for name, value in environment(arm.settings(Settings())).items():
+        monkeypatch.setenv(name, value)
+    assert load().retrieval.by_strategy[Strategy.HYDRA] is Retriever.RECENT
 
 
 def test_arms_share_processes_unless_items_retriever_or_version_differ() -> None:
