@@ -23,7 +23,7 @@ NO_FACTOR = "none"
 
 
 class Flaw(StrEnum):
-    """Why an answer is refused. A closed set, for metrics."""
+    """Why an answer is refused. A closed set, for `retouch_feature_answers_refused_total`."""
 
     NO_OBJECT = "no_object"  # no JSON object with these fields
     WRONG_SHAPE = "wrong_shape"  # a field is missing or of another type

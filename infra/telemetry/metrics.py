@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from infra.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
 from schemas.drafts import FailureCause
+from schemas.feature_extraction import Flaw
 from schemas.promotion import VersionState
 
 CALL_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
@@ -70,6 +71,13 @@ class QualityOutcome(StrEnum):
 TEACHER_TAUGHT = Counter("retouch_teacher_taught_total", "{outcome}", "outcomes that became a trajectory", ["teacher"])
 TEACHER_REJECTED = Counter("retouch_teacher_rejected_total", "{outcome}", "outcomes rejected by the teacher's checks", ["teacher", "reason"])
 PROFILES_WRITTEN = Counter("retouch_profiles_written_total", "{entry}", "tasks of the profiles worker", ["kind", "outcome"], {"outcome": ProfileOutcome})
+FEATURE_ANSWERS_REFUSED = Counter(
+    "retouch_feature_answers_refused_total",
+    "{answer}",
+    "answers of an LLM about features that cannot be used",
+    ["flaw"],
+    {"flaw": Flaw},
+)
 BASE_UNANSWERED = Counter(
     "retouch_base_unanswered_total", "{query}", "drafts and responses without a base answer, by the last failure", ["cause"], {"cause": FailureCause}
 )
@@ -124,6 +132,7 @@ METRICS: tuple[AnyInstrument, ...] = (
     TEACHER_TAUGHT,
     TEACHER_REJECTED,
     PROFILES_WRITTEN,
+    FEATURE_ANSWERS_REFUSED,
     BASE_UNANSWERED,
     RESPONSES_SENT,
     STRATEGY_FALLBACKS,

@@ -26,7 +26,8 @@ from streams.profiles.index import ProfileIndex
 
 log = logging.getLogger(__name__)
 
-#: A task is not published again for this long. Later it may be, if its item still has no features.
+#: A task is not published again for this long. Later it may be, if its item still has no features, in case it was lost. One that the profiles worker did
+#: without a usable result has the same id, so the worker drops it as a repeat until it has done `workers.remember` other tasks of the partition.
 REPEAT_S = 120.0
 #: Maximum numbers of published tasks, users and domains that are remembered. A task that is published twice does no harm.
 REMEMBERED = 100_000

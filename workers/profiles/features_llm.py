@@ -11,6 +11,7 @@ from typing import Any
 
 from infra.endpoints.client import ChatClient, PromptRefused
 from infra.endpoints.reply import clean_text, json_object
+from infra.telemetry.metrics import FEATURE_ANSWERS_REFUSED
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.feature_extraction import FEATURES_FIELD, JUDGEMENTS_FIELD, RefusedAnswer, features_schema, judgements_schema, read_features, read_judgements
 from schemas.features import source_text
@@ -41,6 +42,7 @@ class LlmFeatures:
                 log.info("the endpoint finds no features", extra={"reason": str(error)})
                 return None
             except RefusedAnswer as error:
+                FEATURE_ANSWERS_REFUSED.add(flaw=error.flaw)
                 log.info("an answer about features is refused", extra={"reason": str(error)})
         return None
 

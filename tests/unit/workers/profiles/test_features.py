@@ -12,10 +12,11 @@ import pytest
 from infra.endpoints.client import ChatEndpoint
 from infra.errors import BadSetting, RetryLater
 from infra.settings.profiles import ProfilesSettings
+from infra.telemetry.metrics import FEATURE_ANSWERS_REFUSED
 from schemas.contexts import Source
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.envelope import envelope_headers, read_envelope
-from schemas.feature_extraction import features_schema, judgements_schema
+from schemas.feature_extraction import Flaw, features_schema, judgements_schema
 from schemas.features import Factor, FactoredFeature, Feature, ItemFeatures, Judgement, Polarity, UserFactors
 from schemas.ids import derive
 from schemas.profiles import ExtractedFeatures, FeaturesWork, ProfileEntry, ProfileTask, Reasoning, ReasoningWork
@@ -173,8 +174,10 @@ def test_an_answer_that_breaks_the_rules_gives_no_entry_and_nothing_is_invented(
 
 
 def test_after_an_answer_that_breaks_the_rules_the_llm_is_asked_again() -> None:
+    no_object = (("flaw", Flaw.NO_OBJECT),)
+    before = FEATURE_ANSWERS_REFUSED.values().get(no_object, 0)
     entry, requests = asked(features_task(), completion("no json"), answer(FOUND))
-    assert entry and len(requests) == 2
+    assert entry and len(requests) == 2 and FEATURE_ANSWERS_REFUSED.values()[no_object] == before + 1
     reasoning = ProfileTask.reasoning("acme", "ada", "movie_tag", reasoning_work())
     entry, requests = asked(reasoning, completion("word " * 300), completion("They like robots."))
     assert entry and len(requests) == 2
