@@ -24,9 +24,10 @@ class ResponseStatus(StrEnum):
     INDEX_AWAY = "index_away"  # the index was unavailable
     UNPARSABLE = "unparsable"  # the output of the model that personalizes could not be read
     REFLECTION_FAILED = "reflection_failed"
-    PROMPT_TOO_LONG = "prompt_too_long"  # even one history item exceeds the model's context
+    PROMPT_TOO_LONG = "prompt_too_long"  # even the shortest prompt with the user's data exceeds the model's context
     PROMPT_REFUSED = "prompt_refused"  # the base model refuses the prompt with the user's data, for example by a content filter
     DEADLINE_NEAR = "deadline_near"  # or passed
+    TOO_SLOW = "too_slow"  # a step of the strategy took longer than one call of the base model may, `base.timeout_s`
     BASE_FAILED = "base_failed"  # there is no base answer; `answer` is empty
     EXPIRED = "expired"  # the deadline passed before there was a base answer; `answer` is empty
 

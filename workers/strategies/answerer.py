@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from infra.endpoints.client import ChatClient, PromptRefused
+from infra.endpoints.client import ChatClient, EndpointFailed, PromptRefused
 from infra.settings import Settings
 from infra.settings.strategies import ItemForm
 from infra.telemetry.metrics import RESPONSES_SENT, STRATEGY_FALLBACKS
@@ -29,8 +31,8 @@ from workers.strategies.unanswered import empty_draft, last_failure
 
 #: Share of the time until the query's deadline that a method may take before its prompt. The rest is for its answer, or for that of a simpler strategy.
 PREPARATION_SHARE = 0.5
-#: The base model wrote what cannot be read. Other refusals concern the prompt.
-_UNREADABLE = {FailureCause.NO_TEXT, FailureCause.ONLY_REASONING, FailureCause.ANSWER_TOO_LONG}
+#: Share of that time which is at most kept for the call of a simpler strategy.
+RESERVE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class StrategyAnswerer:
         """Without `hydra` HYDRA has no model."""
         self._endpoint = endpoint
         self._base_model = settings.base.model
+        self._timeout_s = settings.base.timeout_s
+        self._reserve_s = settings.strategies.deadline_reserve_s
         self._clock = clock
         self._prompt_digest = template_digest(settings.base.prompt_style, *([lamp_prompt] if settings.strategies.item_form is ItemForm.LAMP else []))
         self.methods = methods_of(settings, hydra)
@@ -82,7 +86,7 @@ class StrategyAnswerer:
         reason: ResponseStatus | None = None
         while True:
             try:
-                result = await self._by(method_of(strategy, self.methods), asked, calls)
+                result = await self._in_time(method_of(strategy, self.methods), asked, calls)
             except Unable as error:
                 reason = reason or error.status
                 strategy = SIMPLER[strategy]
@@ -90,6 +94,20 @@ class StrategyAnswerer:
                 return self._unanswered(asked, DraftStatus.BASE_FAILED, error.cause, "the endpoint refuses the prompt", calls)
             else:
                 return result if isinstance(result, Lookup) else self._response(asked, strategy, result, reason, calls)
+
+    async def _in_time(self, method: Method, asked: Asked, calls: BaseCalls) -> _Result | Lookup:
+        """`_by`, which also raises Unable if the method has a simpler one and takes so long that only that one can still answer."""
+        if method.strategy not in SIMPLER:
+            return await self._by(method, asked, calls)
+        left_s = self._left_s(asked.query)
+        within_s = None if left_s is None else left_s - min(self._reserve_s, RESERVE_SHARE * left_s)
+        try:
+            async with _unable_after(within_s, ResponseStatus.DEADLINE_NEAR):
+                return await self._by(method, asked, calls)
+        except EndpointFailed as error:  # it passed the health check, so a short prompt may get an answer
+            if error.cause != FailureCause.TIMEOUT:
+                raise
+            raise Unable(ResponseStatus.TOO_SLOW) from error
 
     async def _by(self, method: Method, asked: Asked, calls: BaseCalls) -> _Result | Lookup:
         """Raises Unable, and _Refused for the method that has no simpler one."""
@@ -106,20 +124,21 @@ class StrategyAnswerer:
         return _Result(answer, prompt, calls.ms - ms, spent, model)
 
     async def _prepared(self, method: Method, asked: Asked, calls: BaseCalls) -> tuple[Method, ModelVersion | None, Retrieval | Lookup | None]:
-        """The method with its model, and what its prompt gets, or another lookup. Raises Unable, also if it takes too long for the query's deadline."""
+        """The method with its model, and what its prompt gets, or another lookup. Raises Unable, also if it takes too long."""
         model: ModelVersion | None = None
         found: Retrieval | Lookup | None = asked.found
-        deadline = asked.query.deadline
-        within_s = None if deadline is None else PREPARATION_SHARE * max(0.0, (deadline - self._clock.now()).total_seconds())
-        try:
-            async with asyncio.timeout(within_s):
-                if isinstance(method, NeedsModel):
-                    method, model = await method.with_model()
-                if isinstance(method, Prepares) and asked.found is not None:
+        left_s = self._left_s(asked.query)
+        async with _unable_after(None if left_s is None else PREPARATION_SHARE * left_s, ResponseStatus.DEADLINE_NEAR):
+            if isinstance(method, NeedsModel):
+                method, model = await method.with_model()
+            if isinstance(method, Prepares) and asked.found is not None:
+                async with _unable_after(self._timeout_s, ResponseStatus.TOO_SLOW):
                     found = await method.prepare(asked.found, calls)
-        except TimeoutError:
-            raise Unable(ResponseStatus.DEADLINE_NEAR) from None
         return method, model, found
+
+    def _left_s(self, query: Query) -> float | None:
+        """Seconds until the deadline; None without one."""
+        return None if query.deadline is None else max(0.0, (query.deadline - self._clock.now()).total_seconds())
 
     def _unanswered(self, asked: Asked, status: DraftStatus, cause: str, reason: str, calls: BaseCalls | None = None) -> Response:
         """The response without an answer: BASE_FAILED or EXPIRED."""
@@ -204,9 +223,17 @@ async def _first_accepted(method: Method, query: Query, found: Retrieval | None,
                 break
     if method.strategy not in SIMPLER:
         raise _Refused(cause)
-    if cause == FailureCause.PROMPT_TOO_LONG:
-        raise Unable(ResponseStatus.PROMPT_TOO_LONG)
-    raise Unable(ResponseStatus.UNPARSABLE if cause in _UNREADABLE else ResponseStatus.PROMPT_REFUSED)
+    raise Unable.refused(cause)
+
+
+@asynccontextmanager
+async def _unable_after(seconds: float | None, status: ResponseStatus) -> AsyncIterator[None]:
+    """Raises Unable with `status` after so many seconds; None: never."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Unable(status) from None
 
 
 def outgoing(response: Response) -> Outgoing:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from infra.endpoints.client import PromptRefused
 from infra.endpoints.reply import json_object
+from infra.telemetry.metrics import FEATURE_ANSWERS_REFUSED
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.feature_extraction import FEATURES_FIELD, RefusedAnswer, query_features_schema, read_query_features
 from schemas.features import FactoredFeature, UserFactors
@@ -44,6 +45,7 @@ class LlmQueryFeatures:
             (text, *_) = await base.texts((ChatTurn("user", prompt),), max_tokens=self._max_tokens, schema=schema)
             return read_query_features(json_object(text, [FEATURES_FIELD]), shown)
         except PromptRefused as error:
-            raise Unable(ResponseStatus.PROMPT_REFUSED) from error
+            raise Unable.refused(error.cause) from error
         except RefusedAnswer as error:
+            FEATURE_ANSWERS_REFUSED.add(flaw=error.flaw)
             raise Unable(ResponseStatus.UNPARSABLE) from error

@@ -1,17 +1,19 @@
 """The interface of a strategy's method: what it reads of the user, what it asks the base model, and how it reads the texts.
 
 The worker calls the parts in this order: `reads` (a lookup), `with_model` and `prepare` where a method has them, `prompts`, `read`. The two before the
-prompt are cancelled after half of the time until the query's deadline.
-A method that cannot answer raises Unable; then its simpler strategy answers, from the same retrieval.
+prompt are cancelled after half of the time until the query's deadline, and `prepare` also after `base.timeout_s`. A method that has a simpler strategy is
+cancelled `strategies.deadline_reserve_s` before the deadline.
+A method that cannot answer, or is cancelled so, raises Unable; then its simpler strategy answers, from the same retrieval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from schemas.contexts import HistoryItem, RetrievalStatus
+from schemas.drafts import FailureCause
 from schemas.lookups import Lookup, Reads, Retrieval
 from schemas.prompts import ChatTurn
 from schemas.queries import Query
@@ -34,8 +36,18 @@ class Unable(Exception):
         """`missing`, unless the retrieval was not searched: then nothing is known about the user, and the reason is why it was not."""
         return cls(_NOT_SEARCHED.get(found.status, missing) if found else missing)
 
+    @classmethod
+    def refused(cls, cause: str) -> Unable:
+        """The base model gives no answer to a prompt with the user's data. `cause`: that of `PromptRefused`."""
+        return cls(_REFUSED.get(cause, ResponseStatus.PROMPT_REFUSED))
+
 
 _NOT_SEARCHED = {RetrievalStatus.INDEX_AWAY: ResponseStatus.INDEX_AWAY, RetrievalStatus.DEADLINE_PASSED: ResponseStatus.DEADLINE_NEAR}
+#: By failure cause. What cannot be read was written by the base model; all other causes concern the prompt.
+_REFUSED: Mapping[str, ResponseStatus] = {
+    FailureCause.PROMPT_TOO_LONG: ResponseStatus.PROMPT_TOO_LONG,
+    **dict.fromkeys((FailureCause.NO_TEXT, FailureCause.ONLY_REASONING, FailureCause.ANSWER_TOO_LONG), ResponseStatus.UNPARSABLE),
+}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from infra.endpoints.client import PromptRefused
+from infra.endpoints.client import EndpointFailed, PromptRefused
+from infra.endpoints.reply import ChatAnswer
+from infra.endpoints.request import Prompt
 from infra.errors import RetryLater
 from infra.settings import Settings, load
 from infra.telemetry.metrics import STRATEGY_FALLBACKS
@@ -30,11 +36,30 @@ SETTINGS = load(strategies={"k": 4, "max_new_tokens": 77})
 TOO_LONG = PromptRefused("too long", FailureCause.PROMPT_TOO_LONG)
 FILTERED = PromptRefused("filtered", FailureCause.FILTERED)
 NO_TEXT = PromptRefused("no text", FailureCause.NO_TEXT)
+TIMEOUT = EndpointFailed("no answer in time", reason="endpoint", cause=FailureCause.TIMEOUT)
 TASK = "tag : a film"
 
 
 def shown(*items: HistoryItem) -> str:
     return "\n".join(["profile :", *(f"{item.content} => {item.response}" for item in items), TASK])
+
+
+class SlowEndpoint(ScriptedEndpoint):
+    """Does not return from calls whose prompt holds `slow`."""
+
+    def __init__(self, slow: str, *steps: Exception | str) -> None:
+        super().__init__(ManualClock(NOON), *steps)
+        self._slow = slow
+        self.cancelled = 0
+
+    async def complete(self, prompt: Prompt, **options: Any) -> ChatAnswer:
+        if not isinstance(prompt, str) and any(self._slow in turn.content for turn in prompt):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        return await super().complete(prompt, **options)
 
 
 async def answer(endpoint: ScriptedEndpoint, found: Retrieval, settings: Settings = SETTINGS) -> Response:
@@ -125,6 +150,8 @@ FALLBACKS: dict[str, tuple[Retrieval, list[Exception | str], Strategy, ResponseS
         "action",
     ),
     "no text": (make_retrieval(Strategy.RAG, ITEMS[0]), [NO_TEXT, "action"], Strategy.ZERO_SHOT, ResponseStatus.UNPARSABLE, "action"),
+    "one call takes too long": (make_retrieval(Strategy.RAG, ITEMS[0]), [TIMEOUT, "action"], Strategy.ZERO_SHOT, ResponseStatus.TOO_SLOW, "action"),
+    "a chain of thought takes too long": (make_retrieval(Strategy.RAG_COT, ITEMS[0]), [TIMEOUT, "action"], Strategy.RAG, ResponseStatus.TOO_SLOW, "action"),
     "the profile is refused": (make_retrieval(Strategy.RAG, ITEMS[0]), [FILTERED, "action"], Strategy.ZERO_SHOT, ResponseStatus.PROMPT_REFUSED, "action"),
     "every profile is too long": (
         make_retrieval(Strategy.RAG, *ITEMS[:2]),
@@ -207,6 +234,45 @@ def test_a_retrieval_whose_calls_all_fail_gives_a_response_without_answer(why: D
 async def test_an_endpoint_that_fails_is_left_to_the_runtime() -> None:
     with pytest.raises(RetryLater):
         await handler(endpoint(RetryLater("away")))(incoming(make_retrieval(Strategy.RAG, *ITEMS)))
+
+
+@pytest.mark.parametrize("strategy", [Strategy.RAG_COT, Strategy.RAG])
+async def test_a_call_that_would_pass_the_deadline_leaves_time_for_the_simpler_strategy(strategy: Strategy) -> None:
+    soon = make_query(deadline=NOON + timedelta(seconds=0.1))
+    base = SlowEndpoint("think step by step" if strategy is Strategy.RAG_COT else "profile :", "action")
+    response = await answer(base, make_retrieval(strategy, ITEMS[0], query=soon))
+    assert (response.answer, response.status, base.cancelled) == ("action", ResponseStatus.DEADLINE_NEAR, 1)
+    assert response.provenance.answered_by is SIMPLER[strategy]
+
+
+async def test_a_call_that_takes_too_long_is_left_to_the_runtime_where_no_strategy_is_simpler() -> None:
+    with pytest.raises(EndpointFailed):
+        await answer(endpoint(TIMEOUT), make_retrieval(Strategy.RAG))
+
+
+async def test_other_failures_of_the_endpoint_are_left_to_the_runtime() -> None:
+    with pytest.raises(EndpointFailed):
+        await answer(endpoint(EndpointFailed("busy", cause=FailureCause.RATE_LIMITED)), make_retrieval(Strategy.RAG, *ITEMS))
+
+
+class NeverPrepared(ItemsInPrompt):
+    async def prepare(self, found: Retrieval, base: BaseCalls) -> Retrieval:
+        await asyncio.Event().wait()
+        return found
+
+
+@pytest.mark.parametrize(("deadline_s", "status"), [(None, ResponseStatus.TOO_SLOW), (0.1, ResponseStatus.DEADLINE_NEAR)])
+async def test_a_preparation_that_never_ends_is_cancelled_with_and_without_a_deadline(deadline_s: float | None, status: ResponseStatus) -> None:
+    settings = SETTINGS.changed(base={"timeout_s": 30.0 if deadline_s else 0.05})
+    base, query = endpoint("action"), make_query(deadline=NOON + timedelta(seconds=deadline_s) if deadline_s else None)
+    answerer = StrategyAnswerer(base, settings, ManualClock(NOON))
+    rag = methods_of(settings)[Strategy.RAG]
+    assert isinstance(rag, ItemsInPrompt)
+    answerer.methods = {**answerer.methods, Strategy.RAG_COT: NeverPrepared(**vars(replace(rag, strategy=Strategy.RAG_COT)))}
+    found = make_retrieval(Strategy.RAG_COT, ITEMS[0], query=query)
+    response = await answerer.answer(Asked(query, found.lookup.choice, found))
+    assert isinstance(response, Response)
+    assert (response.answer, response.status, response.provenance.answered_by) == ("action", status, Strategy.RAG)
 
 
 class Reranking(ItemsInPrompt):

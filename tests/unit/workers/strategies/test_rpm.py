@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 from infra.endpoints.client import ChatEndpoint
 from infra.errors import BadSetting
 from infra.settings import Settings, load
+from infra.telemetry.metrics import FEATURE_ANSWERS_REFUSED
 from schemas.contexts import RetrievalStatus
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.drafts import Usage
-from schemas.feature_extraction import query_features_schema
+from schemas.feature_extraction import Flaw, query_features_schema
 from schemas.features import AnswerPropensity, Factor, FactoredFeature, Feature, Propensities, ReasonedItem, UserFactors
 from schemas.ids import derive
 from schemas.lookups import ItemOrder, Lookup, LookupPurpose, Reads, Retrieval
@@ -179,27 +181,55 @@ async def test_a_query_without_a_feature_is_answered_by_rag() -> None:
     assert fallback(response) == (ResponseStatus.NO_FACTORS, Strategy.RAG)
 
 
-BROKEN = [completion("no json"), completion('{"features": ['), completion(json.dumps({"features": [{"name": "x", "context": "", "factor": "F9"}]}))]
+BROKEN = [
+    ("no json", Flaw.NO_OBJECT),
+    ('{"features": [', Flaw.NO_OBJECT),
+    (json.dumps({"features": [{"name": "x", "context": "", "factor": "F9"}]}), Flaw.UNKNOWN_FACTOR),
+]
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-async def test_broken_features_by_the_llm_are_not_repaired_and_rag_answers(broken: ScriptedAnswer) -> None:
-    response, requests = await answered(first(), broken, completion("comedy"), settings=settings_for(kind="llm"))
+def refused(flaw: Flaw) -> float:
+    return FEATURE_ANSWERS_REFUSED.values().get((("flaw", flaw),), 0)
+
+
+@pytest.mark.parametrize(("broken", "flaw"), BROKEN)
+async def test_broken_features_by_the_llm_are_counted_and_not_repaired_and_rag_answers(broken: str, flaw: Flaw) -> None:
+    before = refused(flaw)
+    response, requests = await answered(first(), completion(broken), completion("comedy"), settings=settings_for(kind="llm"))
     assert fallback(response) == (ResponseStatus.UNPARSABLE, Strategy.RAG)
     assert messages(requests[1]).startswith("User profile:")
+    assert refused(flaw) == before + 1
 
 
-async def test_a_refused_extraction_is_answered_by_rag() -> None:
-    refused = ScriptedAnswer({"error": {"message": "no", "code": "content_filter", "type": "invalid_request_error"}}, 400)
-    response, _ = await answered(first(), refused, completion("comedy"), settings=settings_for(kind="llm"))
-    assert fallback(response) == (ResponseStatus.PROMPT_REFUSED, Strategy.RAG)
+@pytest.mark.parametrize(("code", "status"), [("content_filter", ResponseStatus.PROMPT_REFUSED), ("context_length_exceeded", ResponseStatus.PROMPT_TOO_LONG)])
+async def test_a_refused_extraction_is_answered_by_rag(code: str, status: ResponseStatus) -> None:
+    refusal = ScriptedAnswer({"error": {"message": "no", "code": code, "type": "invalid_request_error"}}, 400)
+    response, _ = await answered(first(), refusal, completion("comedy"), settings=settings_for(kind="llm"))
+    assert fallback(response) == (status, Strategy.RAG)
 
 
-async def test_features_that_take_too_long_for_the_deadline_are_late_and_rag_answers() -> None:
-    gone = QUERY.model_copy(update={"deadline": NOON})  # nothing is left, so the call is late whatever it takes
-    response, requests = await answered(first(gone), completion("comedy"), completion("comedy"), settings=settings_for(kind="llm"))
-    assert fallback(response) == (ResponseStatus.DEADLINE_NEAR, Strategy.RAG)
-    assert messages(requests[-1]).startswith("User profile:")
+async def test_an_extraction_without_a_text_is_answered_by_rag() -> None:
+    response, _ = await answered(first(), completion(""), completion("comedy"), settings=settings_for(kind="llm"))
+    assert fallback(response) == (ResponseStatus.UNPARSABLE, Strategy.RAG)
+
+
+async def test_features_that_never_come_are_too_slow_without_a_deadline_and_rag_answers() -> None:
+    """The endpoint does not answer an extraction before the test ends. Its client gives up after `timeout_s`, as the worker's does after base.timeout_s."""
+    over = threading.Event()
+
+    def respond(body: dict[str, Any]) -> ScriptedAnswer:
+        if "response_format" in body:
+            over.wait(120)
+        return completion("comedy")
+
+    with serving(respond) as server:
+        async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=3.0, concurrency=4) as endpoint:
+            found = first()
+            response = await StrategyAnswerer(endpoint, settings_for(kind="llm"), SystemClock()).answer(Asked(QUERY, found.lookup.choice, found))
+        over.set()
+    assert fallback(response) == (ResponseStatus.TOO_SLOW, Strategy.RAG)
+    assert isinstance(response, Response) and response.answer == "comedy"
+    assert messages(server.requests[-1]).startswith("User profile:")
 
 
 @pytest.mark.parametrize("output", ["Reasoning: none of them.", "Answer: musical", "Answer:  "])
