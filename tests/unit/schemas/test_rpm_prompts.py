@@ -99,6 +99,119 @@ def all_prompts(text: str) -> list[str]:
     ]
 
 
+EXTRACT = (
+    "A user reads the text below and chooses a label for it.\n"
+    "List its features: the parts that may influence the user's response, the most influential first, at most 12. "
+    "`name` is a short label, such as `taste`, of at most 80 characters. "
+    "`context` is a phrase that tells what the name means here, such as `the flavor of the product`, of at most 160 characters. "
+    "Leave out what has no influence. Take features from the text only.\n"
+)
+
+EXTRACTION = (
+    EXTRACT
+    + """\
+Return JSON: {"features": [{"name": "...", "context": "..."}]}
+
+Text:
+a film about bees"""
+)
+
+QUERY_EXTRACTION = (
+    EXTRACT
+    + """\
+`factor` is the number of the user's factor that the feature belongs to, or `none` if none fits. A factor groups features of the user's past.
+Return JSON: {"features": [{"name": "...", "context": "...", "factor": "F1"}]}
+
+Factors of the user:
+F1: jokes (5 items: comedy 80 %, dark comedy 20 %)
+F2: wedding (2 items: romance 50 %, comedy 50 %)
+
+Text:
+a film about bees"""
+)
+
+JUDGEMENT = """\
+A user read the text below and wrote the response below it. For each numbered feature of the text say whether it influenced the response (`influential`), \
+and in which direction (`polarity`: positive, neutral, negative). Judge only by what the response says.
+Return JSON with each feature once: {"judgements": [{"feature": 1, "influential": true, "polarity": "neutral"}]}
+
+Text:
+a film
+
+Features:
+1. taste (the flavor)
+2. price
+
+The user's response:
+so good"""
+
+REASONING = """\
+A user read the text below and chose the label below for it. Write the reasoning that leads from the features of the text, \
+and the statistics of their factors, to that response. Explain the behaviour that can be observed; do not guess thoughts or feelings. \
+Name the features and cite the numbers that matter. \
+Write two or three sentences in one paragraph, without the response's own heading.
+
+Text:
+a film
+
+Features: silly joke [jokes]
+
+Factors of the user:
+- jokes (5 items: comedy 80 %, dark comedy 20 %)
+- wedding (2 items: romance 50 %, comedy 50 %)
+
+The user's response:
+comedy"""
+
+ALIGNED = """\
+Answer a query as one user would. The factors say what this user responds to, with statistics of past responses. \
+The examples are past responses of the user with the reasoning that leads to them. \
+Reason about the query as the examples do: from its features and the statistics of their factors to the answer. Do not copy wording from the examples.
+
+Factors of the user:
+- jokes (5 items: comedy 80 %, dark comedy 20 %)
+- wedding (2 items: romance 50 %, comedy 50 %)
+
+Examples:
+
+Query: worse
+Features: silly joke [jokes]
+Reasoning: because of jokes
+Answer: comedy
+
+Query: best
+Features: silly joke [jokes]
+Reasoning: because of jokes
+Answer: comedy
+
+Query: Which tag does this movie relate to among the following tags? Just answer with the tag name without further explanation. \
+tags: [comedy, romance] description: a film about bees
+Features: silly joke [jokes]; bees [no factor]
+
+First write `Reasoning:` and the reasoning in one to three sentences. Then write on a new line `Answer:` and only the answer."""
+
+
+def test_each_prompt_is_this_text() -> None:
+    joke, judged = factored("silly joke", JOKES), item(1, [feature("taste", context="the flavor"), "price"], response="so good")
+    assert extraction_prompt("a film about bees", Task.LABEL, CHATML) == EXTRACTION
+    assert query_extraction_prompt(query(), FACTORS.factors, CHATML) == QUERY_EXTRACTION
+    assert judgement_prompt(judged, CHATML) == JUDGEMENT
+    assert reasoning_prompt(item(1, ["silly joke"]), [joke], FACTORS, Task.LABEL, CHATML) == REASONING
+    examples = [reasoned("best"), reasoned("worse")]
+    assert aligned_prompt(query(), [joke, factored("bees", None)], FACTORS, examples, PAPER, CHATML) == ALIGNED
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [(Task.RATING, ("gives it a score", "gave it the score below")), (Task.TEXT, ("writes a text in response", "wrote the text below in response"))],
+)
+def test_extraction_and_reasoning_name_what_the_user_does(task: Task, words: tuple[str, str]) -> None:
+    extraction = extraction_prompt("a film about bees", task, CHATML)
+    assert extraction == EXTRACTION.replace("chooses a label for it", words[0])
+    reasoning = reasoning_prompt(item(1, ["silly joke"]), [factored("silly joke", JOKES)], FACTORS, task, CHATML)
+    assert reasoning == REASONING.replace("chose the label below for it", words[1])
+
+
 def test_users_text_cannot_inject_control_marks() -> None:
     for prompt in all_prompts(HOSTILE):
         assert not any(mark in prompt for mark in (*TAGS, "<|im_start|>", "<|im_end|>"))

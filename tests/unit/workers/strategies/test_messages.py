@@ -1,4 +1,7 @@
-"""Contract of every strategy with an OpenAI-compatible endpoint: the exact requests in both styles, and what a scripted answer becomes."""
+"""Contract with an OpenAI-compatible endpoint of the strategies that send one request: the exact messages in both styles, and what a scripted answer becomes.
+
+HYDRA's are in test_hydra.py, RPM's in test_rpm.py (its prompts as whole texts in schemas/test_rpm_prompts.py), RPO's in workers/base and workers/reflection.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from infra.settings import load
 from schemas.chain_of_thought import INSTRUCTION
 from schemas.drafts import Usage
 from schemas.lookups import Retrieval
+from schemas.profiles import Summary
 from schemas.prompts import PromptStyle, template_digest
 from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
 from schemas.strategies import ASKS_FIRST, Strategy, StrategyChoice
 from tests.support.openai_server import Respond, ScriptedAnswer, completion, scripted, serving
-from tests.support.worker_messages import make_item, make_query, make_retrieval
+from tests.support.worker_messages import NOON, make_item, make_query, make_retrieval
 from workers.runtime.clock import SystemClock
 from workers.strategies.answerer import Asked, StrategyAnswerer
 
@@ -30,6 +34,7 @@ TASK = "tags: [comedy, dark comedy, action, fantasy] description: a film"
 HEIST, CLOWN = 'The tag for the movie: "a heist" is action', 'The tag for the movie: "a clown" is comedy'
 COT = f"{ONE_OF} {TASK}\n\n{INSTRUCTION}"
 PLAIN = f"{ONE_OF} {JUST} {TASK}"
+SUMMARY = "most popular tag: comedy"
 
 #: The text of the one user turn, by strategy.
 PAPER = {
@@ -38,6 +43,8 @@ PAPER = {
     Strategy.ICL: f"User profile:\n\n{HEIST}\n\n{CLOWN}\n\n{PLAIN}",
     Strategy.RAG: f"User profile:\n\n{CLOWN}\n\n{HEIST}\n\n{PLAIN}",
     Strategy.RAG_COT: f"User profile:\n\n{CLOWN}\n\n{HEIST}\n\n{COT}",
+    Strategy.PAG: f"{SUMMARY}\nUser profile:\n\n{CLOWN}\n\n{HEIST}\n\n{PLAIN}",
+    Strategy.PAG_COT: f"{SUMMARY}\nUser profile:\n\n{CLOWN}\n\n{HEIST}\n\n{COT}",
 }
 COMPACT = {
     Strategy.ZERO_SHOT: "tag : a film",
@@ -45,11 +52,15 @@ COMPACT = {
     Strategy.ICL: "profile :\na heist => action\na clown => comedy\ntag : a film",
     Strategy.RAG: "profile :\na clown => comedy\na heist => action\ntag : a film",
     Strategy.RAG_COT: "profile :\na clown => comedy\na heist => action\ntag : a film\nthink step by step , then write Answer:",
+    Strategy.PAG: f"summary : {SUMMARY}\nprofile :\na clown => comedy\na heist => action\ntag : a film",
+    Strategy.PAG_COT: f"summary : {SUMMARY}\nprofile :\na clown => comedy\na heist => action\ntag : a film\nthink step by step , then write Answer:",
 }
 
 
 def asked_by(strategy: Strategy, query: Query) -> Asked:
     found: Retrieval | None = None if strategy in ASKS_FIRST else make_retrieval(strategy, *ITEMS, query=query)
+    if found and strategy in (Strategy.PAG, Strategy.PAG_COT):
+        found = found.model_copy(update={"summary": Summary(text=SUMMARY, count=12, until=NOON)})
     return Asked(query, found.lookup.choice if found else StrategyChoice(strategy=strategy), found)
 
 
