@@ -81,7 +81,7 @@ class DomainQuality(ReportModel):
 
 class QualityFigures(ReportModel):
     domains: dict[str, DomainQuality]
-    overall: DomainQuality | None  # over each user's mean of all domains; None without held-out users
+    overall: DomainQuality | None  # all domains together (`schemas.user_means`); None without held-out users
 
 
 class VersionFigures(ReportModel):

@@ -12,11 +12,12 @@ from bench.train import report
 from bench.train.arm_runner import ArmResult
 from bench.train.examples import Examples
 from bench.train.plan import TrainPlan
-from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, rouge_applies, score
+from schemas.scoring import Interval, Pair, bootstrap, metrics, score
 from schemas.tasks import Task
+from schemas.user_means import BOOTSTRAP_SEED, by_metric, difference
 from traffic.ceilings import best_rule
 from trainer.data.query_cases import QueryCase
-from trainer.judge.evaluate import BOOTSTRAP_SEED, Pairs, compare_arms, mean_score
+from trainer.judge.evaluate import Pairs, compare_arms, mean_score
 
 BLIND, RULE, IDEAL = "blind", "rule", "ideal"
 #: Items in a domain's past that count as few and as many.
@@ -138,18 +139,11 @@ def _differences(data: Examples, answers: Answers, positions: Mapping[str, Seque
 
 
 def _rouge_differences(cases: Sequence[QueryCase], after: Sequence[str], before: Sequence[str]) -> dict[str, Interval]:
-    """Differences in LaMP's metrics over authors: each author counts with the mean of their answers to free text. Empty if ROUGE applies to none."""
-    texts = [position for position, case in enumerate(cases) if case.task is Task.TEXT and rouge_applies(case.truth)]
-    by_user: dict[str, list[list[tuple[float, float]]]] = defaultdict(lambda: [[], []])
-    for position in texts:
-        for side, answers in enumerate((before, after)):
-            by_user[cases[position].user][side].append(rouge(answers[position], cases[position].truth))
-    intervals: dict[str, Interval] = {}
-    for metric, name in enumerate(("rouge_1", "rouge_l")):
-        sides = [{user: fmean(scores[metric] for scores in both[side]) for user, both in by_user.items()} for side in (0, 1)]
-        if by_user:
-            intervals[name] = paired_bootstrap(sides[0], sides[1], BOOTSTRAP_SEED)
-    return intervals
+    """Differences in ROUGE over authors: each author counts with the mean of their answers to free text. Empty if ROUGE applies to none."""
+    texts = [position for position, case in enumerate(cases) if case.task is Task.TEXT]
+    rows = [[(cases[at].user, metrics(Task.TEXT, [Pair(answers[at], cases[at].truth)])) for at in texts] for answers in (before, after)]
+    sides = [by_metric(row) for row in rows]
+    return {name: difference(sides[0][name], sides[1][name]) for name in ("rouge_1", "rouge_l") if name in sides[0]}
 
 
 def _ways(cases: Sequence[QueryCase], answers: Answers) -> Iterator[tuple[str, Interval]]:

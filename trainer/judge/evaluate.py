@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Self
 
 from schemas.run_report import Comparison, Evaluation
-from schemas.scoring import METRIC, Pair, bootstrap, metric_domains, metrics, paired_bootstrap, score
+from schemas.scoring import METRIC, Pair, metric_domains, metrics, score
+from schemas.user_means import ByDomain, by_user, difference, difference_over_domains, score_over_domains, users_of
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge.behaviour import AnswerRow, behaviour
@@ -23,8 +23,6 @@ from trainer.learn.rewards import answer_of
 
 #: (after, before) of every reported comparison.
 COMPARISONS = ((CANDIDATE, CHAMPION), (CANDIDATE, ZERO_SHOT), (CHAMPION, ZERO_SHOT))
-#: Seed of the bootstrap, independent of the run's seed.
-BOOTSTRAP_SEED = 0
 
 #: By arm, one answer per case.
 Answers = Mapping[str, Sequence[str]]
@@ -114,20 +112,20 @@ def compare_arms(
     if not cases:
         raise ValueError("no held-out case to judge by")
     domains = _domains(cases)
-    by_user = _scores(cases, answers, domains)
+    by_arm = _scores(cases, answers, domains)
     compared_pairs = [(after, before) for after, before in pairs if {after, before} <= answers.keys()]
-    compared = {domain: _domain(indices, cases, answers, by_user[domain], compared_pairs) for domain, indices in domains.items()}
+    compared = {domain: _domain(indices, cases, answers, domain, by_arm, compared_pairs) for domain, indices in domains.items()}
     behaviours = {
         arm: behaviour([AnswerRow(case, text, answer) for case, text, answer in zip(cases, texts.get(arm, no_texts), answers[arm], strict=True)])
         for arm in answers
     }
     within = {name: _within([cases[index] for index in indices], _at(answers, indices), compared_pairs) for name, indices in slices.items()}
-    return Evaluation(compared, _overall(by_user, len(cases), compared_pairs), dict(fallen_back), behaviours, within)
+    return Evaluation(compared, _overall(by_arm, len(cases), compared_pairs), dict(fallen_back), behaviours, within)
 
 
 def mean_score(cases: Sequence[QueryCase], answers: Sequence[str]) -> float:
-    """One arm's overall score: the mean over domains of the mean over users."""
-    return fmean(fmean(_by_user(cases, answers, indices).values()) for indices in _domains(cases).values())
+    """One arm's overall score (`schemas.user_means`)."""
+    return score_over_domains({domain: _by_user(cases, answers, indices) for domain, indices in _domains(cases).items()})
 
 
 def _within(cases: Sequence[QueryCase], answers: Answers, pairs: Pairs) -> Comparison:
@@ -138,9 +136,9 @@ def _at(answers: Answers, indices: Sequence[int]) -> dict[str, list[str]]:
     return {arm: [of_arm[index] for index in indices] for arm, of_arm in answers.items()}
 
 
-def _scores(cases: Sequence[QueryCase], answers: Answers, domains: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean scores by domain, arm and user."""
-    return {domain: {arm: _by_user(cases, of_arm, indices) for arm, of_arm in answers.items()} for domain, indices in domains.items()}
+def _scores(cases: Sequence[QueryCase], answers: Answers, domains: Mapping[str, Sequence[int]]) -> dict[str, ByDomain]:
+    """Mean scores by arm, domain and user."""
+    return {arm: {domain: _by_user(cases, of_arm, indices) for domain, indices in domains.items()} for arm, of_arm in answers.items()}
 
 
 def _domains(cases: Sequence[QueryCase]) -> dict[str, list[int]]:
@@ -153,35 +151,20 @@ def _domains(cases: Sequence[QueryCase]) -> dict[str, list[int]]:
 
 
 def _by_user(cases: Sequence[QueryCase], answers: Sequence[str], indices: Iterable[int]) -> dict[str, float]:
-    scores: dict[str, list[float]] = defaultdict(list)
-    for case, answer in ((cases[index], answers[index]) for index in indices):
-        scores[case.user].append(score(case.task, answer, case.truth, case.query.options))
-    return {user: fmean(values) for user, values in scores.items()}
+    asked = ((cases[index], answers[index]) for index in indices)
+    return by_user((case.user, score(case.task, answer, case.truth, case.query.options)) for case, answer in asked)
 
 
-def _domain(indices: Sequence[int], cases: Sequence[QueryCase], answers: Answers, by_user: Mapping[str, Mapping[str, float]], pairs: Pairs) -> Comparison:
+def _domain(indices: Sequence[int], cases: Sequence[QueryCase], answers: Answers, domain: str, by_arm: Mapping[str, ByDomain], pairs: Pairs) -> Comparison:
     task = cases[indices[0]].task
     measured = {arm: metrics(task, (Pair(of_arm[i], cases[i].truth, cases[i].query.options) for i in indices)) for arm, of_arm in answers.items()}
-    users = next(iter(by_user.values()))
-    intervals = {f"{after}_minus_{before}": paired_bootstrap(by_user[before], by_user[after], BOOTSTRAP_SEED) for after, before in pairs}
-    return Comparison(METRIC[task], len(users), len(indices), {arm: fmean(scores.values()) for arm, scores in by_user.items()}, measured, intervals)
+    own = {arm: domains[domain] for arm, domains in by_arm.items()}
+    intervals = {f"{after}_minus_{before}": difference(own[before], own[after]) for after, before in pairs}
+    scores = {arm: score_over_domains({domain: users}) for arm, users in own.items()}
+    return Comparison(METRIC[task], len(next(iter(own.values()))), len(indices), scores, measured, intervals)
 
 
-def _overall(by_user: Mapping[str, Mapping[str, Mapping[str, float]]], cases: int, pairs: Pairs) -> Comparison:
-    """The mean over domains of the mean over users. The bootstrap resamples users with all their domains."""
-    arms = next(iter(by_user.values()))
-    users = sorted({user for scores in by_user.values() for user in next(iter(scores.values()))})
-    intervals = {}
-    for after, before in pairs:
-        differences = [{domain: scores[after][user] - scores[before][user] for domain, scores in by_user.items() if user in scores[after]} for user in users]
-        intervals[f"{after}_minus_{before}"] = bootstrap(differences, _mean_over_domains, BOOTSTRAP_SEED)
-    scores = {arm: fmean(fmean(domain[arm].values()) for domain in by_user.values()) for arm in arms}
-    return Comparison("mean over domains", len(users), cases, scores, {}, intervals)
-
-
-def _mean_over_domains(differences: Sequence[Mapping[str, float]]) -> float:
-    by_domain: dict[str, list[float]] = defaultdict(list)
-    for of_user in differences:
-        for domain, difference in of_user.items():
-            by_domain[domain].append(difference)
-    return fmean(map(fmean, by_domain.values()))
+def _overall(by_arm: Mapping[str, ByDomain], cases: int, pairs: Pairs) -> Comparison:
+    intervals = {f"{after}_minus_{before}": difference_over_domains(by_arm[before], by_arm[after]) for after, before in pairs}
+    scores = {arm: score_over_domains(domains) for arm, domains in by_arm.items()}
+    return Comparison("mean over domains", len(users_of(next(iter(by_arm.values())))), cases, scores, {}, intervals)

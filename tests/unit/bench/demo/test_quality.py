@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from statistics import fmean
+
 import pytest
 
 from bench.demo.findings import headline
@@ -50,9 +52,11 @@ def test_an_exam_without_answers_has_no_quality() -> None:
     assert quality.overall is None
 
 
-def test_overall_is_over_users_with_questions_in_every_domain() -> None:
+def test_all_domains_together_count_users_without_questions_in_some_of_them() -> None:
     graded = exam(users=4)
     graded = [each for each in graded if not (each.user == "u0003" and each.domain == "movie_tag")]
-    overall = judge(graded).overall
-    assert overall
-    assert overall.heldout_users == 3
+    quality = judge(graded)
+    assert quality.overall
+    assert quality.overall.heldout_users == 4
+    assert quality.overall.zero_shot == pytest.approx(fmean(domain.zero_shot for domain in quality.domains.values()), abs=1e-4)
+    assert quality.overall.arms["zero_shot"].metrics == {}
