@@ -49,7 +49,7 @@ class ScoredAnswer:
 
 
 def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
-    """Official metrics per domain: `{domain: {task, metric, users, questions, base: {...}, final: {...}}}`.
+    """The project's metrics per domain: `{domain: {task, metric, users, questions, base: {...}, final: {...}}}`.
 
     A domain with several tasks is split (`schemas.scoring.metric_domains`).
     """

@@ -23,26 +23,25 @@ class Trained(StrEnum):
     """What a training run makes, each on the same data: a version of the reflection model, or of HYDRA. In the order of training."""
 
     SFT = "sft"  # without RL
-    FULL = "full"  # SFT, then RL
+    RPO = "rpo"  # SFT, then RL
     RL = "rl"  # without SFT
     HYDRA = "hydra"  # the reranker and the scorer; the reflection model stays as it is
 
 
 #: The versions that start from another one; the others start from the first version.
-PARENT = {Trained.FULL: Trained.SFT}
+PARENT = {Trained.RPO: Trained.SFT}
 
 
 class Variant(StrEnum):
-    """An ablation of one strategy, or its full form."""
+    """An ablation of one strategy."""
 
-    FULL = "full"  # rpo: SFT, then RL
     SFT = "sft"  # rpo: without RL
     RL = "rl"  # rpo: without SFT
     QUERY = "query"  # rpm: its examples are those most similar to the query's text, not to its features
 
 
 #: The variants of each strategy that has some.
-VARIANTS = {Strategy.RPO: (Variant.FULL, Variant.SFT, Variant.RL), Strategy.RPM: (Variant.QUERY,)}
+VARIANTS = {Strategy.RPO: (Variant.SFT, Variant.RL), Strategy.RPM: (Variant.QUERY,)}
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,16 @@ class Arm:
     @property
     def reflector(self) -> Trained:
         """The version of the reflection model that serves while this arm is asked. Other strategies do not depend on it."""
-        return Trained(self.variant) if self.variant and self.strategy is Strategy.RPO else Trained.FULL
+        return Trained(self.variant) if self.variant and self.strategy is Strategy.RPO else Trained.RPO
 
     @property
     def needs_profile(self) -> bool:
         """Whether the strategy reads what the profiles worker writes about the user."""
         return self.strategy in (Strategy.PAG, Strategy.PAG_COT, Strategy.RPM)
+
+    def items(self, settings: Settings) -> int:
+        """The number of items that its prompts show."""
+        return self.k or (settings.reflection.k if self.strategy is Strategy.RPO else settings.strategies.k)
 
     def settings(self, settings: Settings) -> Settings:
         """The settings that the processes run with while this arm is asked."""
@@ -107,13 +110,16 @@ ABLATIONS = (
     Arm(Strategy.RAG, retriever=Retriever.RANDOM),
     Arm(Strategy.RPM, variant=Variant.QUERY),
 )
+#: `--strategies items`: other numbers of items than the defaults, for the picture by number of items.
+ITEMS = tuple(Arm(strategy, k) for k in (1, 2, 6) for strategy in (Strategy.RAG, Strategy.RPO))
+GROUPS = {"all": ALL, "ablations": ABLATIONS, "items": ITEMS}
 
 
 def parse_arms(text: str) -> tuple[Arm, ...]:
-    """The arms of `--strategies`: names separated by commas; `all` and `ablations` stand for several. Raises BadSetting for an unknown one."""
+    """The arms of `--strategies`: names separated by commas; `all`, `ablations` and `items` stand for several. Raises BadSetting for an unknown one."""
     found: dict[str, Arm] = {}
     for name in filter(None, map(str.strip, text.split(","))):
-        for arm in {"all": ALL, "ablations": ABLATIONS}.get(name) or (_parse(name),):
+        for arm in GROUPS.get(name) or (_parse(name),):
             found[arm.name] = arm
     if not found:
         raise BadSetting("--strategies names none; write `all`, or names such as rag,rpo,rpo:sft,rag@random")

@@ -24,7 +24,7 @@ from bench.quality.answers import AnswerLog
 from bench.quality.arms import Arm, parse_arms
 from bench.quality.judge import Judgement, judge
 from bench.quality.questions import Material, Sizes
-from bench.quality.report import markdown, ordering_targets, overhead_targets, to_json
+from bench.quality.report import markdown, ordering_targets, overhead_targets, significance_targets, to_json
 from bench.quality.run import AskOptions, QualityRun, RunState
 from bench.reporting import check_writable, publish, report_head, verdict
 from bench.usage import tree_cpu_s
@@ -87,8 +87,8 @@ class QualityOptions:
 def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
     """Writes `quality.json`, `quality.md`, `quality.png` and `answers.jsonl`. Blocks for minutes to hours.
 
-    Exit codes: 0 every question was answered under every strategy, and every ordering of the papers that the arms can show holds; 1 not. Raises BadSetting
-    for wrong options, data or settings, CannotContinue if OUT holds a run of another plan, and RetouchError if a step fails.
+    Exit codes, as of every bench: 0 every target met, 1 one was missed; also 1 if a question has no answer. Raises BadSetting for wrong options, data or
+    settings, CannotContinue if OUT holds a run of another plan, and RetouchError if a step fails.
     """
     arms = parse_arms(options.strategies)
     _check(settings, options)
@@ -110,7 +110,7 @@ def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
     output_files.write(options.out / "quality.md", text)
     log.save(options.out / ANSWERS)
     if judgement.arms:
-        picture.draw(judgement, settings.strategies.k, options.out / "quality.png", _picture_title(material, head["started_at"]))
+        picture.draw(judgement, settings, options.out / "quality.png", _picture_title(material, head["started_at"]))
     return publish(report, options.out / "quality.json", text, as_json)
 
 
@@ -165,8 +165,9 @@ def _facts(
     settings: Settings, options: QualityOptions, material: Material, arms: Sequence[Arm], log: AnswerLog, judgement: Judgement, state: RunState
 ) -> dict[str, Any]:
     missing = {arm.name: left for arm in arms if (left := len(material.questions) - len(log.by_arm.get(arm.name, {})))}
-    one_at_a_time = overhead_targets(judgement) if options.ask.in_flight == 1 else []
-    judged = verdict([*ordering_targets(judgement), *one_at_a_time])
+    on_data = significance_targets(judgement) if options.data else []
+    one_at_a_time = overhead_targets(judgement, settings.profiles.kind) if options.ask.in_flight == 1 else []
+    judged = verdict([*ordering_targets(judgement), *on_data, *one_at_a_time])
     return {
         "title": material.title,
         "options": {"strategies": [arm.name for arm in arms], "sizes": asdict(options.sizes), "seed": options.seed, "quick": options.quick},

@@ -1,10 +1,13 @@
-"""Judges the answers of all arms: metrics of each task, and differences between arms, paired by question, with intervals over users. No I/O."""
+"""Judges the answers of all arms: metrics of each task, and differences between arms, paired by question, with intervals over users. No I/O.
+
+How users and domains count: `schemas.user_means`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
@@ -14,22 +17,24 @@ from bench.quality.answers import AnswerLog, ArmAnswer
 from schemas.lamp_metrics import NotMeasurable, OfficialTask, official_metrics
 from schemas.queries import Query
 from schemas.sameness import normalized, visible
-from schemas.scoring import METRIC, Interval, bootstrap, metric_domains, paired_bootstrap, score
+from schemas.scoring import METRIC, Interval, Pair, metric_domains, metrics
 from schemas.strategies import Strategy
 from schemas.tasks import MOVIE_TAGS, STARS, choose_option
+from schemas.user_means import ByDomain, by_metric, difference, difference_over_domains, mean, mean_over_domains, users_of
 from traffic.datasets.steps import Question
-from traffic.figures import ScoredAnswer, all_metrics
+from traffic.figures import ERRORS, ScoredAnswer, all_metrics
 from traffic.observer import percentile
 from traffic.predictions import TASKS
 
-#: Seed of the bootstrap, independent of the run's seed.
-BOOTSTRAP_SEED = 0
 #: Suffix of an arm whose answers are cleaned: small base models write several lines, quotes around a title, and sentences around a label or a score.
 CLEANED = " (cleaned)"
 #: Every arm is compared with these, where they were asked.
 REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), Strategy.RAG + CLEANED, str(Strategy.RPO))
-#: All domains together: the mean over domains of each user who has questions in all of them; if no user has, of each user over the user's own domains.
+#: All domains together, and the one metric there: the score, as a mean over domains.
 ALL_DOMAINS = "all"
+MEAN_SCORE = "mean score"
+#: The metric of each task that is its score, and their mean. Other metrics stand beside it.
+SCORES = {*METRIC.values(), MEAN_SCORE}
 
 #: The labels that LaMP's metrics know.
 _LABELS = {OfficialTask.LAMP_2: MOVIE_TAGS, OfficialTask.LAMP_3: STARS}
@@ -37,17 +42,19 @@ _LABELS = {OfficialTask.LAMP_2: MOVIE_TAGS, OfficialTask.LAMP_3: STARS}
 #: The end of a scale after a score.
 _OUT_OF = re.compile(r"(?<=\d)\s*(?:/|\bout of\b)\s*\d+")
 
-ByUser = Mapping[str, float]
-
 
 @dataclass(frozen=True)
 class DomainScores:
-    """One arm in one domain. Metrics have no interval. `official` are LaMP's (`retouch evaluate`), for its domains."""
+    """One arm in one domain. `intervals` are means over users, of every metric that each answer has: macro F1 and RMSE are no means of answers.
 
-    metric: str
-    score: Interval  # mean over users
+    `metrics` are of all answers together, and `official` are LaMP's (`retouch evaluate`), for its domains; both without intervals.
+    """
+
+    metric: str  # that is the score
+    score: Interval
     users: int
     questions: int
+    intervals: Mapping[str, Interval]
     metrics: Mapping[str, float]
     official: Mapping[str, float]
 
@@ -56,7 +63,8 @@ class DomainScores:
 class ArmCost:
     """Means over the questions, of the base model and of the reflection model; latency in milliseconds, beside the other questions in flight.
 
-    `overhead_p50_ms`: the latency without the calls of the models.
+    `overhead_p50_ms`: the latency without the calls of the models. `own_overhead_p50_ms`: the same, of the answers that no simpler strategy gave; None without
+    such answers.
     """
 
     base_prompt_tokens: float
@@ -66,6 +74,12 @@ class ArmCost:
     latency_p50_ms: float
     latency_p99_ms: float
     overhead_p50_ms: float
+    own_overhead_p50_ms: float | None
+
+    @property
+    def tokens(self) -> float:
+        """Of both models, in and out."""
+        return self.base_prompt_tokens + self.base_completion_tokens + self.reflect_prompt_tokens + self.reflect_completion_tokens
 
 
 @dataclass(frozen=True)
@@ -79,23 +93,40 @@ class ArmFigures:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean score of `after` minus that of `before`, over the users and questions that both have."""
+    """A metric of `after` minus that of `before`, over the users and questions that both have."""
 
     after: str
     before: str
     domain: str
+    metric: str
     interval: Interval
     users: int
 
     @property
+    def is_score(self) -> bool:
+        return self.metric in SCORES
+
+    @property
     def verdict(self) -> str:
-        return "better" if self.interval.low > 0 else "worse" if self.interval.high < 0 else "no difference shown"
+        low, high = (-self.interval.high, -self.interval.low) if self.metric in ERRORS else (self.interval.low, self.interval.high)
+        return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
 
 @dataclass(frozen=True)
 class Judgement:
     arms: Mapping[str, ArmFigures]
     differences: Sequence[Difference]
+
+    @property
+    def headline(self) -> str:
+        """All domains together, or the only one."""
+        domains = sorted({domain for figures in self.arms.values() for domain in figures.domains})
+        return ALL_DOMAINS if ALL_DOMAINS in domains else domains[0]
+
+    def difference(self, after: str, before: str) -> Difference | None:
+        """In the score, over all domains together."""
+        pairs = {(each.after, each.before): each for each in self.differences if each.is_score and each.domain == self.headline}
+        return pairs.get((after, before))
 
 
 def judge(log: AnswerLog, questions: Sequence[Question]) -> Judgement:
@@ -106,9 +137,9 @@ def judge(log: AnswerLog, questions: Sequence[Question]) -> Judgement:
         cleaned = {id: _cleaned(answer, by_id[id].query.options) for id, answer in answers[arm].items()}
         if cleaned != answers[arm]:
             answers[arm + CLEANED] = cleaned
-    scores = {arm: _scores(given, by_id) for arm, given in answers.items()}
-    figures = {arm: _figures(given, by_id, scores[arm]) for arm, given in answers.items()}
-    return Judgement(figures, _differences(scores, by_id))
+    values = {arm: _values(given, by_id) for arm, given in answers.items()}
+    figures = {arm: _figures(given, by_id, values[arm]) for arm, given in answers.items()}
+    return Judgement(figures, list(_differences(values, by_id)))
 
 
 def headline(figures: ArmFigures) -> DomainScores:
@@ -131,27 +162,26 @@ def _by_id(questions: Sequence[Question]) -> dict[UUID, _Asked]:
     return found
 
 
-#: Score of each question, by its id.
-Scores = Mapping[UUID, float]
+#: The metrics of each answer, by the id of its question.
+Values = Mapping[UUID, Mapping[str, float]]
 
 
-def _scores(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked]) -> Scores:
-    found = {}
-    for id, answer in answers.items():
-        query = by_id[id].query
-        found[id] = score(query.task, answer.answer, by_id[id].truth, query.options)
-    return found
+def _values(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked]) -> Values:
+    asked = {id: by_id[id] for id in answers}
+    return {id: metrics(query.task, [Pair(answers[id].answer, truth, query.options)]) for id, (query, truth, _) in asked.items()}
 
 
-def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked], scores: Scores) -> ArmFigures:
+def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked], values: Values) -> ArmFigures:
     domains = {}
-    for domain, ids in _by(answers, lambda id: by_id[id].domain).items():
-        task = by_id[ids[0]].query.task
+    for domain, ids in _by_domain(answers, by_id).items():
         scored = [_scored(by_id[id], answers[id]) for id in ids]
-        by_user = _by_user({id: scores[id] for id in ids}, by_id)
-        domains[domain] = DomainScores(METRIC[task], _mean(by_user), len(by_user), len(ids), all_metrics(scored, "final"), _official(scored))
-    if len(domains) > 1 and (overall := _overall(scores, by_id)):
-        domains[ALL_DOMAINS] = DomainScores("mean score", _mean(overall), len(overall), len(answers), {}, {})
+        intervals = {metric: mean(users) for metric, users in _by_metric(ids, values, by_id).items()}
+        metric, users = METRIC[by_id[ids[0]].query.task], {by_id[id].query.key for id in ids}
+        domains[domain] = DomainScores(metric, intervals[metric], len(users), len(ids), intervals, all_metrics(scored, "final"), _official(scored))
+    if len(domains) > 1:
+        scores = _scores(answers, values, by_id)
+        overall = mean_over_domains(scores)
+        domains[ALL_DOMAINS] = DomainScores(MEAN_SCORE, overall, len(users_of(scores)), len(answers), {MEAN_SCORE: overall}, {}, {})
     given = list(answers.values())
     return ArmFigures(
         domains=domains,
@@ -164,6 +194,7 @@ def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked], sc
 
 def _cost(answers: Sequence[ArmAnswer]) -> ArmCost:
     latencies = [answer.latency_ms for answer in answers]
+    own = [answer for answer in answers if answer.answered_by is None]
     return ArmCost(
         base_prompt_tokens=fmean(answer.base.prompt_tokens for answer in answers),
         base_completion_tokens=fmean(answer.base.completion_tokens for answer in answers),
@@ -172,47 +203,42 @@ def _cost(answers: Sequence[ArmAnswer]) -> ArmCost:
         latency_p50_ms=percentile(latencies, 0.5) or 0.0,
         latency_p99_ms=percentile(latencies, 0.99) or 0.0,
         overhead_p50_ms=percentile([answer.latency_ms - answer.model_ms for answer in answers], 0.5) or 0.0,
+        own_overhead_p50_ms=percentile([answer.latency_ms - answer.model_ms for answer in own], 0.5),
     )
 
 
-def _differences(scores: Mapping[str, Scores], by_id: Mapping[UUID, _Asked]) -> list[Difference]:
-    found = []
-    for after in scores:
+def _differences(values: Mapping[str, Values], by_id: Mapping[UUID, _Asked]) -> Iterator[Difference]:
+    for after in values:
         for before in REFERENCES:
-            if before not in scores or after.removesuffix(CLEANED) == before.removesuffix(CLEANED):
+            if before not in values or after.removesuffix(CLEANED) == before.removesuffix(CLEANED):
                 continue
-            common = scores[after].keys() & scores[before].keys()
-            for domain, ids in _by(common, lambda id: by_id[id].domain).items():
-                pair = [_by_user({id: scores[arm][id] for id in ids}, by_id) for arm in (before, after)]
-                found.append(Difference(after, before, domain, paired_bootstrap(pair[0], pair[1], BOOTSTRAP_SEED), len(pair[0])))
-            overall = [_overall({id: scores[arm][id] for id in common}, by_id) for arm in (before, after)]
-            if len({by_id[id].domain for id in common}) > 1 and overall[0]:
-                found.append(Difference(after, before, ALL_DOMAINS, paired_bootstrap(overall[0], overall[1], BOOTSTRAP_SEED), len(overall[0])))
-    return found
+            common = values[after].keys() & values[before].keys()
+            domains = _by_domain(common, by_id)
+            for domain, ids in domains.items():
+                of_before, of_after = (_by_metric(ids, values[arm], by_id) for arm in (before, after))
+                for metric, users in of_after.items():
+                    yield Difference(after, before, domain, metric, difference(of_before[metric], users), len(users))
+            if len(domains) > 1:
+                of_all_before, of_all_after = (_scores(common, values[arm], by_id) for arm in (before, after))
+                overall = difference_over_domains(of_all_before, of_all_after)
+                yield Difference(after, before, ALL_DOMAINS, MEAN_SCORE, overall, len(users_of(of_all_after)))
 
 
-def _overall(scores: Scores, by_id: Mapping[UUID, _Asked]) -> ByUser:
-    """The score of each user over all domains (ALL_DOMAINS)."""
-    parts = [_by_user({id: scores[id] for id in ids}, by_id) for ids in _by(scores, lambda id: by_id[id].domain).values()]
-    everyone = [{*part} for part in parts]
-    users = set.intersection(*everyone) or set.union(*everyone) if parts else set()
-    return {user: fmean(part[user] for part in parts if user in part) for user in users}
+def _scores(ids: Iterable[UUID], values: Values, by_id: Mapping[UUID, _Asked]) -> ByDomain:
+    """The mean score of each user by domain."""
+    return {domain: _by_metric(own, values, by_id)[METRIC[by_id[own[0]].query.task]] for domain, own in _by_domain(ids, by_id).items()}
 
 
-def _by_user(scores: Scores, by_id: Mapping[UUID, _Asked]) -> ByUser:
-    """The mean score of each user, by `tenant/user`."""
-    return {user: fmean(scores[id] for id in ids) for user, ids in _by(scores, lambda id: by_id[id].query.key.decode()).items()}
+def _by_metric(ids: Iterable[UUID], values: Values, by_id: Mapping[UUID, _Asked]) -> dict[str, dict[str, float]]:
+    """By metric and `tenant/user`."""
+    return by_metric((by_id[id].query.key.decode(), values[id]) for id in ids)
 
 
-def _by(ids: Sequence[UUID] | Mapping[UUID, object] | set[UUID], key: Callable[[UUID], str]) -> dict[str, list[UUID]]:
+def _by_domain(ids: Iterable[UUID], by_id: Mapping[UUID, _Asked]) -> dict[str, list[UUID]]:
     groups: dict[str, list[UUID]] = defaultdict(list)
     for id in sorted(ids):
-        groups[key(id)].append(id)
+        groups[by_id[id].domain].append(id)
     return dict(sorted(groups.items()))
-
-
-def _mean(by_user: ByUser) -> Interval:
-    return bootstrap([by_user[user] for user in sorted(by_user)], fmean, BOOTSTRAP_SEED)
 
 
 def _scored(question: _Asked, answer: ArmAnswer) -> ScoredAnswer:

@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from bench.quality.arms import parse_arms
-from bench.quality.judge import ALL_DOMAINS, CLEANED, ArmFigures, Difference, Judgement, headline
+from bench.quality.judge import CLEANED, ArmFigures, Judgement, headline
 from bench.reporting import png_figure
+from infra.settings import Settings
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 
 
-def draw(judgement: Judgement, default_k: int, path: Path, title: str) -> None:
+def draw(judgement: Judgement, settings: Settings, path: Path, title: str) -> None:
     arms = list(judgement.arms)
-    by_k = _by_items(judgement.arms, default_k)
+    by_k = _by_items(judgement.arms, settings)
     height = 2.5 + 0.3 * len(arms)
     with png_figure(path, 16, 2 * height, title) as figure:
         grid = figure.add_gridspec(2, 3)
         _scores(figure.add_subplot(grid[0, 0]), judgement.arms)
         for column, reference in enumerate(("zero_shot", "rag"), start=1):
-            _differences(figure.add_subplot(grid[0, column]), [each for each in judgement.differences if each.before == reference], arms, reference)
+            _differences(figure.add_subplot(grid[0, column]), judgement, reference)
         _items(figure.add_subplot(grid[1, 0]), by_k)
-        _bars(figure.add_subplot(grid[1, 1]), arms, [_tokens(judgement.arms[arm]) for arm in arms], "Tokens of one answer, base and reflection model")
+        _bars(figure.add_subplot(grid[1, 1]), arms, [judgement.arms[arm].cost.tokens for arm in arms], "Tokens of one answer, base and reflection model")
         _bars(figure.add_subplot(grid[1, 2]), arms, [judgement.arms[arm].cost.latency_p50_ms for arm in arms], "Latency at p50, ms")
 
 
@@ -39,37 +40,37 @@ def _scores(axes: Any, arms: Mapping[str, ArmFigures]) -> None:
     axes.grid(axis="x", color="#eeeeee")
 
 
-def _differences(axes: Any, differences: Sequence[Difference], arms: Sequence[str], reference: str) -> None:
-    domain = ALL_DOMAINS if any(each.domain == ALL_DOMAINS for each in differences) else next((each.domain for each in differences), "")
-    own = {each.after: each.interval for each in differences if each.domain == domain}
+def _differences(axes: Any, judgement: Judgement, reference: str) -> None:
+    arms = list(judgement.arms)
     rows = range(len(arms))[::-1]
     axes.axvline(0, color=GREY, linewidth=1)
     for row, arm in zip(rows, arms, strict=True):
-        if arm in own:
-            colour = BLUE if own[arm].low > 0 else ORANGE if own[arm].high < 0 else GREY
-            axes.plot([own[arm].low, own[arm].high], [row, row], color=colour, linewidth=1.5)
-            axes.plot(own[arm].mean, row, "o", color=colour)
+        if difference := judgement.difference(arm, reference):
+            interval = difference.interval
+            colour = BLUE if interval.low > 0 else ORANGE if interval.high < 0 else GREY
+            axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=1.5)
+            axes.plot(interval.mean, row, "o", color=colour)
     axes.set_yticks(list(rows), [""] * len(arms))
     axes.set_title(f"Minus {reference}, paired, 95 % over users", fontsize=10, loc="left")
     axes.grid(axis="x", color="#eeeeee")
 
 
-def _by_items(arms: Mapping[str, ArmFigures], default_k: int) -> dict[str, list[tuple[int, float]]]:
-    """Score by number of items, for strategies that were asked with several."""
+def _by_items(arms: Mapping[str, ArmFigures], settings: Settings) -> dict[str, list[tuple[int, float]]]:
+    """Score by number of items, for strategies that were asked with several. An arm without a number has that of the settings."""
     found: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for name, figures in arms.items():
         if name.endswith(CLEANED):
             continue
         (arm,) = parse_arms(name)
         if arm.retriever is None and arm.variant is None:
-            found[arm.strategy].append((arm.k or default_k, headline(figures).score.mean))
+            found[arm.strategy].append((arm.items(settings), headline(figures).score.mean))
     return {strategy: sorted(points) for strategy, points in found.items() if len(points) > 1}
 
 
 def _items(axes: Any, by_k: Mapping[str, Sequence[tuple[int, float]]]) -> None:
     axes.set_title("Mean score by number of history items", fontsize=10, loc="left")
     if not by_k:
-        axes.text(0.5, 0.5, "no strategy was asked with several numbers of items,\nsuch as --strategies rag#1,rag,rag#6", ha="center", va="center", color=GREY)
+        axes.text(0.5, 0.5, "no strategy was asked with several numbers of items,\nsuch as --strategies items", ha="center", va="center", color=GREY)
         axes.set_axis_off()
         return
     for strategy, points in by_k.items():
@@ -86,8 +87,3 @@ def _bars(axes: Any, arms: Sequence[str], values: Sequence[float], title: str) -
         axes.text(value, row, f" {value:,.0f}", va="center", fontsize=8, color=GREY)
     axes.set_yticks(rows, list(arms))
     axes.set_title(title, fontsize=10, loc="left")
-
-
-def _tokens(figures: ArmFigures) -> float:
-    cost = figures.cost
-    return cost.base_prompt_tokens + cost.base_completion_tokens + cost.reflect_prompt_tokens + cost.reflect_completion_tokens

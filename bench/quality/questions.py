@@ -40,7 +40,7 @@ class Sizes:
 class Material:
     """`history` in the order of time, with the users' own answers to all questions.
 
-    `lessons` are asked with feedback: those of training users teach, and one of each held-out user lets the trainer judge its version. `questions` are the
+    `lessons` are asked with feedback: those of training users train, and one of each held-out user lets the trainer judge its version. `questions` are the
     held-out users'.
     """
 
@@ -59,7 +59,7 @@ class Material:
         judged = [question for question in exams if question.query.key in held_out]
         title = f"persona world, {plan.users} users, seed {seed}"
         if not taught or not judged:
-            raise BadSetting(f"{title}: {_COUNTS.format(len(taught), len(judged))}; take more users, or another trainer.holdout_share than {holdout_share}")
+            raise BadSetting(f"{title}: {_TOO_FEW.format(len(taught), len(judged))}; take more users, or another trainer.holdout_share than {holdout_share}")
         return cls(title, _by_time(history), (*taught, *_firsts(lessons, held_out)), tuple(judged))
 
     @classmethod
@@ -82,7 +82,7 @@ class Material:
         lessons = _spread([question for question in scored if question.query.key not in held_out and question.feedback], sizes.lessons, seed)
         questions = _spread([question for question in scored if question.query.key in held_out], sizes.questions, seed)
         if not lessons or not questions:
-            raise BadData(f"{dataset.title}: {_COUNTS.format(len(lessons), len(questions))}")
+            raise BadData(f"{dataset.title}: {_TOO_FEW.format(len(lessons), len(questions))}")
         judging = _firsts((question for question in scored if question.feedback), held_out)
         return cls(dataset.title, _by_time([*history, *_own_answers(asked)]), (*lessons, *judging), questions)
 
@@ -92,7 +92,7 @@ class Material:
         return len({question.query.key for question in self.questions})
 
 
-_COUNTS = "{} lessons of training users and {} questions of held-out users; both are needed"
+_TOO_FEW = "{} lessons of training users and {} questions of held-out users; both are needed"
 
 
 def posed(question: Question, arm: str, strategy: Strategy) -> Question:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.quality.judge import ALL_DOMAINS, ArmFigures, Difference, Judgement, headline
+from bench.quality.judge import ALL_DOMAINS, CLEANED, REFERENCES, ArmFigures, DomainScores, Judgement, headline
 from bench.reporting import target_lines
 from bench.targets import Bound, Target
+from infra.settings.profiles import ProfileWriter
 from schemas.scoring import Interval
 from schemas.strategies import Strategy
+from traffic.figures import ERRORS
 
 
 def to_json(judgement: Judgement) -> dict[str, Any]:
@@ -20,17 +22,36 @@ def to_json(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-#: Strategies with one call of a model, and the most that everything else may add to it at p50, in milliseconds, with one question at a time.
-ONE_CALL = (Strategy.ZERO_SHOT, Strategy.ICL, Strategy.RAG, Strategy.PAG)
+#: Strategies that need one call of the base model. Not RPO, which calls the reflection model too, and not HYDRA, whose reranker and scorer compute for as long
+#: as a model and are counted as neither: its latency without the base model is theirs.
+ONE_CALL = (Strategy.ZERO_SHOT, Strategy.ZERO_SHOT_COT, Strategy.ICL, Strategy.RAG, Strategy.RAG_COT, Strategy.PAG, Strategy.PAG_COT)
+#: The most that everything else may add to the call at p50, in milliseconds, with one question at a time.
 OVERHEAD_MS = 60.0
 
 
-def overhead_targets(judgement: Judgement) -> list[Target]:
-    return [
-        Target(f"{arm}: latency without the model at p50, ms", Bound.BELOW, OVERHEAD_MS, judgement.arms[arm].cost.overhead_p50_ms)
-        for arm in ONE_CALL
-        if arm in judgement.arms
-    ]
+def overhead_targets(judgement: Judgement, profiles: ProfileWriter) -> list[Target]:
+    """Of answers that no simpler strategy gave, because those follow a call that failed. RPM has one call if no LLM finds the features of queries.
+
+    An arm without such answers has no target.
+    """
+    one_call = (*ONE_CALL, Strategy.RPM) if profiles is ProfileWriter.TEMPLATE else ONE_CALL
+    measured = {arm: judgement.arms[arm].cost.own_overhead_p50_ms for arm in one_call if arm in judgement.arms}
+    return [Target(f"{arm}: latency without the model at p50, ms", Bound.BELOW, OVERHEAD_MS, ms) for arm, ms in measured.items() if ms is not None]
+
+
+#: The orderings of the papers. `at least`: an ablation may be as good.
+ORDERINGS = (
+    (Strategy.RAG, Bound.ABOVE, Strategy.ZERO_SHOT),
+    (Strategy.RPO, Bound.ABOVE, Strategy.RAG),
+    (Strategy.RAG, Bound.ABOVE, "rag@random"),
+    (Strategy.RPO, Bound.ABOVE, "rpo@random"),
+    (Strategy.RPO, Bound.AT_LEAST, "rpo:sft"),
+    (Strategy.RPO, Bound.AT_LEAST, "rpo:rl"),
+    (Strategy.HYDRA, Bound.ABOVE, Strategy.RAG),
+    (Strategy.RPM, Bound.ABOVE, "rpm:query"),
+)
+#: On a data set RPO is significantly above these.
+BELOW_RPO = (Strategy.ZERO_SHOT, Strategy.RAG, Strategy.RAG + CLEANED)
 
 
 def ordering_targets(judgement: Judgement) -> list[Target]:
@@ -38,18 +59,19 @@ def ordering_targets(judgement: Judgement) -> list[Target]:
 
     An ordering is not measured if one of its arms has answered fewer questions than the other.
     """
-    wanted = [
-        (Strategy.RAG, Strategy.ZERO_SHOT),
-        (Strategy.RPO, Strategy.RAG),
-        (Strategy.RAG, "rag@random"),
-        (Strategy.RPO, "rpo@random"),
-        (Strategy.RPO, "rpo:sft"),
-        (Strategy.RPO, "rpo:rl"),
-        (Strategy.HYDRA, Strategy.RAG),
-        (Strategy.RPM, "rpm:query"),
+    asked = [(after, bound, before) for after, bound, before in ORDERINGS if after in judgement.arms and before in judgement.arms]
+    return [Target(f"{after} minus {before}", bound, 0.0, _gain(judgement.arms[after], judgement.arms[before])) for after, bound, before in asked]
+
+
+def significance_targets(judgement: Judgement) -> list[Target]:
+    """For a data set: the lower ends of RPO's differences, as far as their arms were asked. Not measured as in `ordering_targets`."""
+    asked = {before: judgement.difference(Strategy.RPO, before) for before in BELOW_RPO if {Strategy.RPO, before} <= judgement.arms.keys()}
+    rpo = judgement.arms[Strategy.RPO].answered if asked else 0
+    complete = {before: each if judgement.arms[before].answered == rpo else None for before, each in asked.items()}
+    return [
+        Target(f"{Strategy.RPO} minus {before}, lower end of the interval", Bound.ABOVE, 0.0, each.interval.low if each else None)
+        for before, each in complete.items()
     ]
-    asked = [(a, b) for a, b in wanted if a in judgement.arms and b in judgement.arms]
-    return [Target(f"{a} minus {b}", Bound.AT_LEAST, 0.0, _gain(judgement.arms[a], judgement.arms[b])) for a, b in asked]
 
 
 def _gain(after: ArmFigures, before: ArmFigures) -> float | None:
@@ -70,59 +92,51 @@ def _lines(title: str, judgement: Judgement, report: Mapping[str, Any]) -> Itera
     if counts["missing"]:
         left = ", ".join(f"{arm} {count}" for arm, count in counts["missing"].items())
         yield f"Not answered, of {counts['questions']} questions: {left}. The same command asks them, within --max-tokens if it is given."
-    yield from ["", *_score_table(judgement.arms)]
-    for reference in dict.fromkeys(difference.before for difference in judgement.differences):
-        yield from ["", f"## Minus {reference}", "", *_difference_table([each for each in judgement.differences if each.before == reference])]
-    yield from ["", "## Metrics of the tasks", "", *_metric_table(judgement.arms)]
+    yield from _tables(judgement)
     yield from ["", "## Cost and fallbacks", "", *_cost_table(judgement.arms)]
     if report["targets"]:
         yield from ["", "## Targets", "", *(f"    {line}" for line in target_lines(report))]
 
 
-def _score_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
-    domains = _domains(arms)
-    yield _row(["arm", *domains])
-    yield _row(["---"] * (1 + len(domains)))
-    for arm, figures in arms.items():
-        yield _row([arm, *(_scored(figures, domain) for domain in domains)])
+def _tables(judgement: Judgement) -> Iterator[str]:
+    """One table for each domain and metric, the score over all domains first."""
+    domains = {domain: scores for figures in judgement.arms.values() for domain, scores in figures.domains.items()}
+    for domain in sorted(domains, key=lambda name: (name != ALL_DOMAINS, name)):
+        for metric in domains[domain].intervals:
+            direction = ", lower is better" if metric in ERRORS else ""
+            yield from ["", f"## {domain}: {metric}{direction}", "", *_metric_table(judgement, domain, metric, has_cost=domain == judgement.headline)]
+        if domain != ALL_DOMAINS:
+            yield from ["", f"## {domain}: metrics of all answers together", "", *_whole_table(judgement.arms, domain)]
 
 
-def _scored(figures: ArmFigures, domain: str) -> str:
-    if domain not in figures.domains:
-        return ""
-    interval = figures.domains[domain].score
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def _metric_table(judgement: Judgement, domain: str, metric: str, *, has_cost: bool) -> Iterator[str]:
+    """Means over users, and differences to the reference arms."""
+    own = {(each.after, each.before): _signed(each.interval) for each in judgement.differences if (each.domain, each.metric) == (domain, metric)}
+    references = [before for before in REFERENCES if any(before == reference for _, reference in own)]
+    yield from _heading(["arm", metric, *(f"minus {before}" for before in references), *(["tokens", "p50, ms"] if has_cost else [])])
+    for arm, figures in judgement.arms.items():
+        if domain in figures.domains and metric in figures.domains[domain].intervals:
+            interval, cost = figures.domains[domain].intervals[metric], figures.cost
+            mean = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+            spent = [f"{cost.tokens:.0f}", f"{cost.latency_p50_ms:.0f}"] if has_cost else []
+            yield _row([arm, mean, *(own.get((arm, before), "") for before in references), *spent])
 
 
-def _difference_table(differences: Sequence[Difference]) -> Iterator[str]:
-    domains = _ordered({difference.domain for difference in differences})
-    yield _row(["arm", *domains])
-    yield _row(["---"] * (1 + len(domains)))
-    for arm in dict.fromkeys(difference.after for difference in differences):
-        own = {difference.domain: difference for difference in differences if difference.after == arm}
-        yield _row([arm, *(_signed(own[domain].interval) if domain in own else "" for domain in domains)])
+def _whole_table(arms: Mapping[str, ArmFigures], domain: str) -> Iterator[str]:
+    """Metrics of all answers of a domain together; LaMP's official ones have the prefix `official`."""
+    found = {arm: _whole(figures.domains[domain]) for arm, figures in arms.items() if domain in figures.domains}
+    columns = list(dict.fromkeys(name for values in found.values() for name in values))
+    yield from _heading(["arm", *columns])
+    for arm, values in found.items():
+        yield _row([arm, *(f"{values[name]:.3f}" if name in values else "" for name in columns)])
 
 
-def _metric_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
-    metrics = {arm: _metrics(figures) for arm, figures in arms.items()}
-    columns = list(dict.fromkeys(name for found in metrics.values() for name in found))
-    yield _row(["arm", *columns])
-    yield _row(["---"] * (1 + len(columns)))
-    for arm, found in metrics.items():
-        yield _row([arm, *(f"{found[name]:.3f}" if name in found else "" for name in columns)])
-
-
-def _metrics(figures: ArmFigures) -> dict[str, float]:
-    """By domain and metric; LaMP's official ones have the prefix `official`."""
-    found: dict[str, float] = {}
-    for domain, scores in figures.domains.items():
-        found |= {f"{domain} {metric}": value for metric, value in scores.metrics.items()}
-        found |= {f"{domain} official {metric}": value for metric, value in scores.official.items()}
-    return found
+def _whole(scores: DomainScores) -> dict[str, float]:
+    return {**scores.metrics, **{f"official {metric}": value for metric, value in scores.official.items()}}
 
 
 def _cost_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
-    yield _row(
+    yield from _heading(
         [
             "arm",
             "base tokens in",
@@ -136,7 +150,6 @@ def _cost_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
             "by a simpler strategy",
         ]
     )
-    yield _row(["---"] * 10)
     for arm, figures in arms.items():
         cost = figures.cost
         tokens = (cost.base_prompt_tokens, cost.base_completion_tokens, cost.reflect_prompt_tokens, cost.reflect_completion_tokens)
@@ -146,12 +159,9 @@ def _cost_table(arms: Mapping[str, ArmFigures]) -> Iterator[str]:
         )
 
 
-def _domains(arms: Mapping[str, ArmFigures]) -> list[str]:
-    return _ordered({domain for figures in arms.values() for domain in figures.domains})
-
-
-def _ordered(domains: set[str]) -> list[str]:
-    return [*sorted(domains - {ALL_DOMAINS}), *({ALL_DOMAINS} & domains)]
+def _heading(cells: Sequence[str]) -> Iterator[str]:
+    yield _row(cells)
+    yield _row(["---"] * len(cells))
 
 
 def _signed(interval: Interval) -> str:

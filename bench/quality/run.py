@@ -36,10 +36,12 @@ READERS = {"retrieval": ("streams",), "strategies": ("base", "strategies"), "ref
 STALL_S = 600.0
 #: Training needs the drafts and contexts of lessons, not their rewrites, so these are cut short: the first version of a real model writes on and on.
 LESSON_TOKENS = 1
-#: Questions between two looks at the budget.
+#: Questions asked before the token budget is checked again.
 CHUNK = 64
 #: How long the answers to questions of an interrupted run may take.
 LATE_S = 120.0
+#: Names in the state of older versions.
+OLD_NAMES = {"full": "rpo"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class AskOptions:
 
 @dataclass
 class RunState:
-    """What is done, kept in `state.json`. `versions`: the number of each trained version in its registered model."""
+    """What is done, kept in `state.json`. `versions`: the number of each trained version in its registered model, by `Trained`."""
 
     path: Path
     history: bool = False
@@ -61,7 +63,9 @@ class RunState:
 
     @classmethod
     def read(cls, path: Path) -> RunState:
-        return cls(path, **json.loads(path.read_text())) if path.exists() else cls(path)
+        state = cls(path, **json.loads(path.read_text())) if path.exists() else cls(path)
+        state.versions = {OLD_NAMES.get(name, name): version for name, version in state.versions.items()}
+        return state
 
     def write(self) -> None:
         fields = asdict(self)

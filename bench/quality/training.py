@@ -21,7 +21,7 @@ from schemas.run_report import RunReport, RunStatus
 TRAIN_TIMEOUT_S = 4 * 3600.0
 NO_SFT, NO_RL = {"sft": {"epochs": 0.0}}, {"rl": {"steps": 0}}
 #: What each run leaves out. All see the same data and seed.
-STAGES: dict[Trained, dict[str, Any]] = {Trained.SFT: NO_RL, Trained.FULL: NO_SFT, Trained.RL: NO_SFT, Trained.HYDRA: NO_SFT | NO_RL}
+STAGES: dict[Trained, dict[str, Any]] = {Trained.SFT: NO_RL, Trained.RPO: NO_SFT, Trained.RL: NO_SFT, Trained.HYDRA: NO_SFT | NO_RL}
 #: All data again, also the parent's.
 FROM_CHAMPION: dict[str, Any] = {"start_from": "champion", "replay_share": 1.0}
 FROM_FIRST: dict[str, Any] = {"start_from": "shipped"}

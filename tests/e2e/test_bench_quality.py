@@ -46,10 +46,10 @@ def test_every_strategy_answers_every_question_once_and_a_second_call_asks_nothi
 def test_trained_strategies_are_answered_by_the_versions_that_the_run_trained(tmp_path: Path) -> None:
     report, _ = bench(tmp_path, "--strategies", "hydra,rpo,rpo:sft")
     versions, counts = report["models"]["versions"], report["counts"]
-    assert versions.keys() == {"full", "sft", "hydra"} and counts["missing"] == {}
+    assert versions.keys() == {"rpo", "sft", "hydra"} and counts["missing"] == {}
     answered = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     by_arm = {arm: {answer["version"] for answer in answered if answer["arm"] == arm} for arm in ("rpo", "rpo:sft", "hydra")}
-    assert by_arm == {"rpo": {versions["full"]}, "rpo:sft": {versions["sft"]}, "hydra": {versions["hydra"]}}
+    assert by_arm == {"rpo": {versions["rpo"]}, "rpo:sft": {versions["sft"]}, "hydra": {versions["hydra"]}}
 
 
 def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_name_says_everything_about_its_arm() -> None:
     assert parse_arms(arm.name) == (arm,)
 
 
-@pytest.mark.parametrize("name", ["raq", "rag@nearest", "rpo:dpo", "rag:sft", "rpo:hydra", "rpo:query", "rag#0", "rag#", ""])
+@pytest.mark.parametrize("name", ["raq", "rag@nearest", "rpo:dpo", "rag:sft", "rpo:hydra", "rpo:full", "rpo:query", "rag#0", "rag#", ""])
 def test_a_wrong_name_is_refused_with_what_would_be_right(name: str) -> None:
     with pytest.raises(BadSetting, match="--strategies"):
         parse_arms(name)
@@ -52,6 +52,18 @@ def test_an_arms_retriever_replaces_that_of_the_strategy_in_a_child_process_too(
     assert load().retrieval.by_strategy[Strategy.HYDRA] is Retriever.RECENT
 
 
+def test_an_arm_without_a_number_shows_the_items_of_its_own_setting() -> None:
+    settings = Settings().changed(strategies={"k": 3}, reflection={"k": 2})
+    assert {arm.name: arm.items(settings) for arm in parse_arms("rag,rpo,rag#5,rpo#6")} == {"rag": 3, "rpo": 2, "rag#5": 5, "rpo#6": 6}
+
+
+def test_the_arms_with_other_numbers_of_items_change_their_own_number() -> None:
+    for arm in parse_arms("items"):
+        settings = arm.settings(Settings())
+        assert arm.k == arm.items(settings) == settings.strategies.k == settings.reflection.k <= settings.retrieval.k_max
+    assert not {arm.name for arm in parse_arms("items")} & {arm.name for arm in parse_arms("all,ablations")}
+
+
 def test_arms_share_processes_unless_items_retriever_or_version_differ() -> None:
     groups = grouped(parse_arms("zero_shot,rag,rpo,rpo:sft,rag@random,rpo@random"))
     assert [[arm.name for arm in group] for group in groups.values()] == [["zero_shot", "rag", "rpo"], ["rpo:sft"], ["rag@random", "rpo@random"]]
@@ -59,11 +71,11 @@ def test_arms_share_processes_unless_items_retriever_or_version_differ() -> None
 
 def test_the_trained_version_serves_in_every_group_whatever_its_first_arm() -> None:
     groups = grouped(parse_arms("zero_shot,rpo,rag@random,rpo@random,rpo:rl,rpm,rpm:query"))
-    assert [group[0].reflector for group in groups.values()] == [Trained.FULL, Trained.FULL, Trained.RL, Trained.FULL]
+    assert [group[0].reflector for group in groups.values()] == [Trained.RPO, Trained.RPO, Trained.RL, Trained.RPO]
     assert [arm.name for arm in groups[parse_arms("rpm:query")[0].group]] == ["rpm:query"]
     assert {arm.name: arm.trained for arm in parse_arms("zero_shot,hydra,rpo,rpo:sft")} == {
         "zero_shot": None,
         "hydra": Trained.HYDRA,
-        "rpo": Trained.FULL,
+        "rpo": Trained.RPO,
         "rpo:sft": Trained.SFT,
     }

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.quality import picture
+from bench.quality.answers import AnswerLog, ArmAnswer
 from bench.quality.judge import ALL_DOMAINS, CLEANED, judge
-from bench.quality.report import markdown, ordering_targets, overhead_targets, to_json
+from bench.quality.report import _tables, markdown, ordering_targets, overhead_targets, significance_targets, to_json
+from infra.settings import Settings
+from infra.settings.profiles import ProfileWriter
 from schemas.ids import derive
 from schemas.tasks import STARS
-from tests.support.quality_benchmark import answer_log, question
+from tests.support.quality_benchmark import answer, answer_log, question
 
 TAGS = [question(number, user, "comedy") for user in ("a", "b", "c", "d") for number in range(2)]
 TITLES = [question(number, user, "so much fun!", domain="scholarly_title", options=()) for user in ("a", "b", "c") for number in range(2)]
@@ -44,11 +48,11 @@ def test_no_difference_is_claimed_if_the_interval_holds_zero() -> None:
     assert difference.verdict == "no difference shown"
 
 
-def test_all_domains_together_weigh_each_domain_equally_over_the_users_with_both() -> None:
+def test_all_domains_together_weigh_each_domain_equally_over_its_users() -> None:
     asked = [*TAGS, *TITLES]
-    arms = judge(answer_log(asked, {"rag": ["comedy"] * 8 + ["no way"] * 6}), asked).arms
+    arms = judge(answer_log(asked, {"rag": ["comedy"] * 6 + ["action"] * 2 + ["no way"] * 6}), asked).arms
     overall = arms["rag"].domains[ALL_DOMAINS]
-    assert (overall.score.mean, overall.users) == (0.5, 3)
+    assert (overall.score.mean, overall.users) == (0.375, 4)  # user d has no titles
 
 
 def test_the_cleaned_answers_of_rag_are_their_first_line_without_quotes() -> None:
@@ -80,6 +84,30 @@ def test_the_end_of_the_scale_is_not_the_cleaned_rating(answer: str) -> None:
     assert judge(answer_log(asked, {"rag": [answer]}), asked).arms["rag" + CLEANED].domains["product_rating"].score.mean == 1.0
 
 
+def test_every_metric_of_an_answer_has_an_interval_over_users_and_paired_differences() -> None:
+    rated = [question(number, user, "5", domain="product_rating", options=STARS) for user in ("a", "b", "c") for number in range(2)]
+    asked = [*TITLES, *rated]
+    arms = {"rag": ["so much fun"] * 4 + ["no way"] * 2 + ["5"] * 2 + ["4"] * 4, "zero_shot": ["no way"] * 6 + ["1"] * 6}
+    judgement = judge(answer_log(asked, arms), asked)
+    titles, ratings = judgement.arms["rag"].domains["scholarly_title"], judgement.arms["rag"].domains["product_rating"]
+    assert {name: round(interval.mean, 3) for name, interval in titles.intervals.items()} == {"style_f1": 0.571, "rouge_1": 0.667, "rouge_l": 0.667}
+    assert titles.score == titles.intervals["style_f1"]
+    assert ratings.intervals["mae"].mean == pytest.approx(2 / 3) and ratings.intervals["mae"].low < 2 / 3 < ratings.intervals["mae"].high
+    found = {
+        (each.domain, each.metric): (round(each.interval.mean, 3), each.users, each.verdict) for each in judgement.differences if each.before == "zero_shot"
+    }
+    assert found["scholarly_title", "rouge_l"] == (0.667, 3, "no difference shown")
+    assert found["product_rating", "mae"] == (-3.333, 3, "better")
+    assert found["product_rating", "rating_score"] == (0.833, 3, "better")
+    assert found.keys() == {(domain, name) for domain, own in judgement.arms["rag"].domains.items() for name in own.intervals}
+
+
+def test_a_metric_that_does_not_apply_to_an_answer_is_the_mean_over_the_others() -> None:
+    asked = [question(0, "a", "so much fun", domain="tweet", options=()), question(1, "b", "כל כך כיף", domain="tweet", options=())]
+    scores = judge(answer_log(asked, {"rag": ["so much fun", "no way"]}), asked).arms["rag"].domains["tweet"]
+    assert (scores.intervals["rouge_1"].mean, scores.intervals["style_f1"].mean, scores.users) == (1.0, 0.5, 2)
+
+
 def test_other_arms_are_compared_with_cleaned_answers_too() -> None:
     log = answer_log(TITLES, {"rag": ['"so much fun!"\nand more'] * 6, "rpo": ["so much fun!"] * 6})
     pairs = {(each.after, each.before): each.verdict for each in judge(log, TITLES).differences}
@@ -104,11 +132,11 @@ def test_users_of_two_tenants_with_the_same_name_are_two_users() -> None:
     assert figures.domains["movie_tag"].users == 8
 
 
-def test_if_no_user_has_questions_in_all_domains_all_users_count() -> None:
+def test_domains_of_different_users_weigh_equally() -> None:
     titles = [question(number, "z", "so much fun!", domain="scholarly_title", options=()) for number in range(2)]
     log = answer_log([*TAGS, *titles], {"rag": ["comedy"] * 8 + ["no way"] * 2})
     overall = judge(log, [*TAGS, *titles]).arms["rag"].domains[ALL_DOMAINS]
-    assert (overall.score.mean, overall.users) == (0.8, 5)
+    assert (overall.score.mean, overall.users) == (0.5, 5)
 
 
 def test_lamp_s_official_metrics_stand_beside_the_others() -> None:
@@ -140,6 +168,30 @@ def test_an_ordering_of_unequally_many_answers_is_not_measured() -> None:
     assert (target.measured, target.met) == (None, False)
 
 
+def test_an_arm_that_equals_the_other_is_not_above_it_but_at_least_as_good() -> None:
+    log = answer_log(TAGS, {arm: ["comedy"] * 8 for arm in ("zero_shot", "rag", "rpo", "rpo:sft")})
+    assert {target.name: target.met for target in ordering_targets(judge(log, TAGS))} == {
+        "rag minus zero_shot": False,
+        "rpo minus rag": False,
+        "rpo minus rpo:sft": True,
+    }
+
+
+def test_on_a_data_set_rpo_is_significantly_above_its_rivals() -> None:
+    answers = {"zero_shot": ["no way"] * 6, "rag": ['"so much fun!"'] * 6, "rpo": ["so much fun!"] * 6}
+    judgement = judge(answer_log(TITLES, answers), TITLES)
+    targets = {target.name.removesuffix(", lower end of the interval"): target for target in significance_targets(judgement)}
+    assert {name: target.met for name, target in targets.items()} == {"rpo minus zero_shot": True, "rpo minus rag": True, "rpo minus rag (cleaned)": False}
+    assert targets["rpo minus zero_shot"].measured == judgement.difference("rpo", "zero_shot").interval.low  # type: ignore[union-attr]
+
+
+def test_on_a_data_set_unequally_many_answers_show_nothing() -> None:
+    log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rpo": ["comedy"] * 8})
+    del log.by_arm["rpo"][TAGS[0].query.query_id]
+    assert [target.measured for target in significance_targets(judge(log, TAGS))] == [None]
+    assert significance_targets(judge(answer_log(TAGS, {"rag": ["comedy"] * 8}), TAGS)) == []
+
+
 def test_orderings_are_checked_where_both_arms_were_asked() -> None:
     log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rag": ["comedy"] * 8, "rpo": ["action"] * 8})
     targets = {target.name: target.met for target in ordering_targets(judge(log, TAGS))}
@@ -156,16 +208,53 @@ def test_tables_and_picture_hold_every_arm(arms: tuple[str, ...], tmp_path: Path
         judgement,
         {"machine": {"cores": 2}, "counts": counts, "started_at": "2026-11-01T00:00:00", "seconds": 3.0, "targets": [], "phase_seconds": {"rag": 2.0}},
     )
-    assert all(f"\n| {arm} | " in text for arm in arms)
-    assert "Not answered, of 14 questions: icl 5." in text and "| movie_tag official f1 |" in text
+    assert all(text.count(f"\n| {arm} | ") == 8 for arm in arms)
+    assert "Not answered, of 14 questions: icl 5." in text and "## movie_tag: accuracy" in text and "| official f1 |" in text
     assert json.loads(json.dumps(to_json(judgement)))["arms"].keys() >= set(arms)
-    picture.draw(judgement, 4, tmp_path / "quality.png", "a world")
+    picture.draw(judgement, Settings(), tmp_path / "quality.png", "a world")
     assert (tmp_path / "quality.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_table_has_the_mean_and_the_differences_with_their_intervals() -> None:
+    log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rag": ["comedy"] * 8})
+    text = "\n".join(_tables(judge(log, TAGS)))
+    assert "| arm | accuracy | minus zero_shot | minus rag | tokens | p50, ms |" in text
+    assert "| rag | 1.000 [1.000, 1.000] | +1.000 [+1.000, +1.000] |  | 12 | 100 |" in text
+    assert "| zero_shot | 0.000 [0.000, 0.000] |  | -1.000 [-1.000, -1.000] | 12 | 100 |" in text
+
+
+def test_the_scores_by_number_of_items_are_those_of_arms_that_differ_in_it_alone() -> None:
+    right = {"rag": 6, "rag#1": 2, "rag#6": 8, "rpo": 7, "rpo#1": 5, "rpo#1@random": 1, "rpo:sft": 3, "icl": 4, "zero_shot": 0}
+    log = answer_log(TAGS, {arm: ["comedy"] * count + ["action"] * (8 - count) for arm, count in right.items()})
+    settings = Settings().changed(strategies={"k": 4}, reflection={"k": 2})
+    assert picture._by_items(judge(log, TAGS).arms, settings) == {
+        "rag": [(1, 0.25), (4, 0.75), (6, 1.0)],
+        "rpo": [(1, 0.625), (2, 0.875)],
+    }
+
+
+def overheads(by_arm: Mapping[str, Sequence[ArmAnswer]], profiles: ProfileWriter = ProfileWriter.TEMPLATE) -> dict[str, float | None]:
+    """The measured overhead by arm, of answers whose models took 470 ms."""
+    log = AnswerLog()
+    for arm, given in by_arm.items():
+        log.by_arm[arm] = {each.question: replace(each, model_ms=470.0) for each in given}
+    return {target.name.partition(":")[0]: target.measured for target in overhead_targets(judge(log, TAGS), profiles)}
+
+
+def answered(arm: str, latency_ms: float, *, answered_by: str | None = None) -> list[ArmAnswer]:
+    return [replace(answer(arm, asked, "comedy", answered_by=answered_by), latency_ms=latency_ms) for asked in TAGS]
+
+
 def test_the_overhead_is_the_latency_without_the_models() -> None:
-    log = answer_log(TAGS, {"rag": ["comedy"] * 8})
-    slow = {id: replace(answer, latency_ms=500.0, model_ms=470.0) for id, answer in log.by_arm["rag"].items()}
-    log.by_arm["rag"] = slow
-    (target,) = overhead_targets(judge(log, TAGS))
-    assert (target.measured, target.met) == (30.0, True)
+    assert overheads({"rag": answered("rag", 500.0), "rpo": answered("rpo", 500.0), "hydra": answered("hydra", 500.0)}) == {"rag": 30.0}
+
+
+def test_the_overhead_of_answers_by_a_simpler_strategy_has_no_target() -> None:
+    own, simpler = answered("pag", 500.0)[:5], answered("pag", 900.0, answered_by="rag")[5:]
+    assert overheads({"pag": [*own, *simpler], "rag_cot": answered("rag_cot", 500.0, answered_by="rag")}) == {"pag": 30.0}
+
+
+def test_rpm_has_one_call_if_no_llm_finds_the_features_of_queries() -> None:
+    by_arm = {"rpm": answered("rpm", 520.0), "rag_cot": answered("rag_cot", 500.0)}
+    assert overheads(by_arm) == {"rag_cot": 30.0, "rpm": 50.0}
+    assert overheads(by_arm, ProfileWriter.LLM) == {"rag_cot": 30.0}
