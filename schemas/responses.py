@@ -40,6 +40,14 @@ class ModelVersion(Record):
     digest: str
 
 
+class ProfileParts(Record):
+    """What the prompt held of the user's profile (schemas/profiles.py)."""
+
+    summary_id: UUID | None = None  # of PAG: the entry with the summary, on the topic `profiles`
+    statistics_version: str | None = None  # of RPM: that of the factors and their statistics
+    reasoning_versions: tuple[str, ...] = ()  # of RPM: that of the statistics which each example's reasoning cites, in the order of `history_ids`
+
+
 class Provenance(Record):
     """The inputs of an answer, which has one version only (docs/rules.md, 5)."""
 
@@ -57,6 +65,7 @@ class Provenance(Record):
     experiment: ExperimentName | None = None  # the comparison that assigned the strategy to the user (schemas.strategies)
     base_usage: Usage | None = None  # tokens of all calls to the base model for this answer; None in responses of versions that did not count
     reflect_usage: Usage | None = None  # tokens of the reflection model
+    profile: ProfileParts | None = None  # None: the prompt held none of it, or the response is older than the field
 
 
 class Response(Message, wire="retouch.response", version=1):

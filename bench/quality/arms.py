@@ -89,7 +89,7 @@ class Arm:
         if not self.k:
             return settings.changed(retrieval=retrieval)
         retrieval = retrieval.model_copy(update={"k_max": max(self.k, retrieval.k_max)})
-        return settings.changed(retrieval=retrieval, strategies={"k": self.k}, reflection={"k": self.k})
+        return settings.changed(retrieval=retrieval, strategies={"k": self.k, "pag_k": None}, reflection={"k": self.k})
 
     @property
     def group(self) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ SETTINGS = (
     "reflection.prompt_style",
     "reflection.k",
     "strategies.k",
+    "strategies.pag_k",
     "retrieval.retriever",
     "retrieval.by_strategy",
     "embedder.model",

@@ -71,6 +71,7 @@ class Settings(BaseSettings):
         items_in_prompts = {
             "reflection.k": self.reflection.k,
             "strategies.k": self.strategies.k,
+            "strategies.pag_k": self.strategies.pag_k or 0,
             "trainer.sft.k": self.trainer.sft.k,
             "trainer.sft.k_max": self.trainer.sft.k_max,
             "trainer.rl.k_max": self.trainer.rl.k_max,

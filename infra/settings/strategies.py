@@ -27,6 +27,7 @@ class StrategiesSettings(Section):
     weights: dict[Strategy, Annotated[float, Field(ge=0)]] = {Strategy.RPO: 1.0}  # noqa: RUF012  # share of users by strategy, relative to the sum
     experiment: ExperimentName = "default"  # a new name gives users new strategies, so that a comparison with new weights starts from nothing
     k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in a prompt, at most retrieval.k_max
+    pag_k: Annotated[int, Field(ge=0, le=100)] | None = None  # items beside PAG's summary, at most retrieval.k_max; None: strategies.k; 0: no items
     item_form: ItemForm = ItemForm.LINES  # of RAG's and ICL's items in the style `paper`
     max_new_tokens: Positive = 256  # of an answer with a chain of thought; other answers have base.max_new_tokens
     #: Kept of the time until the query's deadline for the call of the simpler strategy, but at most half of it; 0: nothing is kept

@@ -170,6 +170,7 @@ class StrategyAnswerer:
                 "history_ids": tuple(item.interaction_id for item in result.prompt.shown),
                 "model": result.model,
                 "prompt_digest": result.prompt.template or self._prompt_digest,
+                "profile": result.prompt.profile,
                 "answered_by": None if answered_by is chosen else answered_by,
             }
         )

@@ -41,6 +41,7 @@ def methods_of(settings: Settings, hydra: HydraModels | None = None) -> Methods:
     """Raises BadSetting for languages without an extractor of features."""
     base, own = settings.base, settings.strategies
     similar, first = ItemOrder.SIMILAR, ItemOrder.FIRST
+    pag_k = own.k if own.pag_k is None else own.pag_k
     lamp = own.item_form is ItemForm.LAMP and base.prompt_style is PromptStyle.PAPER
     methods: list[Method] = [
         ZeroShot(base.prompt_style, base.max_new_tokens),
@@ -48,8 +49,8 @@ def methods_of(settings: Settings, hydra: HydraModels | None = None) -> Methods:
         ItemsInPrompt(Strategy.ICL, first, own.k, base.prompt_style, base.max_new_tokens, lamp=lamp),
         ItemsInPrompt(Strategy.RAG, similar, own.k, base.prompt_style, base.max_new_tokens, lamp=lamp),
         ItemsInPrompt(Strategy.RAG_COT, similar, own.k, base.prompt_style, own.max_new_tokens, reasons=True, lamp=lamp),
-        SummaryInPrompt(Strategy.PAG, own.k, base.prompt_style, base.max_new_tokens),
-        SummaryInPrompt(Strategy.PAG_COT, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
+        SummaryInPrompt(Strategy.PAG, pag_k, own.k, base.prompt_style, base.max_new_tokens),
+        SummaryInPrompt(Strategy.PAG_COT, pag_k, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
         Hydra(settings.hydra, base.prompt_style, base.max_new_tokens, hydra),
         _rpm(settings),
     ]

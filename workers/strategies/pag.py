@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.lookups import ItemOrder, Reads, Retrieval
+from schemas.profiles import summary_id
 from schemas.prompts import ChatTurn, PromptStyle, rag_prompt
 from schemas.queries import Query
-from schemas.responses import ResponseStatus
+from schemas.responses import ProfileParts, ResponseStatus
 from schemas.sameness import is_blank
 from schemas.strategies import Strategy
 from workers.strategies.answers import allowed_answer
@@ -21,26 +22,30 @@ from workers.strategies.strategy import Answer, Prompt, Unable, halved
 
 @dataclass(frozen=True)
 class SummaryInPrompt:
-    """`k`: maximum number of items after the summary. `reasons`: with a chain of thought."""
+    """`k`: maximum number of items after the summary. `looked_up`: of the lookup, for RAG, which answers without a summary. `reasons`: with a chain of
+    thought.
+    """
 
     strategy: Strategy
     k: int
+    looked_up: int
     style: PromptStyle
     max_tokens: int
     reasons: bool = False
 
     @property
     def reads(self) -> Reads:
-        return Reads(items=ItemOrder.SIMILAR, k=self.k, summary=True)
+        return Reads(items=ItemOrder.SIMILAR, k=max(self.k, self.looked_up), summary=True)
 
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
         """With `k` items, then with half as many, down to the summary alone."""
         if found is None or found.summary is None:
             raise Unable.without(ResponseStatus.NO_SUMMARY, found)
         items = tuple(item for item in found.items if not is_blank(item.response))[: self.k]
+        profile = ProfileParts(summary_id=summary_id(query.tenant, query.user, query.domain, found.summary.count))
         for shown in (*halved(items), ()):
             prompt = rag_prompt(query, shown, self.style, WELL_KNOWN_MARKS, summary=found.summary.text, reasons=self.reasons)
-            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, shown)
+            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, shown, profile=profile)
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
         return allowed_answer(query, texts[0], reasons=self.reasons)

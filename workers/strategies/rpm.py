@@ -16,7 +16,7 @@ from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.prompts import ChatTurn, PromptStyle
 from schemas.queries import Query
-from schemas.responses import ResponseStatus
+from schemas.responses import ProfileParts, ResponseStatus
 from schemas.rpm_prompts import aligned_prompt, read_aligned, rpm_template_digest
 from schemas.strategies import Strategy
 from schemas.tasks import choose_option
@@ -59,8 +59,11 @@ class AlignedAnswers:
         if found is None or found.factors is None or not (found.examples or any(feature.factor_id for feature in found.features)):
             raise Unable(ResponseStatus.NO_FACTORS)
         for examples in (*halved(found.examples), ()):
-            prompt = aligned_prompt(query, found.features, found.factors, examples, self.style, WELL_KNOWN_MARKS)
-            yield Prompt((ChatTurn("user", prompt),), self.max_tokens, found.items[: len(examples)], template=rpm_template_digest(self.style))
+            text = aligned_prompt(query, found.features, found.factors, examples, self.style, WELL_KNOWN_MARKS)
+            cited = tuple(example.statistics_version for example in examples)
+            profile = ProfileParts(statistics_version=found.factors.version, reasoning_versions=cited)
+            shown, digest = found.items[: len(examples)], rpm_template_digest(self.style)
+            yield Prompt((ChatTurn("user", text),), self.max_tokens, shown, template=digest, profile=profile)
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
         aligned = read_aligned(texts[0], self.style)

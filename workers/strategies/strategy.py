@@ -17,7 +17,7 @@ from schemas.drafts import FailureCause
 from schemas.lookups import Lookup, Reads, Retrieval
 from schemas.prompts import ChatTurn
 from schemas.queries import Query
-from schemas.responses import ModelVersion, ResponseStatus
+from schemas.responses import ModelVersion, ProfileParts, ResponseStatus
 from schemas.strategies import Strategy
 from workers.strategies.base_calls import BaseCalls
 
@@ -60,6 +60,7 @@ class Prompt:
     n: int = 1  # number of texts
     temperature: float | None = None  # None: 0, or that of base.parameters
     template: str | None = None  # digest of its template; None: that of `schemas.prompts`
+    profile: ProfileParts | None = None  # what it holds of the user's profile
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("RETOUCH_BASE__TIMEOUT_S", "nan", ["base.timeout_s"]),
         ("RETOUCH_TENANT", "a/b", ["tenant='a/b'", "without '/'"]),
         ("RETOUCH_REFLECTION__K", "9", ["reflection.k=9", "retrieval.k_max=6"]),
+        ("RETOUCH_STRATEGIES__PAG_K", "9", ["strategies.pag_k=9", "retrieval.k_max=6"]),
         ("RETOUCH_RETRIEVAL__BY_STRATEGY", '{"hydra": "bm26"}', ["retrieval.by_strategy.hydra='bm26'", "'bm25'"]),
         ("RETOUCH_TEACHER__KIND", "llm", ["teacher", "needs url"]),
         ("RETOUCH_REFLECTION__ENGINE", "magic", ["reflection.engine='magic'", "'vllm'"]),

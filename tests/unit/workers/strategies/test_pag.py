@@ -5,17 +5,18 @@ from __future__ import annotations
 import pytest
 
 from infra.endpoints.client import PromptRefused
-from infra.settings import load
+from infra.settings import Settings, load
 from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.drafts import FailureCause
-from schemas.lookups import Retrieval
-from schemas.profiles import Summary
-from schemas.responses import Response, ResponseStatus
+from schemas.lookups import ItemOrder, Reads, Retrieval
+from schemas.profiles import Summary, summary_id
+from schemas.responses import ProfileParts, Response, ResponseStatus
 from schemas.strategies import Strategy
 from tests.support.manual_clock import ManualClock
 from tests.support.scripted_endpoint import ScriptedEndpoint
 from tests.support.worker_messages import NOON, make_item, make_retrieval
 from workers.strategies.answerer import Asked, StrategyAnswerer
+from workers.strategies.catalog import methods_of
 
 ITEMS = [make_item(number) for number in range(3)]
 SUMMARY = Summary(text="most popular tag: comedy", count=12, until=NOON)
@@ -26,16 +27,17 @@ def found(strategy: Strategy, *items: HistoryItem, summary: Summary | None = SUM
     return make_retrieval(strategy, *items).model_copy(update={"summary": summary})
 
 
-async def answered(retrieval: Retrieval, *steps: Exception | str) -> tuple[Response, list[str]]:
+async def answered(retrieval: Retrieval, *steps: Exception | str, settings: Settings = SETTINGS) -> tuple[Response, list[str]]:
     clock = ManualClock(NOON)
     base, lookup = ScriptedEndpoint(clock, *steps), retrieval.lookup
-    response = await StrategyAnswerer(base, SETTINGS, clock).answer(Asked(lookup.query, lookup.choice, retrieval))
+    response = await StrategyAnswerer(base, settings, clock).answer(Asked(lookup.query, lookup.choice, retrieval))
     assert isinstance(response, Response)
     return response, base.prompts
 
 
 async def test_the_summary_comes_first_and_the_best_item_last() -> None:
     response, (prompt,) = await answered(found(Strategy.PAG, *ITEMS), "comedy")
+    assert response.provenance.profile == ProfileParts(summary_id=summary_id("t", "u", "movie_tag", SUMMARY.count))
     summary, profile, *rest = prompt.split("\n")
     assert (summary, profile) == ("most popular tag: comedy", "User profile:")
     assert prompt.index(ITEMS[1].content) < prompt.index(ITEMS[0].content) < prompt.index("Which tag does this movie")
@@ -52,7 +54,15 @@ async def test_a_summary_without_items_is_a_prompt_too() -> None:
 async def test_without_a_summary_rag_answers() -> None:
     response, (prompt,) = await answered(found(Strategy.PAG, *ITEMS, summary=None), "comedy")
     assert (response.status, response.provenance.answered_by) == (ResponseStatus.NO_SUMMARY, Strategy.RAG)
-    assert prompt.startswith("User profile:")
+    assert prompt.startswith("User profile:") and response.provenance.profile is None
+
+
+@pytest.mark.parametrize(("pag_k", "shown", "looked_up"), [(0, 0, 2), (1, 1, 2), (None, 2, 2), (3, 3, 3)])
+async def test_the_number_of_items_beside_the_summary_is_a_setting_of_its_own(pag_k: int | None, shown: int, looked_up: int) -> None:
+    settings = load(strategies={"k": 2, "pag_k": pag_k}, base={"prompt_style": "paper"})
+    response, (prompt,) = await answered(found(Strategy.PAG, *ITEMS), "comedy", settings=settings)
+    assert (response.provenance.k, prompt.count("The tag for the movie")) == (shown, shown)
+    assert methods_of(settings)[Strategy.PAG].reads == Reads(items=ItemOrder.SIMILAR, k=looked_up, summary=True)  # RAG may have to answer
 
 
 async def test_without_summary_and_history_the_base_answer_goes_out_with_the_first_reason() -> None:

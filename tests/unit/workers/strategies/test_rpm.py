@@ -23,7 +23,7 @@ from schemas.ids import derive
 from schemas.lookups import ItemOrder, Lookup, LookupPurpose, Reads, Retrieval
 from schemas.prompts import PromptStyle
 from schemas.queries import Query
-from schemas.responses import Response, ResponseStatus
+from schemas.responses import ProfileParts, Response, ResponseStatus
 from schemas.rpm_prompts import aligned_prompt, query_extraction_prompt, rpm_template_digest
 from schemas.strategies import Strategy
 from schemas.topics import LOOKUPS
@@ -61,9 +61,9 @@ EXAMPLES = tuple(
         occurred_at=item.occurred_at,
         features=(FactoredFeature(feature=Feature(name=each.label), factor_id=each.factor_id),),
         reasoning=f"With {each.label} this user answers {item.response}.",
-        statistics_version="1" * 32,
+        statistics_version=str(number) * 32,
     )
-    for item, each in zip(ITEMS, (ROBOT, CLOWN), strict=True)
+    for number, (item, each) in enumerate(zip(ITEMS, (ROBOT, CLOWN), strict=True), start=1)
 )
 
 
@@ -162,6 +162,7 @@ async def test_the_base_model_gets_the_aligned_prompt_and_its_answer_is_read(sty
     assert isinstance(response, Response)
     assert (response.answer, response.reasoning, response.status) == (answer, reasoning, ResponseStatus.PERSONALIZED)
     assert response.provenance.history_ids == tuple(item.interaction_id for item in ITEMS)
+    assert response.provenance.profile == ProfileParts(statistics_version=FACTORS.version, reasoning_versions=("1" * 32, "2" * 32))
     assert (response.provenance.answered_by, response.provenance.prompt_digest) == (None, rpm_template_digest(PromptStyle(style)))
 
 
@@ -250,6 +251,7 @@ async def test_a_prompt_that_is_too_long_gets_fewer_examples() -> None:
     too_long = ScriptedAnswer({"error": {"message": "This model's maximum context length is 20 tokens.", "type": "BadRequestError", "code": 400}}, 400)
     response, requests = await answered(second(), too_long, completion(ALIGNED))
     assert isinstance(response, Response) and response.provenance.history_ids == (ITEMS[0].interaction_id,)
+    assert response.provenance.profile and response.provenance.profile.reasoning_versions == ("1" * 32,)
     prompts = [messages(request) for request in requests if "Examples:" in messages(request)]
     assert [prompt.count("Reasoning: With") for prompt in prompts] == [2, 1]
 
