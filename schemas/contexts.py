@@ -44,7 +44,7 @@ class RetrievalStatus(StrEnum):
     """Whether the user's history was searched; if not, why the context has no items (docs/rules.md, 4)."""
 
     SEARCHED = "searched"  # `items` holds the search's result
-    NOT_NEEDED = "not_needed"  # there is no base answer to rewrite
+    NOT_NEEDED = "not_needed"  # nothing was to be searched, for example because there is no base answer to rewrite
     DEADLINE_PASSED = "deadline_passed"
     INDEX_AWAY = "index_away"
 

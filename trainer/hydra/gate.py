@@ -1,6 +1,8 @@
-"""Judges a version of HYDRA offline: held-out users' questions, answered by RAG, by the champion and by the candidate, each as it would serve.
+"""Judges a version of HYDRA offline: held-out users' questions, answered by RAG, by the champion and by the candidate, with the prompts of serving.
 
-The gate keeps harm out. It does not show a gain: `retouch strategies compare` does, on live answers (docs/hydra.md).
+The items are not those of serving. A case has the items that were retrieved for RPO, by the question and the base answer, `retrieval.k_max` at most; serving
+reranks the `hydra.retrieved` items that BM25 ranks first by the question alone. All answers that are compared have the same items, but the reranker
+chooses among fewer. The gate keeps harm out. It does not show a gain: `retouch strategies compare` does, on live answers (docs/hydra.md).
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ async def test_each_strategy_has_its_own_retriever() -> None:
 
 async def test_hydra_gets_the_items_that_its_reranker_is_trained_on() -> None:
     embedder, index = WordEmbedder(), await indexed(*history("a storm at night", "the old harbour"))
-    for given in ({}, {"by_strategy": {"rag": "recent"}}):
-        assert await retrieved(search(embedder, index, **given), lookup(query("harbour"), k=1, strategy=Strategy.HYDRA)) == ["the old harbour"]
+    for shared in (search(embedder, index), search(embedder, index, by_strategy={"rag": "recent"})):
+        assert await retrieved(shared, lookup(query("harbour"), k=1, strategy=Strategy.HYDRA)) == ["the old harbour"]
     assert embedder.calls == []
 
 
