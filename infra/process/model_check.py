@@ -41,7 +41,7 @@ def tiny_model_warnings(settings: Settings) -> list[str]:
 
 
 def _compact_prompts(settings: Settings) -> list[str]:
-    sections = {"base": settings.base, "reflection": settings.reflection}
+    sections: dict[str, BaseModelSettings | ReflectionSettings] = {"base": settings.base, "reflection": settings.reflection}
     return [
         f"{name}.prompt_style=compact, but {name}.checkpoint={section.checkpoint} is a real model, which cannot read the tiny models' prompts: "
         f"set {name}.prompt_style=paper"
