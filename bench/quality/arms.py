@@ -77,7 +77,9 @@ class Arm:
 
     def items(self, settings: Settings) -> int:
         """The number of items that its prompts show."""
-        return self.k or (settings.reflection.k if self.strategy is Strategy.RPO else settings.strategies.k)
+        own, pag_k = settings.strategies.k, settings.strategies.pag_k
+        defaults = {Strategy.RPO: settings.reflection.k} | dict.fromkeys((Strategy.PAG, Strategy.PAG_COT), own if pag_k is None else pag_k)
+        return self.k or defaults.get(self.strategy, own)
 
     def settings(self, settings: Settings) -> Settings:
         """The settings that the processes run with while this arm is asked."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from bench.quality import picture
 from bench.quality.answers import AnswerLog
 from bench.quality.arms import Arm, parse_arms
 from bench.quality.judge import Judgement, judge
+from bench.quality.plan import compared_settings, data_digest
 from bench.quality.questions import Material, Sizes
 from bench.quality.report import markdown, ordering_targets, overhead_targets, significance_targets, to_json
 from bench.quality.run import AskOptions, QualityRun, RunState
@@ -46,30 +46,6 @@ WORLD_HYDRA: dict[str, Any] = {"users": 12, "queries_per_user": 5}
 QUICK_HYDRA: dict[str, Any] = {"users": 4, "queries_per_user": 2, "min_rows": 2, "heads_epochs": 2}
 #: Training is judged here, not by the trainer's own evaluation, so that one is kept small.
 TRAINER: dict[str, Any] = {"eval_queries": 60, "min_domains": 1, "min_heldout_users": 2, "judge_after": 0.0}
-
-
-#: What makes the answers of a run comparable: a folder with answers is not continued with other values.
-SETTINGS = (
-    "tenant",
-    "trainer.holdout_share",
-    "base.model",
-    "base.checkpoint",
-    "base.prompt_style",
-    "base.max_new_tokens",
-    "reflection.checkpoint",
-    "reflection.prompt_style",
-    "reflection.k",
-    "strategies.k",
-    "strategies.pag_k",
-    "retrieval.retriever",
-    "retrieval.by_strategy",
-    "embedder.model",
-    "embedder.pooling",
-    "embedder.similarity",
-    "profiles.kind",
-    "trainer.rl.k_min",
-    "trainer.rl.k_max",
-)
 
 
 @dataclass(frozen=True)
@@ -147,13 +123,16 @@ def _state(settings: Settings, options: QualityOptions, material: Material) -> R
         "quick": options.quick,
     }
     plan |= {"lessons": len(material.lessons), "questions": len(material.questions), "interactions": len(material.history)}
-    plan |= {name: str(attrgetter(name)(settings)) for name in SETTINGS}
+    plan |= {"data_digest": data_digest(material), **compared_settings(settings)}
     path, state = options.out / "plan.json", options.out / "state"
     if path.exists() and (state / MARKER).exists():
         earlier = json.loads(path.read_text())
         if differ := [name for name, value in plan.items() if name in earlier and earlier[name] != value]:
             raise CannotContinue(f"{options.out} holds a run with another value of {', '.join(differ)} ({path}); choose another --out, or remove the folder")
         sys.stderr.write(f"bench quality: continuing the run in {options.out}\n")
+        if absent := [name for name in plan if name not in earlier]:
+            unknown = f"{len(absent)} values that are compared, such as {absent[0]}"
+            sys.stderr.write(f"bench quality: warning: {path} is of an older version and does not hold {unknown}; make sure that they are the same\n")
     else:
         fresh_state(options.out, command="retouch bench quality", run="benchmark")
         for name in ("state.json", ANSWERS):

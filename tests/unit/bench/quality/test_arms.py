@@ -53,8 +53,10 @@ def test_an_arms_retriever_replaces_that_of_the_strategy_in_a_child_process_too(
 
 
 def test_an_arm_without_a_number_shows_the_items_of_its_own_setting() -> None:
-    settings = Settings().changed(strategies={"k": 3}, reflection={"k": 2})
-    assert {arm.name: arm.items(settings) for arm in parse_arms("rag,rpo,rag#5,rpo#6")} == {"rag": 3, "rpo": 2, "rag#5": 5, "rpo#6": 6}
+    settings = Settings().changed(strategies={"k": 3, "pag_k": 0}, reflection={"k": 2})
+    shown = {"rag": 3, "rpo": 2, "pag": 0, "rag#5": 5, "rpo#6": 6, "pag#2": 2}
+    assert {arm.name: arm.items(settings) for arm in parse_arms(",".join(shown))} == shown
+    assert parse_arms("pag")[0].items(Settings()) == Settings().strategies.k
 
 
 def test_the_arms_with_other_numbers_of_items_change_their_own_number() -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from bench.quality.command import QualityOptions, _check, _state
 from bench.quality.questions import Material, Sizes
+from bench.quality.run import RunState
 from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
+from tests.support.quality_benchmark import question
 
 MATERIAL = Material("a world", (), (), ())
 
@@ -37,18 +39,64 @@ def test_the_same_plan_continues_a_run(started: Path) -> None:
         ({}, {"base": {"model": "gpt-4o-mini"}}, "base.model"),
         ({}, {"trainer": {"holdout_share": 0.5}}, "trainer.holdout_share"),
         ({}, {"tenant": "other"}, "tenant"),
+        ({}, {"base": {"url": "http://127.0.0.1:9/v1"}}, "base.url"),
+        ({}, {"base": {"parameters": {"temperature": 1}}}, "base.parameters"),
+        ({}, {"reflection": {"max_new_tokens": 5}}, "reflection.max_new_tokens"),
+        ({}, {"strategies": {"rpm_examples": 5}}, "strategies.rpm_examples"),
+        ({}, {"hydra": {"candidates": 5}}, "hydra.candidates"),
+        ({}, {"teacher": {"max_reasoning_chars": 50}}, "teacher.max_reasoning_chars"),
+        ({}, {"profiles": {"summary_items": 5}}, "profiles.summary_items"),
+        ({}, {"trainer": {"sft": {"epochs": 5}}}, "trainer.sft.epochs"),
+        ({}, {"trainer": {"rl": {"beta": 0.5}}}, "trainer.rl.beta"),
+        ({}, {"trainer": {"lora": {"rank": 5}}}, "trainer.lora.rank"),
     ],
 )
 def test_another_plan_is_refused_by_what_differs(started: Path, options: dict[str, Any], changes: dict[str, Any], named: str) -> None:
     with pytest.raises(CannotContinue, match=f"another value of {named} "):
-        _state(Settings().changed(**changes), QualityOptions(started, **options), MATERIAL)
+        _state(Settings(**changes), QualityOptions(started, **options), MATERIAL)
     assert (started / "answers.jsonl").exists()
 
 
-def test_a_plan_of_an_older_version_is_compared_where_it_has_a_value(started: Path) -> None:
+def test_other_data_are_refused(started: Path) -> None:
+    for lesson in (question(0, "a", "comedy"), question(0, "a", "action")):
+        material = Material("a world", (), (lesson,), ())
+        with pytest.raises(CannotContinue, match="another value of lessons, data_digest "):
+            _state(Settings(), QualityOptions(started), material)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base": {"timeout_s": 9, "concurrency": 2, "api_key": "sk-1", "threads": 2}},
+        {"trainer": {"threads": 2, "micro_tokens": 64, "sft": {"micro_batch": 2}}},
+        {"strategies": {"weights": {"rag": 1.0}}},
+    ],
+)
+def test_a_setting_that_changes_no_answer_may_change(started: Path, changes: dict[str, Any]) -> None:
+    _state(Settings(**changes), QualityOptions(started), MATERIAL)
+
+
+def test_the_plan_holds_no_secret(tmp_path: Path) -> None:
+    _state(Settings.model_validate({"base": {"api_key": "sk-1234", "parameters": {"user_key": "sk-5678"}}}), QualityOptions(tmp_path), MATERIAL)
+    text = (tmp_path / "plan.json").read_text()
+    assert "base.parameters" in text and "sk-" not in text
+
+
+def test_a_plan_of_an_older_version_is_compared_where_it_has_a_value(started: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = json.loads((started / "plan.json").read_text())
-    (started / "plan.json").write_text(json.dumps({name: value for name, value in plan.items() if name != "tenant"}))
+    (started / "plan.json").write_text(json.dumps({name: value for name, value in plan.items() if name not in ("tenant", "base.url")}))
     _state(Settings(tenant="other"), QualityOptions(started), MATERIAL)
+    assert "does not hold 2 values that are compared, such as tenant" in capsys.readouterr().err
+    with pytest.raises(CannotContinue, match=r"another value of base\.model "):
+        _state(Settings().changed(base={"model": "other"}), QualityOptions(started), MATERIAL)
+
+
+def test_a_state_of_an_older_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"history": true, "lessons": true, "versions": {"sft": "2", "full": "3"}, "seconds": {"start": 1.0}}')
+    state = RunState.read(tmp_path / "state.json")
+    assert (state.versions, state.lessons) == ({"sft": "2", "rpo": "3"}, True)
+    state.write()
+    assert RunState.read(tmp_path / "state.json") == state
 
 
 def test_options_of_data_sets_are_refused_for_the_persona_world(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.quality.plan import data_digest
 from bench.quality.questions import Material, Sizes, first_and_last, posed, warming
 from infra.errors import BadSetting
 from schemas.ids import is_held_out
@@ -89,6 +90,13 @@ def test_users_of_events_are_held_out_by_their_own_tenant(tmp_path: Path) -> Non
 
 def test_a_warming_question_is_a_new_one_each_time() -> None:
     assert warming(question(0, "a", "comedy")).query.query_id != warming(question(0, "a", "comedy")).query.query_id
+
+
+def test_data_are_told_apart_by_their_messages() -> None:
+    assert data_digest(Material.of_world(PLAN, SHARE, 0)) == data_digest(Material.of_world(PLAN, SHARE, 0))
+    asked = [question(0, "a", "comedy"), question(0, "a", "action"), question(0, "a", "comedy", options=("comedy",))]
+    materials = [Material("", (), (one,), ()) for one in asked] + [Material("", (), (), (asked[0], asked[1])), Material.of_world(PLAN, SHARE, 0)]
+    assert len({data_digest(each) for each in materials}) == 5
 
 
 def test_a_question_has_another_id_under_each_arm_and_no_feedback() -> None:
