@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Self
 from uuid import UUID
@@ -11,6 +12,7 @@ from pydantic import Field
 from schemas.drafts import Draft
 from schemas.interactions import Interaction
 from schemas.messages import AwareDatetime, Message, MessageIdentity, Milliseconds, Record, Text
+from schemas.sameness import is_blank
 
 
 class Source(Record):
@@ -38,6 +40,11 @@ class HistoryItem(Record):
     def of(cls, interaction: Interaction, score: float, source: Source) -> Self:
         fields = interaction.model_dump(include={"interaction_id", "content", "response", "occurred_at"})
         return cls(**fields, score=score, source=source)
+
+
+def with_response(items: Iterable[HistoryItem]) -> tuple[HistoryItem, ...]:
+    """The items with a response. An item without one says nothing about the user's answers, so no prompt shows it."""
+    return tuple(item for item in items if not is_blank(item.response))
 
 
 class RetrievalStatus(StrEnum):

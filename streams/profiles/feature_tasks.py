@@ -13,10 +13,9 @@ from uuid import UUID
 
 from infra.errors import RetryLater
 from infra.settings.profiles import ProfilesSettings
-from schemas.contexts import HistoryItem
+from schemas.contexts import HistoryItem, with_response
 from schemas.profiles import FeaturesWork, ProfileTask
 from schemas.queries import Query
-from schemas.sameness import is_blank
 from schemas.tasks import Task
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import IndexPoint, Scope
@@ -70,7 +69,7 @@ class FeatureTasks:
         return due
 
     def _due(self, scope: Scope, domain: str, task: Task, items: Sequence[HistoryItem]) -> list[ProfileTask]:
-        works = (FeaturesWork(task=task, item=item) for item in items if not is_blank(item.response))
+        works = (FeaturesWork(task=task, item=item) for item in with_response(items))
         tasks = [ProfileTask.features(scope.tenant, scope.user, domain, work, self._settings.kind) for work in works]
         now = self._clock()
         due = [each for each in tasks if now - self._published.get(each.task_id, -REPEAT_S) >= REPEAT_S]

@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 
 from infra.errors import RetryLater
 from infra.settings.profiles import ProfilesSettings
+from schemas.contexts import with_response
 from schemas.interactions import Interaction
 from schemas.profiles import ProfileTask, Summary, SummaryWork, summary_id
 from schemas.queries import Query
-from schemas.sameness import is_blank
 from schemas.tasks import Task
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import Scope
@@ -97,7 +97,7 @@ class Summaries:
     async def _work(self, scope: Scope, domain: str, kind: Task, before: datetime, count: int) -> SummaryWork | None:
         """Items with a response, drawn at random as OPPU does; the task's id is the seed. None if there are none."""
         newest = await self._history.in_time_order(scope, before, domain, DRAWN_FROM, newest_first=True)
-        usable = [item for item in newest if not is_blank(item.response)]
+        usable = with_response(newest)
         if not usable:
             return None
         draw = random.Random(summary_id(scope.tenant, scope.user, domain, count).bytes)  # noqa: S311  # repeatable on purpose

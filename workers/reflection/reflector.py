@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from infra.errors import CannotContinue
 from infra.settings.models import ReflectionSettings
 from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT
-from schemas.contexts import Context, HistoryItem, RetrievalStatus
+from schemas.contexts import Context, HistoryItem, RetrievalStatus, with_response
 from schemas.drafts import DraftStatus, Usage
 from schemas.experiments import Arm, Assignment
 from schemas.messages import MessageIdentity
@@ -191,7 +191,7 @@ class Reflector:
         left_s = self._left_s(context)
         if left_s <= 0:
             return _Attempt(ResponseStatus.DEADLINE_NEAR, base)
-        shown = shown_items(context.items, self._settings.k, lambda items: self._fits(context, items))
+        shown = shown_items(with_response(context.items), self._settings.k, lambda items: self._fits(context, items))
         if not shown:
             return _Attempt(ResponseStatus.PROMPT_TOO_LONG, base)
         generation = await self._generate(context, shown, assignment, min(left_s, self._settings.timeout_s))
@@ -246,7 +246,7 @@ def without_model(context: Context, strategy: Strategy) -> ResponseStatus | None
         return ResponseStatus.DEADLINE_NEAR
     if context.retrieval is RetrievalStatus.INDEX_AWAY:
         return ResponseStatus.INDEX_AWAY
-    if not context.items:
+    if not with_response(context.items):
         return ResponseStatus.NO_HISTORY
     return None
 

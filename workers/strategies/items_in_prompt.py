@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from schemas.contexts import HistoryItem
+from schemas.contexts import HistoryItem, with_response
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.lamp_prompt import lamp_prompt
 from schemas.lookups import ItemOrder, Reads, Retrieval
 from schemas.prompts import ChatTurn, PromptStyle, rag_prompt
 from schemas.queries import Query
 from schemas.responses import ResponseStatus
-from schemas.sameness import is_blank
 from schemas.strategies import Strategy
 from workers.strategies.answers import allowed_answer
 from workers.strategies.strategy import Answer, Prompt, Unable, halved
@@ -55,7 +54,7 @@ class ItemsInPrompt:
 
 def usable_items(found: Retrieval | None) -> tuple[HistoryItem, ...]:
     """The items with a response. Raises Unable if there is none, with the reason."""
-    items = tuple(item for item in found.items if not is_blank(item.response)) if found else ()
+    items = with_response(found.items) if found else ()
     if not items:
         raise Unable.without(ResponseStatus.NO_HISTORY, found)
     return items

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from schemas.contexts import with_response
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.lookups import ItemOrder, Reads, Retrieval
 from schemas.profiles import summary_id
 from schemas.prompts import ChatTurn, PromptStyle, rag_prompt
 from schemas.queries import Query
 from schemas.responses import ProfileParts, ResponseStatus
-from schemas.sameness import is_blank
 from schemas.strategies import Strategy
 from workers.strategies.answers import allowed_answer
 from workers.strategies.strategy import Answer, Prompt, Unable, halved
@@ -41,7 +41,7 @@ class SummaryInPrompt:
         """With `k` items, then with half as many, down to the summary alone."""
         if found is None or found.summary is None:
             raise Unable.without(ResponseStatus.NO_SUMMARY, found)
-        items = tuple(item for item in found.items if not is_blank(item.response))[: self.k]
+        items = with_response(found.items)[: self.k]
         profile = ProfileParts(summary_id=summary_id(query.tenant, query.user, query.domain, found.summary.count))
         for shown in (*halved(items), ()):
             prompt = rag_prompt(query, shown, self.style, WELL_KNOWN_MARKS, summary=found.summary.text, reasons=self.reasons)

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 import pytest
 
 from infra.settings.models import ReflectionSettings
-from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT
+from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT, STRATEGY_FALLBACKS
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.envelope import envelope_headers, read_envelope
@@ -60,9 +60,9 @@ def reflector(settings: ReflectionSettings, engine: AnsweringEngine, clock: Manu
     return Reflector(settings, engine, lambda: routes or Routes(MODEL), clock or ManualClock(NOW))
 
 
-def item(number: int) -> HistoryItem:
+def item(number: int, response: str = "comedy") -> HistoryItem:
     source = Source(topic="interactions", partition=0, offset=number)
-    return HistoryItem(interaction_id=item_id(number), content=f"film {number}", response="comedy", occurred_at=NOW, score=0.5, source=source)
+    return HistoryItem(interaction_id=item_id(number), content=f"film {number}", response=response, occurred_at=NOW, score=0.5, source=source)
 
 
 def item_id(number: int) -> UUID:
@@ -76,6 +76,7 @@ def context(
     deadline_s: float | None = None,
     strategy: Strategy | None = None,
     status: DraftStatus = DraftStatus.DRAFTED,
+    response: str = "comedy",
 ) -> Context:
     deadline = None if deadline_s is None else NOW + timedelta(seconds=deadline_s)
     query = Query(
@@ -83,7 +84,7 @@ def context(
     )
     answer = "action" if status is DraftStatus.DRAFTED else ""
     draft = Draft(query=query, answer=answer, base_model="base", status=status, base_ms=5)
-    return Context(draft=draft, items=tuple(map(item, range(items))), k_max=6, retrieve_ms=2)
+    return Context(draft=draft, items=tuple(item(number, response) for number in range(items)), k_max=6, retrieve_ms=2)
 
 
 async def respond(engine: AnsweringEngine, context: Context, **settings: object) -> Response:
@@ -140,6 +141,7 @@ FALLBACKS: dict[str, tuple[Context, str | Exception, ResponseStatus]] = {
     "the query asks for the base answer": (context(strategy=Strategy.ZERO_SHOT), GOOD, ResponseStatus.ZERO_SHOT),
     "no base answer": (context(status=DraftStatus.BASE_FAILED), GOOD, ResponseStatus.BASE_FAILED),
     "no history": (context(items=0), GOOD, ResponseStatus.NO_HISTORY),
+    "only items without a response": (context(response=" \u200b"), GOOD, ResponseStatus.NO_HISTORY),
     "the deadline is near": (context(deadline_s=0.4), GOOD, ResponseStatus.DEADLINE_NEAR),
     "the output does not parse": (context(), "comedy", ResponseStatus.UNPARSABLE),
     "the answer is no option": (context(), "<think>x</think><personalized>drama</personalized>", ResponseStatus.UNPARSABLE),
@@ -156,6 +158,24 @@ async def test_the_base_answer_goes_out_with_its_reason(why: str) -> None:
     assert (response.provenance.model is not None) == (status is ResponseStatus.UNPARSABLE)
     no_fallback = status in (ResponseStatus.ZERO_SHOT, ResponseStatus.BASE_FAILED)
     assert response.provenance.answered_by == (None if no_fallback else Strategy.ZERO_SHOT)
+
+
+async def test_items_without_a_response_are_not_shown_and_take_no_place() -> None:
+    asked, engine = context(items=6), AnsweringEngine()
+    mixed = tuple(item(number, "" if number < 3 else "comedy") for number in range(6))
+    response = await respond(engine, asked.model_copy(update={"items": mixed}), k=3)
+    assert response.provenance.history_ids == tuple(map(item_id, range(3, 6)))
+    assert [f"film {number}" in engine.prompts[0] for number in range(6)] == [False] * 3 + [True] * 3
+
+
+async def test_a_base_answer_for_want_of_responses_is_counted_as_a_fallback() -> None:
+    def counted() -> float:
+        expected = {"strategy": "rpo", "answered_by": "zero_shot", "status": "no_history"}
+        return sum(value for labels, value in STRATEGY_FALLBACKS.values().items() if dict(labels) == expected)
+
+    before = counted()
+    await reflector(ReflectionSettings(), AnsweringEngine())(incoming(context(response="")))
+    assert counted() == before + 1
 
 
 @pytest.mark.parametrize("completion", ["<personalized>comedy</personalized>", f"<think>a</think>{GOOD}"])
