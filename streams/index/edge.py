@@ -19,7 +19,7 @@ from uuid import UUID
 from infra.errors import CannotContinue
 from infra.settings.stream import Similarity
 from schemas.contexts import HistoryItem
-from streams.index.tenant_filter import OCCURRED_AT, TENANT, USER, IndexFilter, Point, Scope, StoredPoint, Vector, best_first, stored_point
+from streams.index.tenant_filter import BLANK, IS_BLANK, OCCURRED_AT, TENANT, USER, IndexFilter, Point, Scope, StoredPoint, Vector, best_first, stored_point
 from streams.index.time_order import ends_of_history
 
 if TYPE_CHECKING:
@@ -130,7 +130,12 @@ def _open(path: Path, dimension: int, similarity: Similarity) -> qdrant_edge.Edg
         if "WouldBlock" in str(error):
             raise CannotContinue(f"index {path}: another process has opened it; stop that process, or set stack.dir to another directory") from error
         raise CannotContinue(f"index {path} cannot be opened: {error}; remove the directory, and the next start fills it from the topic") from error
-    indexed = {TENANT: edge.PayloadSchemaType.Keyword, USER: edge.PayloadSchemaType.Keyword, OCCURRED_AT: edge.PayloadSchemaType.Integer}
+    indexed = {
+        TENANT: edge.PayloadSchemaType.Keyword,
+        USER: edge.PayloadSchemaType.Keyword,
+        OCCURRED_AT: edge.PayloadSchemaType.Integer,
+        BLANK: edge.PayloadSchemaType.Keyword,
+    }
     for field in indexed.keys() - shard.info().payload_schema.keys():
         shard.update(edge.UpdateOperation.create_field_index(field, indexed[field]))
     return shard
@@ -142,7 +147,7 @@ def _edge_filter(index_filter: IndexFilter) -> qdrant_edge.Filter:
     conditions: list[Any] = [edge.FieldCondition(field, match=edge.MatchValue(value)) for field, value in index_filter.equal.items()]
     if index_filter.before_us is not None:
         conditions.append(edge.FieldCondition(OCCURRED_AT, range=edge.RangeFloat(gte=index_filter.from_us, lt=index_filter.before_us)))
-    return edge.Filter(must=conditions)
+    return edge.Filter(must=conditions, must_not=None if index_filter.blank else [edge.FieldCondition(BLANK, match=edge.MatchValue(IS_BLANK))])
 
 
 def _check_embedder(path: Path, embedder: dict[str, object]) -> None:

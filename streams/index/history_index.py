@@ -17,7 +17,7 @@ from streams.index.tenant_filter import Point, Scope, StoredPoint, Vector
 
 
 class HistoryReader(Protocol):
-    """What a query needs of a history index."""
+    """What a query needs of a history index. Items without a response are not found, except those that versions before the flag BLANK wrote."""
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         """The scope's nearest items in `domain` with `occurred_at` before `before`, best first, at most `limit`."""
@@ -39,10 +39,10 @@ class HistoryIndex(HistoryReader, Protocol):
         """The points with these ids that the index has. Only to compare them with points to write: ids are derived from tenant and user."""
 
     async def count(self, scope: Scope) -> int:
-        """Number of the scope's items, of all domains and times."""
+        """Number of the scope's items, of all domains and times, also of those without a response."""
 
     async def count_before(self, scope: Scope, before: datetime, domain: str) -> int:
-        """Number of the scope's items in `domain` with `occurred_at` before `before`."""
+        """Number of the scope's items in `domain` with `occurred_at` before `before`, of which `in_time_order` returns the ends."""
 
     async def is_empty(self) -> bool:
         """Whether the index has no point at all. An empty index is filled from the topic."""

@@ -16,7 +16,21 @@ from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings.stream import IndexSettings, Similarity
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
-from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, Point, Scope, StoredPoint, Vector, best_first, stored_point
+from streams.index.tenant_filter import (
+    BLANK,
+    DOMAIN,
+    IS_BLANK,
+    OCCURRED_AT,
+    TENANT,
+    USER,
+    IndexFilter,
+    Point,
+    Scope,
+    StoredPoint,
+    Vector,
+    best_first,
+    stored_point,
+)
 from streams.index.time_order import ends_of_history
 
 if TYPE_CHECKING:
@@ -110,23 +124,30 @@ class ServerIndex:
 
         if await self._client.collection_exists(self._collection):
             await self._check(dimension, embedder, similarity)
-            return
-        await self._client.create_collection(
-            self._collection,
-            vectors_config=models.VectorParams(size=dimension, distance=models.Distance(similarity.capitalize())),
-            hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
-            quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)),
-            metadata={"embedder": embedder},
-        )
+        else:
+            await self._client.create_collection(
+                self._collection,
+                vectors_config=models.VectorParams(size=dimension, distance=models.Distance(similarity.capitalize())),
+                hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
+                quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)),
+                metadata={"embedder": embedder},
+            )
+        await self._index_fields()
+
+    async def _index_fields(self) -> None:
+        """Also those that an older version did not index: servers in strict mode refuse filters on fields without an index."""
+        from qdrant_client import models
+
         per_tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         indexed: dict[str, Any] = {
             TENANT: per_tenant,
             USER: per_tenant,
             DOMAIN: models.PayloadSchemaType.KEYWORD,
             OCCURRED_AT: models.PayloadSchemaType.INTEGER,
+            BLANK: models.PayloadSchemaType.KEYWORD,
         }
-        for field, schema in indexed.items():
-            await self._client.create_payload_index(self._collection, field, field_schema=schema, wait=True)
+        for field in indexed.keys() - (await self._client.get_collection(self._collection)).payload_schema.keys():
+            await self._client.create_payload_index(self._collection, field, field_schema=indexed[field], wait=True)
 
     async def _check(self, dimension: int, embedder: str, similarity: Similarity) -> None:
         config = (await self._client.get_collection(self._collection)).config
@@ -162,4 +183,5 @@ def _server_filter(index_filter: IndexFilter) -> models.Filter:
     conditions: list[Any] = [models.FieldCondition(key=field, match=models.MatchValue(value=value)) for field, value in index_filter.equal.items()]
     if index_filter.before_us is not None:
         conditions.append(models.FieldCondition(key=OCCURRED_AT, range=models.Range(gte=index_filter.from_us, lt=index_filter.before_us)))
-    return models.Filter(must=conditions)
+    blank = models.FieldCondition(key=BLANK, match=models.MatchValue(value=IS_BLANK))
+    return models.Filter(must=conditions, must_not=None if index_filter.blank else [blank])

@@ -6,7 +6,7 @@ An index takes a `Scope`, and only a `Scope` makes filters, so no search can lea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from schemas.contexts import HistoryItem, Source
 from schemas.ids import derive
 from schemas.interactions import Interaction
+from schemas.sameness import is_blank
 
 Vector = NDArray[np.float32]
 
 #: Payload fields that filters use. Adapters index them.
 TENANT, USER, DOMAIN, OCCURRED_AT = "tenant", "user", "domain", "occurred_at_us"
+#: Payload field of points without a response, and its value: a keyword, because Edge takes a bool in a filter for a number. Points that versions before it
+#: wrote never have it.
+BLANK, IS_BLANK = "blank", "yes"
 #: Payload field of the position in the topic.
 SOURCE = "source"
 
@@ -30,16 +34,20 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class IndexFilter:
-    """Points match if every field in `equal` is equal and `from_us <= occurred_at < before_us` (None: no bound). Only `Scope` makes one."""
+    """Points match if every field in `equal` is equal and `from_us <= occurred_at < before_us` (None: no bound). Points with BLANK match only if `blank`.
+
+    Only `Scope` makes one.
+    """
 
     equal: Mapping[str, str]
     before_us: int | None = None
     from_us: int | None = None
+    blank: bool = False
 
     def at(self, occurred_at: datetime) -> IndexFilter:
         """The points of this filter at exactly this time, which is inside its bounds."""
         at_us = microseconds(occurred_at)
-        return IndexFilter(self.equal, at_us + 1, at_us)
+        return replace(self, before_us=at_us + 1, from_us=at_us)
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,11 @@ class Scope:
     user: str
 
     def everything(self) -> IndexFilter:
-        """All items of the user, of all domains and times."""
-        return IndexFilter({TENANT: self.tenant, USER: self.user})
+        """All items of the user, of all domains and times, also those without a response."""
+        return IndexFilter({TENANT: self.tenant, USER: self.user}, blank=True)
 
     def before(self, asked_at: datetime, domain: str) -> IndexFilter:
-        """The user's items in `domain` strictly before `asked_at`."""
+        """The user's items in `domain` strictly before `asked_at`, without blank responses: no prompt shows these, so they take no item's place."""
         return IndexFilter({TENANT: self.tenant, USER: self.user, DOMAIN: domain}, microseconds(asked_at))
 
 
@@ -76,7 +84,7 @@ class StoredPoint(NamedTuple):
 
 
 def stored_point(payload: Mapping[str, Any]) -> StoredPoint:
-    return StoredPoint(Source(**payload[SOURCE]), {name: value for name, value in payload.items() if name != SOURCE})
+    return StoredPoint(Source(**payload[SOURCE]), {name: value for name, value in payload.items() if name not in (SOURCE, BLANK)})
 
 
 def point_id(interaction: Interaction) -> UUID:
@@ -109,7 +117,8 @@ class IndexPoint:
         return point_id(self.interaction)
 
     def payload(self) -> dict[str, Any]:
-        return {**content_of(self.interaction), SOURCE: self.source.model_dump()}
+        flag = {BLANK: IS_BLANK} if is_blank(self.interaction.response) else {}
+        return {**content_of(self.interaction), **flag, SOURCE: self.source.model_dump()}
 
 
 def best_first(hits: Iterable[tuple[float, Mapping[str, Any]]]) -> list[HistoryItem]:

@@ -9,8 +9,10 @@ import sys
 import uuid
 import warnings
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from schemas.interactions import Interaction
 from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex
 from streams.index.server import ServerIndex
-from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, content_of
+from streams.index.tenant_filter import BLANK, OCCURRED_AT, SOURCE, TENANT, USER, IndexPoint, Scope, StoredPoint, Vector, content_of
 
 DIMENSION = 8
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -190,6 +192,51 @@ async def test_the_nearest_items_come_first_up_to_the_limit(index: HistoryIndex)
     await index.upsert([point(cosine, vector=toward(cosine)) for cosine in (0.2, 0.9, -0.5, 0.6)])
     assert await found(index) == ["0.9", "0.6", "0.2", "-0.5"]
     assert await found(index, limit=2) == ["0.9", "0.6"]
+
+
+async def test_items_without_a_response_take_no_place_and_are_counted_among_all(index: HistoryIndex) -> None:
+    written = [("comedy", 0.7), (" ", 1.0), ("", 0.9), ("\u200b", 0.8), ("drama", 0.6), ("comedy", 0.5)]
+    points = [point(n, response=response, at=NOON - timedelta(days=n), vector=toward(cosine)) for n, (response, cosine) in enumerate(written)]
+    await index.upsert(points)
+    assert await found(index, limit=2) == ["0", "4"]
+    assert (await oldest(index, 2), await oldest(index, 2, newest_first=True)) == (["5", "4"], ["0", "4"])
+    assert await index.count_before(ALICE, NOON + timedelta(days=1), "movie_tag") == 3
+    assert await index.count(ALICE) == 6
+    stored = await index.stored([each.id for each in points])
+    assert all(stored[each.id].content == content_of(each.interaction) for each in points)
+
+
+@dataclass(frozen=True)
+class OlderPoint:
+    """As versions before the flag wrote it."""
+
+    written: IndexPoint
+
+    @property
+    def id(self) -> uuid.UUID:
+        return self.written.id
+
+    @property
+    def vector(self) -> Vector:
+        return self.written.vector
+
+    def payload(self) -> dict[str, Any]:
+        return {**content_of(self.written.interaction), SOURCE: self.written.source.model_dump()}
+
+
+async def test_points_of_older_versions_are_found(index: HistoryIndex) -> None:
+    blank = point(2, response="", vector=toward(0.5))
+    await index.upsert([OlderPoint(point(1)), OlderPoint(blank)])
+    assert await found(index) == ["1", "2"]
+    assert await oldest(index) == ["1", "2"]
+    await index.upsert([blank])  # read again from the topic
+    assert (await found(index), await oldest(index)) == (["1"], ["1"])
+
+
+async def test_edge_indexes_each_field_that_its_filters_compare(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="test")
+    assert index._shard.info().payload_schema.keys() == {TENANT, USER, OCCURRED_AT, BLANK}
+    await index.close()
 
 
 async def test_equal_scores_are_ordered_newest_first(index: HistoryIndex) -> None:

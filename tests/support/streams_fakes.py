@@ -26,7 +26,21 @@ from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy, StrategyChoice
 from streams.index.embedder import Embedder, Matrix
 from streams.index.history_index import HistoryIndex
-from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, Point, Scope, StoredPoint, Vector, best_first, item_of, microseconds, stored_point
+from streams.index.tenant_filter import (
+    BLANK,
+    DOMAIN,
+    OCCURRED_AT,
+    TENANT,
+    USER,
+    Point,
+    Scope,
+    StoredPoint,
+    Vector,
+    best_first,
+    item_of,
+    microseconds,
+    stored_point,
+)
 from streams.retrieval.search import HistorySearch, utc_now
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -86,7 +100,8 @@ class MemoryIndex:
         return [p for p in self.points.values() if (p.payload()[TENANT], p.payload()[USER]) == (scope.tenant, scope.user)]
 
     def _before(self, scope: Scope, before: datetime, domain: str) -> list[Point]:
-        return [p for p in self._of(scope) if p.payload()[DOMAIN] == domain and p.payload()[OCCURRED_AT] < microseconds(before)]
+        payloads = ((p, p.payload()) for p in self._of(scope))
+        return [p for p, fields in payloads if fields[DOMAIN] == domain and fields[OCCURRED_AT] < microseconds(before) and not fields.get(BLANK)]
 
 
 def search(

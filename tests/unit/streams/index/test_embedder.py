@@ -94,7 +94,7 @@ async def test_the_name_of_an_embedder_tells_its_pooling(contriever: Path) -> No
 
 async def test_the_index_searches_by_the_dot_product_of_the_settings(contriever: Path, tmp_path: Path) -> None:
     settings = load(embedder={"model": str(contriever), "similarity": "dot"}, stack={"dir": tmp_path}, kafka={"bootstrap_servers": "127.0.0.1:1"})
-    history = [interaction(text, content=text).model_copy(update={"response": ""}) for text in TEXTS]
+    history = [interaction(text, content="").model_copy(update={"response": text}) for text in TEXTS]
     embedder = SentenceEmbedder(settings.embedder)
     index = await open_index(settings, embedder)
     try:
@@ -106,7 +106,7 @@ async def test_the_index_searches_by_the_dot_product_of_the_settings(contriever:
         embedder.close()
         await index.close()
     scores = by_hand(contriever, "mean", TEXTS) @ by_hand(contriever, "mean", ["the sea"])[0]
-    assert [item.content for item in items] == [TEXTS[n] for n in np.argsort(-scores)]
+    assert [item.response for item in items] == [TEXTS[n] for n in np.argsort(-scores)]
     np.testing.assert_allclose([item.score for item in items], np.sort(scores)[::-1], atol=1e-4)
 
 

@@ -128,7 +128,7 @@ async def test_the_first_lookup_publishes_tasks_of_the_newest_items_oldest_first
     await stream.act(*items("sea", "war", "love", "space"), blank, *items("sea", user="bob"))
     retrieval, due = await stream.ask(first_step())
     assert retrieval.factors is None and len(retrieval.items) == 3
-    assert contents(due) == ["about war", "about love", "about space"]  # the newest four, of which one has no response
+    assert contents(due) == ["about sea", "about war", "about love", "about space"]  # one without a response takes no place
     assert {(task.user, task.work.task) for task in due} == {("alice", Task.LABEL)}
 
 

@@ -95,12 +95,19 @@ async def test_lookups_of_both_orders_share_one_call_and_keep_their_order() -> N
     assert embedder.calls == [(["war", "love"], True)]
 
 
-async def test_items_without_content_or_response_are_found_as_they_are() -> None:
-    blank = interaction("one", content="").model_copy(update={"response": ""})
-    index = await indexed(blank, interaction("two", content="", at=NOON + timedelta(hours=1)))
-    for order in ItemOrder:
-        (record,) = await LookupProcessor(search(WordEmbedder(), index)).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order))])
-        assert {(item.content, item.response) for item in retrieval(record).items} == {("", ""), ("", "comedy")}
+@pytest.mark.parametrize("order", list(ItemOrder))
+async def test_an_item_without_content_is_found(order: ItemOrder) -> None:
+    index = await indexed(interaction("one", content=""))
+    (record,) = await LookupProcessor(search(WordEmbedder(), index)).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order))])
+    assert [(item.content, item.response) for item in retrieval(record).items] == [("", "comedy")]
+
+
+@pytest.mark.parametrize("order", list(ItemOrder))
+async def test_items_without_a_response_take_no_place(order: ItemOrder) -> None:
+    blanks = [interaction(f"sea {n}", at=NOON - timedelta(days=n)).model_copy(update={"response": " \u200b"}) for n in range(1, 4)]
+    index = await indexed(*blanks, interaction("war"), interaction("love", at=NOON + timedelta(hours=1)))
+    (record,) = await LookupProcessor(search(WordEmbedder(), index)).handle([consumed_record(LOOKUPS.name, lookup(query(), items=order, k=2))])
+    assert set(found(record)) == {"about war", "about love"}
 
 
 @pytest.mark.parametrize("reads_nothing", [{"items": None, "k": 4}, {"k": 0}])

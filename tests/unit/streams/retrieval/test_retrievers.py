@@ -126,9 +126,16 @@ async def test_a_user_without_history_gets_no_items(retriever: Retriever) -> Non
 
 
 @pytest.mark.parametrize("retriever", list(Retriever))
-async def test_items_without_content_or_response_can_be_retrieved(retriever: Retriever) -> None:
-    blank = interaction("blank", content="").model_copy(update={"response": ""})
-    assert await retrieved(search(WordEmbedder(), await indexed(blank), retriever=retriever), lookup(query(""), k=4)) == [""]
+async def test_an_item_without_content_can_be_retrieved(retriever: Retriever) -> None:
+    assert await retrieved(search(WordEmbedder(), await indexed(interaction("blank", content="")), retriever=retriever), lookup(query(""), k=4)) == [""]
+
+
+@pytest.mark.parametrize("retriever", list(Retriever))
+async def test_items_without_a_response_take_no_place(retriever: Retriever) -> None:
+    blanks = [each.model_copy(update={"response": "\t"}) for each in history("sea", "sea", "sea", "sea", "sea")[1:]]  # the newest and the nearest
+    shared = search(WordEmbedder(), await indexed(*history("war"), *blanks), retriever=retriever, scan_items=2)
+    assert await retrieved(shared, lookup(query("sea"), k=2)) == ["war"]
+    assert [item.content for item in await of_draft(shared, query("sea"), "sea", k=2)] == ["war"]
 
 
 async def test_no_retriever_waits_for_an_index_that_is_away() -> None:
