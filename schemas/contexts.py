@@ -48,7 +48,7 @@ def with_response(items: Iterable[HistoryItem]) -> tuple[HistoryItem, ...]:
 
 
 class RetrievalStatus(StrEnum):
-    """Whether the user's history was searched; if not, why the context has no items (docs/rules.md, 4)."""
+    """Whether the user's history, or profile, was read; if not, why there are no items, or no profile (docs/rules.md, 4)."""
 
     SEARCHED = "searched"  # `items` holds the search's result
     NOT_NEEDED = "not_needed"  # nothing was to be searched, for example because there is no base answer to rewrite

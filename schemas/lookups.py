@@ -84,10 +84,11 @@ class Retrieval(Message, wire="retouch.retrieval", version=1):
     items: tuple[HistoryItem, ...]  # in the order that the lookup asked for
     retrieve_ms: Milliseconds
     status: RetrievalStatus = RetrievalStatus.SEARCHED
-    summary: Summary | None = None  # None: not asked for, or there is none yet
-    factors: UserFactors | None = None  # those that a prompt may show; None: not asked for, or there are none yet
+    summary: Summary | None = None  # None: not asked for, not read, or there is none yet
+    factors: UserFactors | None = None  # those that a prompt may show; None: not asked for, not read, or there are none yet
     features: tuple[FactoredFeature, ...] = ()  # those of the lookup, each with its factor
     examples: tuple[ReasonedItem, ...] = ()  # `items` with features and reasoning, in the same order
+    profile: RetrievalStatus = RetrievalStatus.SEARCHED  # whether summary and factors were read, if the lookup asked for them; if not, why
 
     @property
     def key(self) -> bytes:

@@ -21,7 +21,7 @@ class ResponseStatus(StrEnum):
     NO_SUMMARY = "no_summary"  # there is no summary of the user yet
     NO_MODEL = "no_model"  # no model of this strategy is registered, or the worker could not load or use it
     NO_FACTORS = "no_factors"  # there are no factors of the user yet, or nothing of the query can be compared with them
-    INDEX_AWAY = "index_away"  # the index was unavailable
+    INDEX_AWAY = "index_away"  # the index of the history or of the profiles was unavailable, or did not respond in time
     UNPARSABLE = "unparsable"  # the output of the model that personalizes could not be read
     REFLECTION_FAILED = "reflection_failed"
     PROMPT_TOO_LONG = "prompt_too_long"  # even the shortest prompt with the user's data exceeds the model's context

@@ -34,6 +34,7 @@ from streams.profiles.histories import FactorHistories
 from streams.profiles.index import ProfileIndex
 from streams.profiles.lookups import FactorLookups
 from streams.profiles.processor import ProfileProcessor
+from streams.profiles.reads import ProfileReads
 from streams.profiles.summaries import Summaries
 from streams.retrieval.processor import LookupProcessor, RetrievalProcessor
 from streams.retrieval.search import HistorySearch
@@ -138,10 +139,11 @@ class StreamsService:
         self._app = make_app(settings)
         state = JoinState(state_table(self._app, partitions))
         profiles = ProfileIndex(stores.profiles, embedder.dimension)
-        summaries = Summaries(stores.history, profiles, settings.profiles)
+        reads = ProfileReads()
+        summaries = Summaries(stores.history, profiles, settings.profiles, reads=reads)
         histories = FactorHistories(profiles, settings.profiles)
         features = FeatureTasks(stores.history, profiles, settings.profiles)
-        factors = FactorLookups(embedder, profiles, histories, features)
+        factors = FactorLookups(embedder, profiles, histories, features, reads)
         search = HistorySearch(embedder, stores.history, settings.retrieval, query_prefix=settings.embedder.query_prefix)
         processors = (
             HistoryProcessor(embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries, features),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.errors import RetryLater
 from infra.telemetry.metrics import FEATURES_WITHOUT_FACTOR
-from schemas.contexts import HistoryItem
+from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.features import FactoredFeature, ReasonedItem, UserFactors, features_text
 from schemas.lookups import Lookup, LookupPurpose
 from schemas.profiles import ProfileTask
@@ -23,36 +21,30 @@ from streams.profiles.factors import FactorHistory
 from streams.profiles.feature_tasks import FeatureTasks
 from streams.profiles.histories import FactorHistories
 from streams.profiles.index import ProfileIndex
-
-log = logging.getLogger(__name__)
-
-#: A read takes milliseconds, a fold of a long history up to a second. After this the query goes on without factors, and the fold goes on too.
-READ_S = 2.0
+from streams.profiles.reads import ProfileReads
 
 
 @dataclass(frozen=True)
 class FactorsFound:
-    """`items`: those of the examples; None if the lookup asks for no examples."""
+    """`items`: those of the examples; None if the lookup asks for no examples, or there are no factors."""
 
     factors: UserFactors | None = None
     features: tuple[FactoredFeature, ...] = ()
     items: tuple[HistoryItem, ...] | None = None
     examples: tuple[ReasonedItem, ...] = ()
     tasks: tuple[ProfileTask, ...] = ()
+    status: RetrievalStatus = RetrievalStatus.SEARCHED
 
 
 class FactorLookups:
-    def __init__(self, embedder: Embedder, profiles: ProfileIndex, histories: FactorHistories, tasks: FeatureTasks) -> None:
+    def __init__(self, embedder: Embedder, profiles: ProfileIndex, histories: FactorHistories, tasks: FeatureTasks, reads: ProfileReads | None = None) -> None:
         self._embedder, self._profiles, self._histories, self._tasks = embedder, profiles, histories, tasks
+        self._reads = reads or ProfileReads()
 
     async def find(self, lookup: Lookup, items: Sequence[HistoryItem]) -> FactorsFound:
-        """`items`: those that the lookup found in the history. Nothing if the stores do not respond within READ_S."""
-        try:
-            async with asyncio.timeout(READ_S):
-                return await self._found(lookup, items)
-        except (RetryLater, TimeoutError) as error:
-            log.warning("no factors: a store is away, or a long history is being read", extra={"reason": type(error).__name__})
-            return FactorsFound()
+        """`items`: those that the lookup found in the history. Nothing if the stores are away or late."""
+        found, status = await self._reads.bounded(lookup.query, lambda: self._found(lookup, items))
+        return found or FactorsFound(status=status)
 
     async def _found(self, lookup: Lookup, items: Sequence[HistoryItem]) -> FactorsFound:
         query, given = lookup.query, lookup.features or ()

@@ -7,16 +7,16 @@ without such queries cost nothing.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from infra.errors import RetryLater
 from infra.settings.profiles import ProfilesSettings
-from schemas.contexts import with_response
+from schemas.contexts import RetrievalStatus, with_response
 from schemas.interactions import Interaction
 from schemas.profiles import ProfileTask, Summary, SummaryWork, summary_id
 from schemas.queries import Query
@@ -25,11 +25,10 @@ from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import Scope
 from streams.profiles.bounded import BoundedDict
 from streams.profiles.index import ProfileIndex
+from streams.profiles.reads import ProfileReads
 
 log = logging.getLogger(__name__)
 
-#: A read of the stores takes milliseconds; one that takes this long has failed, and the query goes on without a summary.
-READ_S = 2.0
 #: A task is not published again for this long, unless there are more items.
 REPEAT_S = 120.0
 #: Maximum numbers of published tasks and of domains that are remembered. A task that is published twice does no harm.
@@ -40,27 +39,40 @@ DRAWN_FROM = 1_000
 UserDomain = tuple[Scope, str]
 
 
+class SummaryFound(NamedTuple):
+    summary: Summary | None = None
+    task: ProfileTask | None = None  # that is due
+    status: RetrievalStatus = RetrievalStatus.SEARCHED
+
+
 class Summaries:
-    def __init__(self, history: HistoryIndex, profiles: ProfileIndex, settings: ProfilesSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        history: HistoryIndex,
+        profiles: ProfileIndex,
+        settings: ProfilesSettings,
+        clock: Callable[[], float] = time.monotonic,
+        reads: ProfileReads | None = None,
+    ) -> None:
         self._history, self._profiles, self._settings, self._clock = history, profiles, settings, clock
+        self._reads = reads or ProfileReads()
         self._published: BoundedDict[UserDomain, tuple[int, float]] = BoundedDict(REMEMBERED)  # the number of items of the last task, and when it was published
         self._tasks: BoundedDict[tuple[str, str], Task] = BoundedDict(REMEMBERED)  # by tenant and domain, from queries
 
-    async def for_query(self, query: Query, *, inspects: bool = False) -> tuple[Summary | None, ProfileTask | None]:
-        """The newest summary from before the query, and the task that is due. Neither if the stores do not respond within READ_S.
+    async def for_query(self, query: Query, *, inspects: bool = False) -> SummaryFound:
+        """The newest summary from before the query, and the task that is due. Neither if the stores are away or late.
 
         `inspects`: a person looks at the profile, so no task is due.
         """
-        scope = Scope(query.tenant, query.user)
         if not inspects:
             self._tasks[query.tenant, query.domain] = query.task
-        try:
-            async with asyncio.timeout(READ_S):
-                summary = await self._profiles.summary(scope, query.domain, query.asked_at)
-                return summary, None if inspects else await self._due(scope, query.domain, query.task, query.asked_at, summary)
-        except (RetryLater, TimeoutError) as error:
-            log.warning("no summary: a store is away", extra={"reason": type(error).__name__})
-            return None, None
+        found, status = await self._reads.bounded(query, lambda: self._found(query, inspects=inspects))
+        return found or SummaryFound(status=status)
+
+    async def _found(self, query: Query, *, inspects: bool) -> SummaryFound:
+        scope = Scope(query.tenant, query.user)
+        summary = await self._profiles.summary(scope, query.domain, query.asked_at)
+        return SummaryFound(summary, None if inspects else await self._due(scope, query.domain, query.task, query.asked_at, summary))
 
     async def after(self, interactions: Iterable[Interaction]) -> list[ProfileTask]:
         """The tasks that are due once these interactions are in the history. None while a store is away: the user's next lookup publishes them."""

@@ -19,12 +19,11 @@ from schemas.envelope import Envelope
 from schemas.ids import derive
 from schemas.lookups import ItemOrder, Lookup, LookupPurpose, Reads, Retrieval
 from schemas.messages import Malformed
-from schemas.profiles import ProfileTask
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import CONTEXTS, DRAFTS, LOOKUPS, MAX_MESSAGE_BYTES, PROFILE_TASKS, RETRIEVALS
 from streams.app.processor import GROUP, output
 from streams.profiles.lookups import FactorLookups, FactorsFound
-from streams.profiles.summaries import Summaries
+from streams.profiles.summaries import Summaries, SummaryFound
 from streams.retrieval.search import Found, HistorySearch, Wanted
 
 #: A response holds the items and an outcome holds the response, each in one record, so a context or a retrieval takes half a record at most.
@@ -111,25 +110,27 @@ class LookupProcessor(SearchProcessor[Lookup]):
 
     async def answer(self, message: Lookup, found: Found, traceparent: str) -> list[ProducedRecord]:
         started = time.perf_counter()
-        summary, tasks, read = None, list[ProfileTask](), FactorsFound()
-        reads_profile = found.status not in _WITHOUT_PROFILE
-        if self._summaries and message.reads.summary and reads_profile:
-            summary, task = await self._summaries.for_query(message.query, inspects=message.purpose is LookupPurpose.INSPECT)
-            tasks += [task] if task else []
-        if self._factors and message.reads.factors and reads_profile:
-            read = await self._factors.find(message, found.items)
-            tasks += read.tasks
+        summary, read = SummaryFound(), FactorsFound()
+        if found.status in _WITHOUT_PROFILE:
+            summary, read = SummaryFound(status=found.status), FactorsFound(status=found.status)
+        else:
+            if self._summaries and message.reads.summary:
+                summary = await self._summaries.for_query(message.query, inspects=message.purpose is LookupPurpose.INSPECT)
+            if self._factors and message.reads.factors:
+                read = await self._factors.find(message, found.items)
         retrieval = Retrieval(
             lookup=message,
             items=tuple(found.items) if read.items is None else read.items,
             retrieve_ms=found.took_ms + (time.perf_counter() - started) * 1000,
             status=found.status if read.items is None else RetrievalStatus.SEARCHED,
-            summary=summary,
+            summary=summary.summary,
             factors=read.factors,
             features=read.features,
             examples=read.examples,
+            profile=summary.status if read.status is RetrievalStatus.SEARCHED else read.status,
         )
         answer = output(RETRIEVALS, within_size(retrieval), id=derive("retrieval", message.id), traceparent=traceparent)
+        tasks = (*((summary.task,) if summary.task else ()), *read.tasks)
         return [answer, *(output(PROFILE_TASKS, task, id=task.task_id, traceparent=traceparent) for task in tasks)]
 
 

@@ -40,7 +40,7 @@ class SummaryInPrompt:
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
         """With `k` items, then with half as many, down to the summary alone."""
         if found is None or found.summary is None:
-            raise Unable.without(ResponseStatus.NO_SUMMARY, found)
+            raise Unable.without_profile(ResponseStatus.NO_SUMMARY, found)
         items = with_response(found.items)[: self.k]
         profile = ProfileParts(summary_id=summary_id(query.tenant, query.user, query.domain, found.summary.count))
         for shown in (*halved(items), ()):

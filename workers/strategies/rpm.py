@@ -44,7 +44,7 @@ class AlignedAnswers:
 
     async def prepare(self, found: Retrieval, base: BaseCalls) -> Retrieval | Lookup:
         if found.factors is None:
-            raise Unable.without(ResponseStatus.NO_FACTORS, found)
+            raise Unable.without_profile(ResponseStatus.NO_FACTORS, found)
         if found.lookup.features is not None:
             return found
         features = await self.features.of(found.lookup.query, found.factors, base)

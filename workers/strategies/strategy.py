@@ -33,8 +33,13 @@ class Unable(Exception):
 
     @classmethod
     def without(cls, missing: ResponseStatus, found: Retrieval | None) -> Unable:
-        """`missing`, unless the retrieval was not searched: then nothing is known about the user, and the reason is why it was not."""
-        return cls(_NOT_SEARCHED.get(found.status, missing) if found else missing)
+        """`missing`, unless the history was not searched: then nothing is known about the user, and the reason is why it was not."""
+        return cls(_NOT_READ.get(found.status, missing) if found else missing)
+
+    @classmethod
+    def without_profile(cls, missing: ResponseStatus, found: Retrieval | None) -> Unable:
+        """`missing`, unless the profile was not read: then the reason is why it was not."""
+        return cls.without(_NOT_READ.get(found.profile, missing) if found else missing, found)
 
     @classmethod
     def refused(cls, cause: str) -> Unable:
@@ -42,7 +47,7 @@ class Unable(Exception):
         return cls(_REFUSED.get(cause, ResponseStatus.PROMPT_REFUSED))
 
 
-_NOT_SEARCHED = {RetrievalStatus.INDEX_AWAY: ResponseStatus.INDEX_AWAY, RetrievalStatus.DEADLINE_PASSED: ResponseStatus.DEADLINE_NEAR}
+_NOT_READ = {RetrievalStatus.INDEX_AWAY: ResponseStatus.INDEX_AWAY, RetrievalStatus.DEADLINE_PASSED: ResponseStatus.DEADLINE_NEAR}
 #: By failure cause. What cannot be read was written by the base model; all other causes concern the prompt.
 _REFUSED: Mapping[str, ResponseStatus] = {
     FailureCause.PROMPT_TOO_LONG: ResponseStatus.PROMPT_TOO_LONG,

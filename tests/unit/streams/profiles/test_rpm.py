@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from infra.settings.profiles import ProfilesSettings
 from infra.telemetry.metrics import FEATURES_WITHOUT_FACTOR
+from schemas.contexts import RetrievalStatus
 from schemas.features import FactoredFeature, Feature, ItemFeatures, Propensities, UserFactors
 from schemas.interactions import Interaction
 from schemas.lookups import ItemOrder, Lookup, LookupPurpose, Reads, Retrieval
@@ -263,11 +264,13 @@ async def test_a_person_who_looks_gets_all_factors_and_causes_no_task() -> None:
     assert found.factors and len(found.factors.factors) == 2 and due == []
 
 
-async def test_a_query_does_not_wait_for_profiles_that_are_away() -> None:
+async def test_a_query_does_not_wait_for_profiles_that_are_away_and_names_the_reason() -> None:
     stream = Stream(UnavailableIndex(1))
     await stream.act(*items("sea"))
-    assert (await stream.ask(first_step()))[0].factors is None
-    assert len((await stream.ask(first_step()))[1]) == 1
+    found, _ = await stream.ask(first_step())
+    assert (found.factors, len(found.items), found.status, found.profile) == (None, 1, RetrievalStatus.SEARCHED, RetrievalStatus.INDEX_AWAY)
+    found, due = await stream.ask(first_step())
+    assert (found.factors, found.profile, len(due)) == (None, RetrievalStatus.SEARCHED, 1)
 
 
 def restarted(stream: Stream, *, users: int = 9) -> Stream:

@@ -80,6 +80,15 @@ async def test_if_nothing_was_searched_the_reason_is_why(why: RetrievalStatus, s
     assert (response.status, response.provenance.answered_by) == (status, Strategy.ZERO_SHOT)
 
 
+@pytest.mark.parametrize(
+    ("why", "status"), [(RetrievalStatus.INDEX_AWAY, ResponseStatus.INDEX_AWAY), (RetrievalStatus.DEADLINE_PASSED, ResponseStatus.DEADLINE_NEAR)]
+)
+async def test_a_summary_that_could_not_be_read_is_the_reason_and_rag_answers(why: RetrievalStatus, status: ResponseStatus) -> None:
+    retrieval = found(Strategy.PAG, *ITEMS, summary=None).model_copy(update={"profile": why})
+    response, _ = await answered(retrieval, "comedy")
+    assert (response.status, response.provenance.answered_by) == (status, Strategy.RAG)
+
+
 async def test_a_prompt_that_is_too_long_gets_fewer_items_and_then_the_summary_alone() -> None:
     too_long = PromptRefused("too long", FailureCause.PROMPT_TOO_LONG)
     response, prompts = await answered(found(Strategy.PAG, *ITEMS), too_long, too_long, "comedy")

@@ -152,6 +152,14 @@ async def test_an_index_that_is_away_is_the_reason_then() -> None:
 
 
 @pytest.mark.parametrize(
+    ("why", "status"), [(RetrievalStatus.INDEX_AWAY, ResponseStatus.INDEX_AWAY), (RetrievalStatus.DEADLINE_PASSED, ResponseStatus.DEADLINE_NEAR)]
+)
+async def test_factors_that_could_not_be_read_are_the_reason_and_rag_answers(why: RetrievalStatus, status: ResponseStatus) -> None:
+    response, _ = await answered(first(factors=None).model_copy(update={"profile": why}), completion("comedy"))
+    assert fallback(response) == (status, Strategy.RAG)
+
+
+@pytest.mark.parametrize(
     ("style", "output", "max_tokens", "answer", "reasoning"),
     [("paper", ALIGNED, 300, "dark comedy", "Robots are funny."), ("compact", " Dark Comedy\n", 20, "dark comedy", "")],
 )
