@@ -60,6 +60,7 @@ class Lookup(Message, wire="retouch.lookup", version=1):
     features: tuple[FactoredFeature, ...] | None = None  # of the query, found after an earlier step; a factor is missing where none was chosen
     purpose: LookupPurpose = LookupPurpose.ANSWER
     earlier: Spent = Spent()  # nothing in the first step
+    items: tuple[HistoryItem, ...] = ()  # that an earlier step found: the simpler strategy shows them, whatever this step finds
 
     @property
     def id(self) -> UUID:
@@ -80,14 +81,14 @@ class Lookup(Message, wire="retouch.lookup", version=1):
 class Retrieval(Message, wire="retouch.retrieval", version=1):
     """A lookup with what was found for it, all from before `asked_at`. Topic: retrievals. Key: tenant/user."""
 
-    lookup: Lookup
-    items: tuple[HistoryItem, ...]  # in the order that the lookup asked for
+    lookup: Lookup  # without its items
+    items: tuple[HistoryItem, ...]  # those of the lookup, then those that were found, in the order that it asked for; each once
     retrieve_ms: Milliseconds
     status: RetrievalStatus = RetrievalStatus.SEARCHED
     summary: Summary | None = None  # None: not asked for, not read, or there is none yet
     factors: UserFactors | None = None  # those that a prompt may show; None: not asked for, not read, or there are none yet
     features: tuple[FactoredFeature, ...] = ()  # those of the lookup, each with its factor
-    examples: tuple[ReasonedItem, ...] = ()  # `items` with features and reasoning, in the same order
+    examples: tuple[ReasonedItem, ...] = ()  # best first; each is one of `items`
     profile: RetrievalStatus = RetrievalStatus.SEARCHED  # whether summary and factors were read, if the lookup asked for them; if not, why
 
     @property

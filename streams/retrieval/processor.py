@@ -119,10 +119,10 @@ class LookupProcessor(SearchProcessor[Lookup]):
             if self._factors and message.reads.factors:
                 read = await self._factors.find(message, found.items)
         retrieval = Retrieval(
-            lookup=message,
-            items=tuple(found.items) if read.items is None else read.items,
+            lookup=message.model_copy(update={"items": ()}),
+            items=_with_earlier(message.items, found.items if read.items is None else read.items),
             retrieve_ms=found.took_ms + (time.perf_counter() - started) * 1000,
-            status=found.status if read.items is None else RetrievalStatus.SEARCHED,
+            status=RetrievalStatus.SEARCHED if message.items or read.items is not None else found.status,
             summary=summary.summary,
             factors=read.factors,
             features=read.features,
@@ -132,6 +132,11 @@ class LookupProcessor(SearchProcessor[Lookup]):
         answer = output(RETRIEVALS, within_size(retrieval), id=derive("retrieval", message.id), traceparent=traceparent)
         tasks = (*((summary.task,) if summary.task else ()), *read.tasks)
         return [answer, *(output(PROFILE_TASKS, task, id=task.task_id, traceparent=traceparent) for task in tasks)]
+
+
+def _with_earlier(earlier: Sequence[HistoryItem], found: Sequence[HistoryItem]) -> tuple[HistoryItem, ...]:
+    ids = {item.interaction_id for item in earlier}
+    return (*earlier, *(item for item in found if item.interaction_id not in ids))
 
 
 def query_text(draft: Draft) -> str:
@@ -144,13 +149,16 @@ def context_of(draft: Draft, items: Sequence[HistoryItem], k_max: int, retrieval
 
 
 def within_size(answer: A) -> A:
-    """The answer with as many of its first items, and examples, as CONTEXT_BYTES hold; then with fewer factors. Only items of tens of kilobytes, or thousands
-    of factors, are ever left out.
+    """The answer with as many of its first items, and the examples among them, as CONTEXT_BYTES hold; then with fewer factors. Only items of tens of
+    kilobytes, or thousands of factors, are ever left out.
     """
     while len(answer.to_bytes()) > CONTEXT_BYTES:
         if answer.items:
-            kept = len(answer.items) - 1
-            answer = answer.model_copy(update={"items": answer.items[:kept]} | ({"examples": answer.examples[:kept]} if isinstance(answer, Retrieval) else {}))
+            *kept, last = answer.items
+            changed: dict[str, object] = {"items": tuple(kept)}
+            if isinstance(answer, Retrieval):
+                changed["examples"] = tuple(example for example in answer.examples if example.interaction_id != last.interaction_id)
+            answer = answer.model_copy(update=changed)
         elif isinstance(answer, Retrieval) and answer.factors and answer.factors.factors:
             part = answer.factors.part(answer.factors.factors[: len(answer.factors.factors) // 2])
             answer = answer.model_copy(update={"factors": part})

@@ -3,7 +3,7 @@
 Two lookups. The first reads the user's factors, and the items that RAG needs. Then the features of the query are found, and the second lookup reads the
 factors that they belong to, and as examples the past items with the most similar features. With `strategies.rpm_retrieval = "query"` the examples are the
 items whose raw text is most similar to the query's (the paper's ablation).
-Without factors, or if the query has no feature, RAG answers from the items of the first lookup; after the second one, from the examples.
+The second lookup carries the items of the first one: if RPM cannot answer, RAG does from these, after either lookup.
 """
 
 from __future__ import annotations
@@ -52,17 +52,18 @@ class AlignedAnswers:
             raise Unable(ResponseStatus.NO_FACTORS)
         items = ItemOrder.SIMILAR if self.by is ExampleRetrieval.QUERY else None
         reads = Reads(items=items, k=self.examples, factors=True, examples=True)
-        return found.lookup.model_copy(update={"reads": reads, "step": found.lookup.step + 1, "features": features})
+        return found.lookup.model_copy(update={"reads": reads, "step": found.lookup.step + 1, "features": features, "items": found.items})
 
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
         """With all examples, then with half as many, down to none. Raises Unable if nothing of the user concerns the query."""
         if found is None or found.factors is None or not (found.examples or any(feature.factor_id for feature in found.features)):
             raise Unable(ResponseStatus.NO_FACTORS)
+        items = {item.interaction_id: item for item in found.items}
         for examples in (*halved(found.examples), ()):
             text = aligned_prompt(query, found.features, found.factors, examples, self.style, WELL_KNOWN_MARKS)
             cited = tuple(example.statistics_version for example in examples)
             profile = ProfileParts(statistics_version=found.factors.version, reasoning_versions=cited)
-            shown, digest = found.items[: len(examples)], rpm_template_digest(self.style)
+            shown, digest = tuple(items[example.interaction_id] for example in examples), rpm_template_digest(self.style)
             yield Prompt((ChatTurn("user", text),), self.max_tokens, shown, template=digest, profile=profile)
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from infra.settings.profiles import ProfilesSettings
 from infra.telemetry.metrics import FEATURES_WITHOUT_FACTOR
-from schemas.contexts import RetrievalStatus
+from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.features import FactoredFeature, Feature, ItemFeatures, Propensities, UserFactors
 from schemas.interactions import Interaction
 from schemas.lookups import ItemOrder, Lookup, LookupPurpose, Reads, Retrieval
@@ -113,10 +113,17 @@ def first_step(*, user: str = "alice", asked_at: datetime = NOON + timedelta(day
     return Lookup(query=asked, choice=StrategyChoice(strategy=Strategy.RPM), reads=reads, purpose=purpose)
 
 
-def second_step(*names: str, by: ItemOrder | None = None, k: int = 2, asked_at: datetime = NOON + timedelta(days=1), chosen: UUID | None = None) -> Lookup:
+def second_step(
+    *names: str,
+    by: ItemOrder | None = None,
+    k: int = 2,
+    asked_at: datetime = NOON + timedelta(days=1),
+    chosen: UUID | None = None,
+    earlier: Sequence[HistoryItem] = (),
+) -> Lookup:
     reads = Reads(items=by, k=k, factors=True, examples=True)
     features = tuple(FactoredFeature(feature=Feature(name=name), factor_id=chosen) for name in names)
-    return first_step(asked_at=asked_at).model_copy(update={"step": 2, "reads": reads, "features": features})
+    return first_step(asked_at=asked_at).model_copy(update={"step": 2, "reads": reads, "features": features, "items": tuple(earlier)})
 
 
 def contents(due: Sequence[ProfileTask]) -> list[str]:
@@ -224,6 +231,41 @@ async def test_by_the_querys_text_the_examples_are_the_nearest_items_of_the_hist
     await stream.learn(*items("sea", "war", "love"))
     found, _ = await stream.ask(second_step("war", by=ItemOrder.SIMILAR, k=1))  # its text is about the sea
     assert [example.content for example in found.examples] == ["about sea"]
+
+
+@pytest.mark.parametrize("by", [None, ItemOrder.SIMILAR])
+async def test_the_items_of_the_first_lookup_come_first_and_the_examples_after_them(by: ItemOrder | None) -> None:
+    stream = Stream()
+    await stream.learn(*items("sea", "war", "love"))
+    earlier = (await stream.ask(first_step()))[0].items[:1]
+    assert [item.content for item in earlier] == ["about sea"]
+    found, _ = await stream.ask(second_step("sea", "war", by=by, earlier=earlier))
+    assert found.items[0] == earlier[0] and len(found.items) == 2
+    assert {example.interaction_id for example in found.examples} == {item.interaction_id for item in found.items}
+    assert found.lookup.items == (), "they are in the retrieval once"
+
+
+async def test_the_items_of_the_first_lookup_are_kept_if_the_second_one_finds_nothing() -> None:
+    history, profiles = Stream(), UnavailableIndex(0)
+    await history.act(*items("sea"))
+    earlier = (await history.ask(first_step()))[0].items
+    for failures, profile in ((0, RetrievalStatus.SEARCHED), (1, RetrievalStatus.INDEX_AWAY)):
+        profiles.failures_left = failures
+        found, _ = await Stream(profiles).ask(second_step("sea", earlier=earlier))
+        assert (found.items, found.status) == (earlier, RetrievalStatus.SEARCHED)
+        assert (found.factors, found.examples, found.profile) == (None, (), profile)
+
+
+async def test_a_retrieval_that_is_too_large_loses_the_examples_items_before_those_of_the_first_lookup() -> None:
+    stream = Stream()
+    await stream.learn(*items("sea", "war", "love"))
+    earlier = (await stream.ask(first_step()))[0].items[:1]
+    found = (await stream.ask(second_step("war", k=3, earlier=earlier)))[0]
+    assert len(found.items) == len(found.examples) == 3
+    large = found.model_copy(update={"items": (found.items[0], *(item.model_copy(update={"content": "x" * CONTEXT_BYTES}) for item in found.items[1:]))})
+    small = within_size(large)
+    assert small.items == earlier
+    assert [example.interaction_id for example in small.examples] == [earlier[0].interaction_id]
 
 
 async def test_an_item_whose_reasoning_is_not_yet_written_is_no_example() -> None:

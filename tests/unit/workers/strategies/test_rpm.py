@@ -37,6 +37,7 @@ from workers.strategies.catalog import methods_of
 from workers.strategies.handler import RetrievalHandler
 
 ITEMS = (make_item(1, content="a robot sings", response="comedy"), make_item(2, content="a clown", response="action"))
+EARLIER = (make_item(3, content="a robot in love", response="fantasy"), ITEMS[1])  # what the first lookup found
 QUERY = make_query(text="a robot dances in the snow")
 JSON_FEATURES = {"features": [{"name": "robot", "context": "a dancing robot", "factor": "F1"}, {"name": "snow", "context": "", "factor": "none"}]}
 ALIGNED = "Reasoning: Robots are funny.\nAnswer: Dark Comedy"
@@ -72,12 +73,13 @@ def settings_for(style: str = "paper", kind: str = "template", **strategies: Any
 
 
 def first(query: Query = QUERY, *, factors: UserFactors | None = FACTORS) -> Retrieval:
-    return make_retrieval(Strategy.RPM, *ITEMS, query=query).model_copy(update={"factors": factors})
+    return make_retrieval(Strategy.RPM, *EARLIER, query=query).model_copy(update={"factors": factors})
 
 
 def second(features: Sequence[FactoredFeature] = FOUND, examples: Sequence[ReasonedItem] = EXAMPLES, *, factors: UserFactors | None = FACTORS) -> Retrieval:
+    """As `LookupProcessor` makes it: the items of the first lookup, then those of the examples that are not among them."""
     lookup = first().lookup.model_copy(update={"step": 2, "features": tuple(features)})
-    items = ITEMS[: len(examples)]
+    items = (*EARLIER, *(item for item in ITEMS[: len(examples)] if item not in EARLIER))
     return first(factors=factors).model_copy(
         update={"lookup": lookup, "items": items, "features": tuple(features), "examples": tuple(examples)},
     )
@@ -117,7 +119,7 @@ async def test_the_second_lookup_has_the_querys_key_phrases_and_costs_no_call() 
     assert isinstance(lookup, Lookup) and requests == []
     assert [(each.feature.name, each.factor_id) for each in lookup.features or ()] == [("robot dances", None), ("snow", None)]
     assert (lookup.step, lookup.reads) == (2, Reads(items=None, k=3, factors=True, examples=True))
-    assert (lookup.query, lookup.choice) == (first().lookup.query, first().lookup.choice)
+    assert (lookup.query, lookup.choice, lookup.items) == (first().lookup.query, first().lookup.choice, EARLIER)
 
 
 async def test_the_ablation_finds_examples_by_the_querys_text() -> None:
@@ -251,8 +253,14 @@ async def test_examples_without_a_factor_of_the_query_are_enough_and_nothing_at_
     unknown = FOUND[1:]
     response, _ = await answered(second(unknown), completion(ALIGNED))
     assert fallback(response) == (ResponseStatus.PERSONALIZED, None)
-    response, _ = await answered(second(unknown, ()), completion("comedy"))
-    assert fallback(response) == (ResponseStatus.NO_FACTORS, Strategy.ZERO_SHOT)
+    response, (request,) = await answered(second(unknown, ()), completion("comedy"))
+    assert fallback(response) == (ResponseStatus.NO_FACTORS, Strategy.RAG)
+    _assert_shows_the_items_of_the_first_lookup(response, request)
+
+
+def _assert_shows_the_items_of_the_first_lookup(response: Response | Lookup, request: dict[str, Any]) -> None:
+    assert isinstance(response, Response) and response.provenance.history_ids == tuple(item.interaction_id for item in EARLIER)
+    assert all(item.content in messages(request) for item in EARLIER) and ITEMS[0].content not in messages(request)
 
 
 async def test_a_prompt_that_is_too_long_gets_fewer_examples() -> None:
@@ -264,9 +272,13 @@ async def test_a_prompt_that_is_too_long_gets_fewer_examples() -> None:
     assert [prompt.count("Reasoning: With") for prompt in prompts] == [2, 1]
 
 
-async def test_factors_that_vanish_between_the_lookups_are_a_reason_for_rag() -> None:
-    response, _ = await answered(second(factors=None), completion("comedy"))
-    assert fallback(response) == (ResponseStatus.NO_FACTORS, Strategy.RAG)
+@pytest.mark.parametrize(
+    ("profile", "status"), [(RetrievalStatus.SEARCHED, ResponseStatus.NO_FACTORS), (RetrievalStatus.INDEX_AWAY, ResponseStatus.INDEX_AWAY)]
+)
+async def test_factors_that_vanish_between_the_lookups_are_a_reason_for_rag(profile: RetrievalStatus, status: ResponseStatus) -> None:
+    response, (request,) = await answered(second(examples=(), factors=None).model_copy(update={"profile": profile}), completion("comedy"))
+    assert fallback(response) == (status, Strategy.RAG)
+    _assert_shows_the_items_of_the_first_lookup(response, request)
 
 
 async def test_a_retrieval_for_a_person_gets_no_answer() -> None:
