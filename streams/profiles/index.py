@@ -7,6 +7,7 @@ process that starts again folds exactly the same factors.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -111,10 +112,9 @@ class ProfileIndex:
         return bool(await self._index.count_before(scope, _END, _domain(ProfileKind.FEATURES, domain)))
 
     async def similar_items(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        """The items from before `before` whose features' text is nearest, best first, as items of the history. Those without features are left out."""
+        """The `limit` items from before `before` whose features' text is nearest, best first, as items of the history. Some have no features."""
         found = await self._index.search(scope, vector, before, _domain(ProfileKind.FEATURES, domain), limit)
-        extracted = [(_extracted(hit.content), hit.score) for hit in found]
-        return [_history_item(each, score) for each, score in extracted if each.item.features]
+        return await asyncio.to_thread(lambda: [_history_item(_extracted(hit.content), hit.score) for hit in found])
 
     async def reasoning(self, scope: Scope, interaction_ids: Collection[UUID]) -> dict[UUID, Reasoning]:
         """The reasoning paths of these items, by interaction id. Items without one are missing."""

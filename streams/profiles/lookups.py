@@ -23,6 +23,9 @@ from streams.profiles.histories import FactorHistories
 from streams.profiles.index import ProfileIndex
 from streams.profiles.reads import ProfileReads
 
+#: Of so many items, the nearest first, those with reasoning are examples. New items have none for a while, old ones beyond `profiles.features_backfill` never.
+EXAMPLES_FROM = 1_000
+
 
 @dataclass(frozen=True)
 class FactorsFound:
@@ -34,6 +37,10 @@ class FactorsFound:
     examples: tuple[ReasonedItem, ...] = ()
     tasks: tuple[ProfileTask, ...] = ()
     status: RetrievalStatus = RetrievalStatus.SEARCHED
+
+
+#: Items of the history, and what a prompt shows of them.
+_Examples = tuple[tuple[HistoryItem, ...], tuple[ReasonedItem, ...]]
 
 
 class FactorLookups:
@@ -59,8 +66,9 @@ class FactorLookups:
             if not lookup.reads.examples:
                 return FactorsFound(_part(factors, features, lookup), features, tasks=tasks)
             if lookup.reads.items is None and vector is not None:
-                items = await self._profiles.similar_items(scope, vector, query.asked_at, query.domain, lookup.reads.k)
-            shown, examples = await self._examples(scope, items, history)
+                shown, examples = await self._similar(lookup, vector, history)
+            else:
+                shown, examples = await self._reasoned(lookup, items, history)
         FEATURES_WITHOUT_FACTOR.add(sum(feature.factor_id is None for feature in features))
         in_prompt = (*features, *(feature for example in examples for feature in example.features))
         return FactorsFound(_part(factors, in_prompt, lookup), features, shown, examples, tasks)
@@ -73,10 +81,21 @@ class FactorLookups:
         vectors = await self._embedder.embed([*(feature.text for feature in found), features_text(found)], urgent=True)
         return vectors[:-1], vectors[-1]
 
-    async def _examples(self, scope: Scope, items: Sequence[HistoryItem], history: FactorHistory) -> tuple[tuple[HistoryItem, ...], tuple[ReasonedItem, ...]]:
-        """The items that have features and reasoning, and those as examples."""
-        reasoning = await self._profiles.reasoning(scope, [item.interaction_id for item in items])
-        shown = tuple(item for item in items if item.interaction_id in reasoning and item.interaction_id in history)
+    async def _similar(self, lookup: Lookup, vector: Vector, history: FactorHistory) -> _Examples:
+        """The nearest `k` of the items with reasoning. Searches more and more items until so many have it."""
+        query, limit = lookup.query, min(max(1, 4 * lookup.reads.k), EXAMPLES_FROM)
+        while True:
+            items = await self._profiles.similar_items(Scope(query.tenant, query.user), vector, query.asked_at, query.domain, limit)
+            shown, examples = await self._reasoned(lookup, items, history)
+            if len(shown) == lookup.reads.k or len(items) < limit or limit == EXAMPLES_FROM:
+                return shown, examples
+            limit = min(4 * limit, EXAMPLES_FROM)
+
+    async def _reasoned(self, lookup: Lookup, items: Sequence[HistoryItem], history: FactorHistory) -> _Examples:
+        """The first `k` of the items that have features and reasoning."""
+        query = lookup.query
+        reasoning = await self._profiles.reasoning(Scope(query.tenant, query.user), [item.interaction_id for item in items])
+        shown = tuple(item for item in items if item.interaction_id in reasoning and item.interaction_id in history)[: lookup.reads.k]
         return shown, tuple(
             ReasonedItem(
                 **item.model_dump(include={"interaction_id", "content", "response", "occurred_at"}),

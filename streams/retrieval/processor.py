@@ -22,7 +22,7 @@ from schemas.messages import Malformed
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import CONTEXTS, DRAFTS, LOOKUPS, MAX_MESSAGE_BYTES, PROFILE_TASKS, RETRIEVALS
 from streams.app.processor import GROUP, output
-from streams.profiles.lookups import FactorLookups, FactorsFound
+from streams.profiles.lookups import EXAMPLES_FROM, FactorLookups, FactorsFound
 from streams.profiles.summaries import Summaries, SummaryFound
 from streams.retrieval.search import Found, HistorySearch, Wanted
 
@@ -106,7 +106,10 @@ class LookupProcessor(SearchProcessor[Lookup]):
         self._summaries, self._factors = summaries, factors
 
     def wanted(self, message: Lookup) -> Wanted:
-        return Wanted(message.query, message.choice.strategy, message.reads, message.query.text)
+        reads = message.reads
+        if reads.examples and reads.items is not None and reads.k:
+            reads = reads.model_copy(update={"k": EXAMPLES_FROM})  # `k` of them that have reasoning are the examples
+        return Wanted(message.query, message.choice.strategy, reads, message.query.text)
 
     async def answer(self, message: Lookup, found: Found, traceparent: str) -> list[ProducedRecord]:
         started = time.perf_counter()
@@ -120,7 +123,7 @@ class LookupProcessor(SearchProcessor[Lookup]):
                 read = await self._factors.find(message, found.items)
         retrieval = Retrieval(
             lookup=message.model_copy(update={"items": ()}),
-            items=_with_earlier(message.items, found.items if read.items is None else read.items),
+            items=_with_earlier(message.items, found.items[: message.reads.k] if read.items is None else read.items),
             retrieve_ms=found.took_ms + (time.perf_counter() - started) * 1000,
             status=RetrievalStatus.SEARCHED if message.items or read.items is not None else found.status,
             summary=summary.summary,

@@ -25,6 +25,7 @@ from schemas.tasks import Task
 from schemas.topics import INTERACTIONS, LOOKUPS, PROFILES
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import Scope
+from streams.profiles import lookups
 from streams.profiles.feature_tasks import REPEAT_S, FeatureTasks
 from streams.profiles.histories import FactorHistories
 from streams.profiles.index import ProfileIndex
@@ -285,6 +286,26 @@ async def test_of_two_features_of_one_item_the_first_stay() -> None:
     for process in (stream, restarted(stream)):
         factors = (await process.ask(first_step()))[0].factors
         assert factors and [factor.label for factor in factors.factors] == ["sea"]
+
+
+@pytest.mark.parametrize("by", [None, ItemOrder.SIMILAR])
+async def test_the_nearest_items_with_reasoning_are_the_examples_though_many_nearer_ones_have_none(by: ItemOrder | None) -> None:
+    stream = Stream()
+    await stream.learn(*items("love", "sea war", "space"))
+    newer = [interaction(f"new {n}", content="the sea", at=NOON + timedelta(hours=1, minutes=n)) for n in range(60)]
+    await stream.write(*await stream.act(*newer))  # they have features, and no reasoning yet
+    found, _ = await stream.ask(second_step("sea", by=by))
+    assert found.examples[0].content == "about sea war" and len(found.examples) == 2
+    assert [item.interaction_id for item in found.items] == [example.interaction_id for example in found.examples]
+
+
+async def test_the_search_for_examples_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "EXAMPLES_FROM", 20)
+    stream = Stream()
+    await stream.learn(*items("love"))
+    await stream.write(*await stream.act(*(interaction(f"new {n}", content="the sea", at=NOON + timedelta(hours=1, minutes=n)) for n in range(25))))
+    found, _ = await stream.ask(second_step("sea"))
+    assert found.factors and found.examples == ()
 
 
 async def test_a_repeated_batch_publishes_the_reasoning_again_and_counts_nothing_twice() -> None:
