@@ -113,7 +113,7 @@ def read_query_features(answer: Mapping[str, Any] | None, shown: Sequence[Factor
     for feature, named in _distinct(_read(_QueryFeatures, answer).features):
         if named.factor != NO_FACTOR and named.factor not in ids:
             raise RefusedAnswer(Flaw.UNKNOWN_FACTOR)
-        found.append(FactoredFeature(feature=feature, factor_id=ids.get(named.factor)))
+        found.append(FactoredFeature(feature=feature, factor_id=ids.get(named.factor), chosen=True))
     return tuple(found)
 
 

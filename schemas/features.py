@@ -116,6 +116,7 @@ class FactoredFeature(Record):
 
     feature: Feature
     factor_id: UUID | None
+    chosen: bool = False  # a language model saw the user's factors, and chose this one, or that none fits; False: nothing was chosen
 
 
 class AnswerPropensity(Record):

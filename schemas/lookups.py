@@ -57,7 +57,7 @@ class Lookup(Message, wire="retouch.lookup", version=1):
     choice: StrategyChoice
     reads: Reads
     step: Annotated[int, Field(ge=1, le=8)] = 1  # number of this lookup of the query; a strategy may look up again with what the base model answered
-    features: tuple[FactoredFeature, ...] | None = None  # of the query, found after an earlier step; a factor is missing where none was chosen
+    features: tuple[FactoredFeature, ...] | None = None  # of the query, found after an earlier step; with factors only where a model chose them
     purpose: LookupPurpose = LookupPurpose.ANSWER
     earlier: Spent = Spent()  # nothing in the first step
     items: tuple[HistoryItem, ...] = ()  # that an earlier step found: the simpler strategy shows them, whatever this step finds

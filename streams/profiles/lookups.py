@@ -108,11 +108,15 @@ class FactorLookups:
 
 
 def _attached(given: Sequence[FactoredFeature], vectors: Matrix, history: FactorHistory, lookup: Lookup, factors: UserFactors) -> tuple[FactoredFeature, ...]:
-    """The features with the factors that were chosen for them, else the nearest ones, by the rule of the history's features."""
+    """The features with the factors that a model chose for them, or without one where it chose none. The others, and those whose factor there is no more,
+    get the nearest one, by the rule of the history's features.
+    """
     if not given:
         return ()
     nearest = history.attached([each.feature for each in given], rounded(unit_rows(vectors)), lookup.query.asked_at)
-    return tuple(chosen if factors.factor(chosen.factor_id) else found for chosen, found in zip(given, nearest, strict=True))
+    return tuple(
+        each if factors.factor(each.factor_id) or (each.chosen and each.factor_id is None) else found for each, found in zip(given, nearest, strict=True)
+    )
 
 
 def _task(lookup: Lookup, history: FactorHistory) -> Task:

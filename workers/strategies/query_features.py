@@ -22,7 +22,7 @@ from workers.strategies.strategy import Unable
 
 class QueryFeatures(Protocol):
     async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
-        """The features; without a factor where none was chosen. Raises Unable, and what `BaseCalls.texts` raises."""
+        """The features, with factors if a model was asked for them. Raises Unable, and what `BaseCalls.texts` raises."""
 
 
 class StatisticalQueryFeatures:

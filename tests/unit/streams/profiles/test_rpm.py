@@ -227,6 +227,20 @@ async def test_a_factor_that_was_chosen_for_a_feature_stays_and_an_unknown_one_d
         assert (await stream.ask(second_step("war", chosen=chosen)))[0].features[0].factor_id == expected
 
 
+async def test_a_feature_that_fits_no_factor_by_the_models_choice_keeps_none_and_is_counted() -> None:
+    stream = Stream()
+    await stream.learn(*items("sea", "war"))
+    asked = second_step("war", "sea")
+    refused, free = asked.features or ()
+    asked = asked.model_copy(update={"features": (refused.model_copy(update={"chosen": True}), free)})
+    before = sum(FEATURES_WITHOUT_FACTOR.values().values())
+    found, _ = await stream.ask(asked)
+    assert found.factors is not None
+    nearest = found.factors.factor(found.features[1].factor_id)
+    assert found.features[0].factor_id is None and nearest and nearest.label == "sea"
+    assert sum(FEATURES_WITHOUT_FACTOR.values().values()) == before + 1
+
+
 async def test_by_the_querys_text_the_examples_are_the_nearest_items_of_the_history() -> None:
     stream = Stream()
     await stream.learn(*items("sea", "war", "love"))

@@ -51,8 +51,8 @@ def factor(label: str, number: int, answer: str, items: int) -> Factor:
 ROBOT, CLOWN = factor("robot", 1, "comedy", 3), factor("clown", 2, "action", 1)
 FACTORS = UserFactors.of([ROBOT, CLOWN], 4, NOON - timedelta(days=1))
 FOUND = (
-    FactoredFeature(feature=Feature(name="robot", context="a dancing robot"), factor_id=ROBOT.factor_id),
-    FactoredFeature(feature=Feature(name="snow"), factor_id=None),
+    FactoredFeature(feature=Feature(name="robot", context="a dancing robot"), factor_id=ROBOT.factor_id, chosen=True),
+    FactoredFeature(feature=Feature(name="snow"), factor_id=None, chosen=True),
 )
 EXAMPLES = tuple(
     ReasonedItem(
@@ -117,7 +117,7 @@ async def test_the_base_worker_publishes_a_lookup_of_factors_and_asks_nothing() 
 async def test_the_second_lookup_has_the_querys_key_phrases_and_costs_no_call() -> None:
     lookup, requests = await answered(first())
     assert isinstance(lookup, Lookup) and requests == []
-    assert [(each.feature.name, each.factor_id) for each in lookup.features or ()] == [("robot dances", None), ("snow", None)]
+    assert [(each.feature.name, each.factor_id, each.chosen) for each in lookup.features or ()] == [("robot dances", None, False), ("snow", None, False)]
     assert (lookup.step, lookup.reads) == (2, Reads(items=None, k=3, factors=True, examples=True))
     assert (lookup.query, lookup.choice, lookup.items) == (first().lookup.query, first().lookup.choice, EARLIER)
 
