@@ -20,6 +20,7 @@ from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBat
 from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
+from infra.settings.stream import Similarity
 from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, PROFILES, topics_of
 from streams.app.join_state import JoinState
 from streams.app.topology import prepare
@@ -118,8 +119,8 @@ async def open_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
 
 
 async def open_profile_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
-    """The index of profile entries, beside the history's."""
-    similarity = settings.embedder.similarity
+    """The index of profile entries, beside the history's. It compares features by their cosine, whatever the similarity of the embedder (RPM, section 3)."""
+    similarity = Similarity.COSINE
     if settings.index.url:
         beside = settings.index.model_copy(update={"collection": f"{settings.index.collection}-profiles"})
         return await ServerIndex.connect(beside, dimension=embedder.dimension, embedder=embedder.name, similarity=similarity)

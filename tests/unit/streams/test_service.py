@@ -7,11 +7,19 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Settings, load
-from streams.service import Stores, StreamsService
+from infra.settings.stream import Similarity
+from schemas.contexts import Source
+from schemas.profiles import Author, ExtractedFeatures, ProfileEntry
+from schemas.tasks import Task
+from streams.index.tenant_filter import Scope
+from streams.profiles.index import EmbeddedItem, ProfileIndex
+from streams.service import Stores, StreamsService, open_profile_index
+from tests.support.feature_items import at, directions, item
 from tests.support.streams_fakes import MemoryIndex, WordEmbedder
 
 
@@ -22,6 +30,26 @@ def settings(tmp_path: Path) -> Settings:
 
 async def supervised(service: StreamsService) -> None:
     await asyncio.wait_for(service.supervise(threading.Event()), 30)
+
+
+@pytest.mark.parametrize("similarity", list(Similarity))
+async def test_features_are_compared_by_their_cosine_whatever_the_embedders_similarity(settings: Settings, similarity: Similarity) -> None:
+    embedder = WordEmbedder()
+    settings = settings.model_copy(update={"embedder": settings.embedder.model_copy(update={"similarity": similarity})})
+    index = await open_profile_index(settings, embedder)
+    profiles, source = ProfileIndex(index, embedder.dimension), Source(topic="profiles", partition=0, offset=0)
+    vectors = {"long": 9 * np.array([1, 1, 0, 0, 0], dtype=np.float32), "near": np.array([1, 0.1, 0, 0, 0], dtype=np.float32)}
+    embedded = []
+    for number, (response, vector) in enumerate(vectors.items()):
+        found = item(number, ["sea"], response)
+        content = ExtractedFeatures(task=Task.LABEL, item=found, source=source)
+        entry = ProfileEntry(entry_id=found.interaction_id, tenant="acme", user="alice", domain="movie_tag", content=content, author=Author(name="template"))
+        embedded.append(EmbeddedItem(entry, source, vector, directions([1, 0, 0, 0, 0])))
+    await profiles.put_items(embedded)
+    nearest = await profiles.similar_items(Scope("acme", "alice"), np.array([2, 0, 0, 0, 0], dtype=np.float32), at(99), "movie_tag", 2)
+    assert [each.response for each in nearest] == ["near", "long"]
+    assert nearest[1].score == pytest.approx(0.5**0.5, abs=1e-4)
+    await index.close()
 
 
 async def test_a_failed_processor_ends_the_service(settings: Settings) -> None:
