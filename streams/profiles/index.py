@@ -11,7 +11,7 @@ import asyncio
 import base64
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -25,8 +25,8 @@ from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, SOURCE, TENANT, USER, Scope, Vector, microseconds
 from streams.profiles.centroids import Rounded
 
-#: Items of one user and domain whose factors are kept. Of more, the oldest ones.
-MAX_ITEMS = 20_000
+#: Items that are read at once.
+PAGE = 2_000
 #: Later than every item.
 _END = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -104,9 +104,24 @@ class ProfileIndex:
         return content if isinstance(content, Summary) else None
 
     async def items(self, scope: Scope, domain: str) -> list[CountableItem]:
-        """All items with features, oldest first."""
-        stored = await self._index.in_time_order(scope, _END, _domain(ProfileKind.FEATURES, domain), MAX_ITEMS)
-        return [CountableItem(_extracted(each.content).item, _decoded(each.response, self.dimension)) for each in stored]
+        """All items with features, oldest first. Items that are written meanwhile may be missing, or there."""
+        stored = await self._all_before(scope, _END, _domain(ProfileKind.FEATURES, domain))
+        return await asyncio.to_thread(
+            lambda: [CountableItem(_extracted(each.content).item, _decoded(each.response, self.dimension)) for each in reversed(stored)]
+        )
+
+    async def _all_before(self, scope: Scope, before: datetime, domain: str) -> list[HistoryItem]:
+        """Newest first, in pages. A page may end between items of one time, so those of its oldest time are read again with the next page."""
+        found: list[HistoryItem] = []
+        limit = PAGE
+        while len(page := await self._index.in_time_order(scope, before, domain, limit, newest_first=True)) == limit:
+            cut_at = page[-1].occurred_at
+            whole = [item for item in page if item.occurred_at > cut_at]
+            found += whole
+            before = cut_at + timedelta(microseconds=1)
+            if not whole:  # all items of the page have one time
+                limit *= 2
+        return found + page
 
     async def has_items(self, scope: Scope, domain: str) -> bool:
         return bool(await self._index.count_before(scope, _END, _domain(ProfileKind.FEATURES, domain)))

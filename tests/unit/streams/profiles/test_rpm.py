@@ -25,7 +25,7 @@ from schemas.tasks import Task
 from schemas.topics import INTERACTIONS, LOOKUPS, PROFILES
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import Scope
-from streams.profiles import lookups
+from streams.profiles import index, lookups
 from streams.profiles.feature_tasks import REPEAT_S, FeatureTasks
 from streams.profiles.histories import FactorHistories
 from streams.profiles.index import ProfileIndex
@@ -359,10 +359,21 @@ MINUTES = st.integers(min_value=0, max_value=6)
 ARRIVALS = st.lists(st.tuples(st.lists(st.sampled_from(WORDS), max_size=4), MINUTES, st.sampled_from(["comedy", "drama"])), min_size=1, max_size=12)
 
 
+@pytest.mark.parametrize("page", [1, 3, 2_000])
 @settings(max_examples=60, deadline=None)
 @given(ARRIVALS, st.integers(min_value=0, max_value=12), st.sampled_from(list(Task)))
-async def test_a_process_that_starts_again_has_the_same_factors_bit_for_bit(arrivals: list[tuple[list[str], int, str]], split: int, task: Task) -> None:
-    """Items arrive early, late and at equal times; the process starts again after `split` of them, and at the end. A cache of one user changes nothing."""
+async def test_a_process_that_starts_again_has_the_same_factors_bit_for_bit(
+    page: int, arrivals: list[tuple[list[str], int, str]], split: int, task: Task
+) -> None:
+    """Items arrive early, late and at equal times; the process starts again after `split` of them, and at the end. A cache of one user changes nothing, and
+    neither does the number of items that a restart reads at once.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "PAGE", page)
+        await _check_restarts(arrivals, split, task)
+
+
+async def _check_restarts(arrivals: list[tuple[list[str], int, str]], split: int, task: Task) -> None:
     stream = Stream()
     for number, (words, minute, response) in enumerate(arrivals):
         if number == split:
