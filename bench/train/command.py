@@ -120,6 +120,8 @@ def _check(settings: Settings, options: TrainOptions) -> None:
     for name, values, allowed in (("--arms", options.arms, known_arms), ("--parts", options.parts, PARTS)):
         if unknown := sorted(set(values) - set(allowed)):
             raise BadSetting(f"{name} {','.join(unknown)}: unknown; expected some of {','.join(allowed)}")
+    if settings.base.url:
+        raise BadSetting("base.url (OPENAI_BASE_URL): must not be set; this command asks no endpoint, drafts come from base.checkpoint")
     if options.regime and (options.data or options.arms):
         raise BadSetting("--regime sets its own arms and world; leave out --data and --arms")
     if options.regime:

@@ -28,6 +28,12 @@ def test_unknown_names_are_reported_with_the_valid_ones(tmp_path: Path, changed:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_endpoint_is_refused_because_the_checkpoint_would_answer(tmp_path: Path) -> None:
+    settings = Settings().changed(base={"url": "http://127.0.0.1:9/v1"})
+    with pytest.raises(BadSetting, match=r"base\.url \(OPENAI_BASE_URL\): must not be set.*base\.checkpoint"):
+        run(settings, TrainOptions(tmp_path / "out", quick=True))
+
+
 def test_an_unwritable_out_is_reported_before_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotContinue, match="choose another --out"):
