@@ -245,7 +245,7 @@ async def test_a_call_that_would_pass_the_deadline_leaves_time_for_the_simpler_s
     assert response.provenance.answered_by is SIMPLER[strategy]
 
 
-async def test_a_call_that_takes_too_long_is_left_to_the_runtime_where_no_strategy_is_simpler() -> None:
+async def test_a_call_of_the_simplest_strategy_that_takes_too_long_is_retried() -> None:
     with pytest.raises(EndpointFailed):
         await answer(endpoint(TIMEOUT), make_retrieval(Strategy.RAG))
 
