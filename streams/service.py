@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from infra.settings import Settings
 from infra.settings.stream import Similarity
 from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, PROFILES, topics_of
 from streams.app.join_state import JoinState
+from streams.app.processor import Processor
 from streams.app.topology import prepare
 from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
@@ -37,7 +38,7 @@ from streams.profiles.lookups import FactorLookups
 from streams.profiles.processor import ProfileProcessor
 from streams.profiles.reads import ProfileReads
 from streams.profiles.summaries import Summaries
-from streams.retrieval.processor import LookupProcessor, RetrievalProcessor
+from streams.retrieval.processor import LookupKind, LookupProcessor, RetrievalProcessor
 from streams.retrieval.search import HistorySearch
 
 if TYPE_CHECKING:
@@ -127,6 +128,12 @@ async def open_profile_index(settings: Settings, embedder: Embedder) -> HistoryI
     return EdgeIndex(settings.profiles_dir, dimension=embedder.dimension, embedder=embedder.name, similarity=similarity)
 
 
+def idle_topics(runners: Collection[Runner]) -> set[str]:
+    """Topics of which no processor is busy."""
+    idle = {topic for runner in runners if not runner.busy for topic in runner.processor.topics}
+    return idle.difference(*(runner.processor.topics for runner in runners if runner.busy))
+
+
 class StreamsService:
     """The Faust app with its processors, on the running event loop."""
 
@@ -146,10 +153,10 @@ class StreamsService:
         features = FeatureTasks(stores.history, profiles, settings.profiles)
         factors = FactorLookups(embedder, profiles, histories, features, reads)
         search = HistorySearch(embedder, stores.history, settings.retrieval, query_prefix=settings.embedder.query_prefix)
-        processors = (
+        processors: tuple[Processor, ...] = (
             HistoryProcessor(embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries, features),
             RetrievalProcessor(search, settings.retrieval.k_max),
-            LookupProcessor(search, summaries, factors),
+            *(LookupProcessor(search, summaries, factors, kind) for kind in LookupKind),
             ProfileProcessor(profiles, embedder, histories),
             OutcomesProcessor(state, join_window_s=settings.streams.join_window_s, assigned=self._joint_partitions),
         )
@@ -225,7 +232,7 @@ class StreamsService:
         return self._app.transport.failure if has_finished else None
 
     def _check_fetching(self, now: float, bound: float) -> None:
-        """Raises CannotContinue if a partition has records ahead, its position does not move, and its processor is idle."""
+        """Raises CannotContinue if a partition has records ahead, its position does not move, and its processors are idle."""
         consumer = self._app.consumer._thread._consumer  # Faust has no public access to a partition's position
         if consumer._fetcher.error_future.done():
             raise CannotContinue("the Kafka client has stopped fetching")
@@ -233,7 +240,7 @@ class StreamsService:
         assignment = subscription.assignment if subscription else None
         if assignment is None:
             return
-        idle = {topic for runner in self._runners if not runner.busy for topic in runner.processor.topics}
+        idle = idle_topics(self._runners)
         before, self._fetching = self._fetching, {}
         for partition in assignment.tps:
             state = assignment.state_value(partition)

@@ -97,14 +97,17 @@ class Summaries:
         count = await self._history.count_before(scope, before, domain)
         if count == 0 or (summary and count - summary.count < self._settings.summary_every):
             return None
-        published, at = self._published.get((scope, domain), (0, 0.0))
-        if published >= count and self._clock() - at < REPEAT_S:
+        if self._is_published(scope, domain, count):
             return None
         work = await self._work(scope, domain, kind, before, count)
-        if work is None:
+        if work is None or self._is_published(scope, domain, count):  # by another query meanwhile
             return None
         self._published[scope, domain] = count, self._clock()
         return ProfileTask.summary(scope.tenant, scope.user, domain, work)
+
+    def _is_published(self, scope: Scope, domain: str, count: int) -> bool:
+        published, at = self._published.get((scope, domain), (0, 0.0))
+        return published >= count and self._clock() - at < REPEAT_S
 
     async def _work(self, scope: Scope, domain: str, kind: Task, before: datetime, count: int) -> SummaryWork | None:
         """Items with a response, drawn at random as OPPU does; the task's id is the seed. None if there are none."""

@@ -1,14 +1,17 @@
 """Answers each draft with a context and each lookup with a retrieval: the message, and the items of the user's history that were found for it.
 
-Drafts and lookups have a processor each, so that a draft waits for no search of another strategy. A context has the user's items nearest to `q + A_base`
-(RPO, section 3.1). A lookup names what it reads; its base answer does not exist yet, so similar items are similar to `q` alone.
+Drafts have a processor, and each kind of lookup has one, so that no strategy waits for the steps of another. All processors of lookups read the whole topic;
+each answers the lookups of its kind. A context has the user's items nearest to `q + A_base` (RPO, section 3.1). A lookup names what it reads; its base answer
+does not exist yet, so similar items are similar to `q` alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 from infra.errors import PoisonMessage
@@ -24,7 +27,7 @@ from schemas.topics import CONTEXTS, DRAFTS, LOOKUPS, MAX_MESSAGE_BYTES, PROFILE
 from streams.app.processor import GROUP, output
 from streams.profiles.lookups import EXAMPLES_FROM, FactorLookups, FactorsFound
 from streams.profiles.summaries import Summaries, SummaryFound
-from streams.retrieval.search import Found, HistorySearch, Wanted
+from streams.retrieval.search import SCANNING, Found, HistorySearch, Wanted
 
 #: A response holds the items and an outcome holds the response, each in one record, so a context or a retrieval takes half a record at most.
 CONTEXT_BYTES = MAX_MESSAGE_BYTES // 2
@@ -36,8 +39,17 @@ M = TypeVar("M", Draft, Lookup)
 A = TypeVar("A", Context, Retrieval)
 
 
+class LookupKind(StrEnum):
+    """The slowest thing that a lookup may wait for."""
+
+    ITEMS = "items"  # one search: RAG, ICL
+    RANKING = "ranking"  # of many items: HYDRA's by BM25
+    SUMMARY = "summary"  # PAG
+    FACTORS = "factors"  # RPM
+
+
 class SearchProcessor(ABC, Generic[M]):
-    """What both processors share. A subclass names its messages, what is to be found for one, and the record that answers it."""
+    """What all processors of this module share. A subclass names its messages, what is to be found for one, and the record that answers it."""
 
     name: str
     topics: tuple[str, ...]
@@ -55,23 +67,34 @@ class SearchProcessor(ABC, Generic[M]):
     async def answer(self, message: M, found: Found, traceparent: str) -> list[ProducedRecord]:
         """The record that answers the message, and others that follow from it. Raises PoisonMessage if the message is too large for an answer."""
 
+    def takes(self, message: M | None) -> bool:
+        """Whether this processor answers the message, or sets aside a record that cannot be read (None). Exactly one processor of a topic does."""
+        return True
+
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
-        """One answer for each readable message, in order, and dead letters for the others. Never raises RetryLater."""
+        """One answer for each readable message, in order, and dead letters for the others. Never raises RetryLater.
+
+        The messages are answered at the same time, so a batch takes as long as its slowest answer.
+        """
         readable: list[tuple[ConsumedRecord, M, Envelope]] = []
         dead_letters: list[ProducedRecord] = []
         for record in records:
             try:
                 message, envelope = record.read(self.message)
-                readable.append((record, message, envelope))
             except Malformed as error:
-                dead_letters.append(dead_letter(record, GROUP, error))
+                dead_letters += [dead_letter(record, GROUP, error)] if self.takes(None) else []
+            else:
+                readable += [(record, message, envelope)] if self.takes(message) else []
         all_found = await self._search.find([self.wanted(message) for _, message, _ in readable])
+        answering = (self.answer(message, found, envelope.traceparent) for (_, message, envelope), found in zip(readable, all_found, strict=True))
         answers: list[ProducedRecord] = []
-        for (record, message, envelope), found in zip(readable, all_found, strict=True):
-            try:
-                answers += await self.answer(message, found, envelope.traceparent)
-            except PoisonMessage as error:
-                dead_letters.append(dead_letter(record, GROUP, error))
+        for (record, _, _), answer in zip(readable, await asyncio.gather(*answering, return_exceptions=True), strict=True):
+            if isinstance(answer, PoisonMessage):
+                dead_letters.append(dead_letter(record, GROUP, answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                answers += answer
         return answers + dead_letters
 
 
@@ -97,13 +120,26 @@ class RetrievalProcessor(SearchProcessor[Draft]):
 class LookupProcessor(SearchProcessor[Lookup]):
     """Turns lookups into retrievals. A lookup of a summary or of factors also gives the tasks of the profiles worker that are due."""
 
-    name = "lookups"
     topics = (LOOKUPS.name,)
     message = Lookup
 
-    def __init__(self, search: HistorySearch, summaries: Summaries | None = None, factors: FactorLookups | None = None) -> None:
+    def __init__(self, search: HistorySearch, summaries: Summaries | None = None, factors: FactorLookups | None = None, kind: LookupKind | None = None) -> None:
+        """Takes the lookups of this kind, or without `kind` all."""
         super().__init__(search)
-        self._summaries, self._factors = summaries, factors
+        self._summaries, self._factors, self._kind = summaries, factors, kind
+        self.name = f"lookups_{kind}" if kind else "lookups"
+        if kind is LookupKind.RANKING:
+            self.batch = 1  # rankings share no call, and run one after another
+
+    def takes(self, message: Lookup | None) -> bool:
+        return self._kind is None or self._kind is (self.kind_of(message) if message else LookupKind.ITEMS)
+
+    def kind_of(self, message: Lookup) -> LookupKind:
+        if message.reads.factors:
+            return LookupKind.FACTORS
+        if message.reads.summary:
+            return LookupKind.SUMMARY
+        return LookupKind.RANKING if self._search.retriever_of(self.wanted(message)) in SCANNING else LookupKind.ITEMS
 
     def wanted(self, message: Lookup) -> Wanted:
         reads = message.reads

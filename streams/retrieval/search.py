@@ -84,7 +84,7 @@ class HistorySearch:
         """One result for each, in order. One call embeds all texts. Never raises RetryLater."""
         started = time.perf_counter()
         skips = [self._skip_reason(wanted) for wanted in batch]
-        embeds = [skip is None and self._retriever(wanted) is Retriever.EMBEDDING for wanted, skip in zip(batch, skips, strict=True)]
+        embeds = [skip is None and self.retriever_of(wanted) is Retriever.EMBEDDING for wanted, skip in zip(batch, skips, strict=True)]
         texts = [self._query_prefix + wanted.text for wanted, embed in zip(batch, embeds, strict=True) if embed]
         vectors = iter(await self._embedder.embed(texts, urgent=True) if texts else ())
         found: list[Found] = []
@@ -129,14 +129,14 @@ class HistorySearch:
         scope = Scope(query.tenant, query.user)
         if vector is not None:
             return await self._index.search(scope, vector, query.asked_at, query.domain, k)
-        retriever = self._retriever(wanted)
+        retriever = self.retriever_of(wanted)
         limit = self._settings.scan_items if retriever in SCANNING else k
         return await self._index.in_time_order(scope, query.asked_at, query.domain, limit, newest_first=retriever is not None)
 
     async def _chosen(self, wanted: Wanted, items: list[HistoryItem]) -> list[HistoryItem]:
         """What the retriever chooses of the items that were read. Not part of the search's time, because a long ranking is no failure of the index."""
         query, k = wanted.query, wanted.reads.k
-        match self._retriever(wanted):
+        match self.retriever_of(wanted):
             case Retriever.BM25:
                 return await asyncio.to_thread(most_similar_by_bm25, wanted.text, items, query.task, k)
             case Retriever.RANDOM:
@@ -144,7 +144,7 @@ class HistorySearch:
             case _:
                 return items
 
-    def _retriever(self, wanted: Wanted) -> Retriever | None:
+    def retriever_of(self, wanted: Wanted) -> Retriever | None:
         """None if the items do not depend on a retriever."""
         if wanted.reads.items is not ItemOrder.SIMILAR:
             return None

@@ -16,9 +16,11 @@ from infra.settings.stream import Similarity
 from schemas.contexts import Source
 from schemas.profiles import Author, ExtractedFeatures, ProfileEntry
 from schemas.tasks import Task
+from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, LOOKUPS, PROFILES, RESPONSES
 from streams.index.tenant_filter import Scope
 from streams.profiles.index import EmbeddedItem, ProfileIndex
-from streams.service import Stores, StreamsService, open_profile_index
+from streams.retrieval.processor import LookupKind
+from streams.service import Stores, StreamsService, idle_topics, open_profile_index
 from tests.support.feature_items import at, directions, item
 from tests.support.streams_fakes import MemoryIndex, WordEmbedder
 
@@ -64,6 +66,15 @@ async def test_a_call_that_does_not_return_ends_the_service(settings: Settings) 
     service._runners[1].attempt_since = time.monotonic() - 1
     with pytest.raises(CannotContinue, match="retrieval made no progress"):
         await supervised(service)
+
+
+async def test_a_topic_is_idle_if_none_of_its_processors_is_busy(settings: Settings) -> None:
+    service = StreamsService(settings, WordEmbedder(), Stores(MemoryIndex(), MemoryIndex()), partitions=2)
+    lookups = [runner for runner in service._runners if runner.processor.topics == (LOOKUPS.name,)]
+    assert len(lookups) == len(LookupKind)
+    assert LOOKUPS.name in idle_topics(service._runners)
+    lookups[0].busy = True
+    assert idle_topics(service._runners) == {DRAFTS.name, INTERACTIONS.name, PROFILES.name, RESPONSES.name, FEEDBACK.name}
 
 
 async def test_a_group_that_never_settles_ends_the_service(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 
 import pytest
@@ -100,6 +101,13 @@ async def test_the_next_lookup_finds_what_was_written() -> None:
 
 async def test_a_user_without_history_gives_no_task() -> None:
     assert await Stream().ask() == (None, [])
+
+
+async def test_lookups_of_one_user_at_the_same_time_publish_one_task() -> None:
+    stream = Stream()
+    await stream.act(*items(*"abcde"))
+    due = [tasks for _, tasks in await asyncio.gather(stream.ask(), stream.ask(), stream.ask())]
+    assert [len(each) for each in due] == [1, 0, 0]
 
 
 async def test_a_lookup_that_reads_no_summary_costs_nothing() -> None:
