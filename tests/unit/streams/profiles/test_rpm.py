@@ -227,7 +227,7 @@ async def test_a_factor_that_was_chosen_for_a_feature_stays_and_an_unknown_one_d
         assert (await stream.ask(second_step("war", chosen=chosen)))[0].features[0].factor_id == expected
 
 
-async def test_a_feature_that_fits_no_factor_by_the_models_choice_keeps_none_and_is_counted() -> None:
+async def test_a_feature_that_fits_no_factor_by_the_models_choice_keeps_none_and_counts() -> None:
     stream = Stream()
     await stream.learn(*items("sea", "war"))
     asked = second_step("war", "sea")
@@ -271,7 +271,7 @@ async def test_the_items_of_the_first_lookup_are_kept_if_the_second_one_finds_no
         assert (found.factors, found.examples, found.profile) == (None, (), profile)
 
 
-async def test_a_retrieval_that_is_too_large_loses_the_examples_items_before_those_of_the_first_lookup() -> None:
+async def test_a_retrieval_that_is_too_large_loses_the_examples_items_first() -> None:
     stream = Stream()
     await stream.learn(*items("sea", "war", "love"))
     earlier = (await stream.ask(first_step()))[0].items[:1]
@@ -303,7 +303,7 @@ async def test_of_two_features_of_one_item_the_first_stay() -> None:
 
 
 @pytest.mark.parametrize("by", [None, ItemOrder.SIMILAR])
-async def test_the_nearest_items_with_reasoning_are_the_examples_though_many_nearer_ones_have_none(by: ItemOrder | None) -> None:
+async def test_items_with_reasoning_are_the_examples_though_many_nearer_ones_have_none(by: ItemOrder | None) -> None:
     stream = Stream()
     await stream.learn(*items("love", "sea war", "space"))
     newer = [interaction(f"new {n}", content="the sea", at=NOON + timedelta(hours=1, minutes=n)) for n in range(60)]
