@@ -8,11 +8,11 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -93,6 +93,16 @@ def retrieved(lookup: Lookup, ms: float) -> Retrieval:
     )
 
 
+M = TypeVar("M", bound=Message)
+
+
+def readable(message: type[M], records: Iterable[Any]) -> Iterator[M]:
+    """The messages of this type. Tests of other files leave broken records on the same broker."""
+    for record in records:
+        with suppress(Malformed):
+            yield read_message(message, record.headers, record.value)[0]
+
+
 class ScriptedRetrieval(threading.Thread):
     """Answers each lookup of these queries, twice, as a streams process that restarts may do. While `hold` is set, second lookups wait in `held`."""
 
@@ -108,8 +118,7 @@ class ScriptedRetrieval(threading.Thread):
         with TopicReader(self._settings, "scripted-retrieval") as reader, closing(producer(self._settings, "test")) as to:
             reader.follow(LOOKUPS.name)
             while not self._over.is_set():
-                read = [read_message(Lookup, record.headers, record.value)[0] for record in reader.poll(0.1)]
-                for lookup in read:
+                for lookup in readable(Lookup, reader.poll(0.1)):
                     if lookup.query.query_id not in self.queries:
                         continue
                     if self.hold.is_set() and lookup.step > 1:
@@ -163,11 +172,7 @@ def answers_to(settings: Settings, topic: Topic, message: type[Message], queries
         until: float | None = None
         while until is None or time.monotonic() < until:
             assert until or time.monotonic() < deadline, f"{len(found)} of {len(expected)} on {topic.name}"
-            for record in reader.poll(0.2):
-                try:
-                    read, _ = read_message(message, record.headers, record.value)
-                except Malformed:
-                    continue
+            for read in readable(message, reader.poll(0.2)):
                 query_id = read.query.query_id if isinstance(read, Draft) else read.query_id if isinstance(read, Response) else None
                 if query_id in expected:
                     found.append(read)

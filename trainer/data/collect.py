@@ -25,6 +25,7 @@ from infra.kafka.topic_reader import TopicReader
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from infra.settings.training import TrainerSettings
+from schemas.contexts import with_response
 from schemas.eligibility import Ineligible
 from schemas.envelope import read_message
 from schemas.erasures import ErasureRequest
@@ -190,7 +191,7 @@ class CollectedRecords:
             asked_at=query.asked_at.timestamp(),
             earliest=min(query.asked_at, outcome.occurred_at, *(item.occurred_at for item in context.items)).timestamp(),
             example_key=sft_example_key(usable) if isinstance(usable, SftExample) else None,
-            has_history=bool(context.items),
+            has_history=bool(with_response(context.items)),
             is_old=is_old,
             ineligible=usable if isinstance(usable, Ineligible) else None,
             span=self.spool.put(canonical(message)),

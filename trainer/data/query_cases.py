@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from schemas.contexts import HistoryItem
+from schemas.contexts import HistoryItem, with_response
 from schemas.control_marks import ControlMarks
 from schemas.eligibility import Ineligible, valid_truth, why_ineligible
 from schemas.outcomes import Outcome
@@ -52,7 +52,7 @@ def case_of(outcome: Outcome) -> QueryCase | Ineligible:
     if reason := why_ineligible(outcome, TAG_MARKS):
         return reason
     context, truth = outcome.response.context, valid_truth(outcome) or ""
-    return QueryCase(str(outcome.outcome_id), outcome.key.decode(), context.draft.query, context.draft.answer, context.items, truth)
+    return QueryCase(str(outcome.outcome_id), outcome.key.decode(), context.draft.query, context.draft.answer, with_response(context.items), truth)
 
 
 def sft_example_of(trajectory: Trajectory) -> SftExample | Ineligible:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from schemas.contexts import with_response
 from schemas.outcomes import Outcome
 from schemas.queries import Query
 from schemas.sameness import is_blank
@@ -102,10 +103,9 @@ def _items_of(outcome: Outcome) -> Iterable[PastItem]:
     if outcome.truth is not None and not is_blank(outcome.truth):
         # The same text and time as those of the interaction that the feedback becomes (`Interaction.from_feedback`).
         yield PastItem(query, outcome.truth, max(outcome.occurred_at, query.asked_at))
-    for item in outcome.response.context.items:
-        if not is_blank(item.response):
-            question = query.model_copy(update={"query_id": item.interaction_id, "text": item.content, "asked_at": item.occurred_at, "deadline": None})
-            yield PastItem(question, item.response, item.occurred_at)
+    for item in with_response(outcome.response.context.items):
+        question = query.model_copy(update={"query_id": item.interaction_id, "text": item.content, "asked_at": item.occurred_at, "deadline": None})
+        yield PastItem(question, item.response, item.occurred_at)
 
 
 def _hash(seed: int, item: PastItem) -> bytes:

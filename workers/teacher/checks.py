@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 
 from infra.settings.models import TeacherSettings
 from schemas import control_marks, eligibility, ids, rewriting, sameness, scoring, tasks, words
+from schemas.contexts import with_response
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out
@@ -62,7 +63,7 @@ def why_not_taught(outcome: Outcome, holdout_share: float) -> RejectionReason | 
         return RejectionReason.HELD_OUT
     if reason := why_ineligible(outcome, WELL_KNOWN_MARKS):
         return RejectionReason.BASE_FAILED if reason is Ineligible.NO_BASE_ANSWER else RejectionReason(reason)
-    return None if context.items else RejectionReason.NO_HISTORY
+    return None if with_response(context.items) else RejectionReason.NO_HISTORY
 
 
 def first_flaw(rewrite: Rewrite, outcome: Outcome, length: ReasoningLength) -> RejectionReason | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from schemas.contexts import HistoryItem
+from schemas.contexts import HistoryItem, with_response
 from schemas.eligibility import valid_truth
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
@@ -57,5 +57,5 @@ def truth_of(outcome: Outcome) -> str:
 
 
 def best_example(outcome: Outcome) -> HistoryItem:
-    """The paper's p*: the item that retrieval ranked first. Call `checks.why_not_taught` first: it makes sure that there is one."""
-    return outcome.response.context.items[0]
+    """The paper's p*: the item with a response that retrieval ranked first. Call `checks.why_not_taught` first: it makes sure that there is one."""
+    return with_response(outcome.response.context.items)[0]

@@ -37,3 +37,11 @@ def test_a_truth_with_a_tag_is_not_used(mark: str) -> None:
     outcome = make_outcome(options=(), truth=f"so {mark} it is")
     assert case_of(outcome) is sft_example_of(make_trajectory(outcome)) is Ineligible.TRUTH_HOLDS_MARKS
     assert isinstance(case_of(make_outcome(options=(), truth="a <b> & </i> | im_end")), QueryCase)
+
+
+def test_items_without_a_response_are_not_shown_in_training() -> None:
+    outcome = make_outcome(items=3)
+    first, *others = outcome.response.context.items
+    context = outcome.response.context.model_copy(update={"items": (first.model_copy(update={"response": " "}), *others)})
+    case = case_of(outcome.model_copy(update={"response": outcome.response.model_copy(update={"context": context})}))
+    assert isinstance(case, QueryCase) and case.items == tuple(others)

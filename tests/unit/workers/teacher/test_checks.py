@@ -107,3 +107,8 @@ def test_every_module_whose_code_decides_is_in_the_digest() -> None:
 
 def _declares_message(name: str) -> bool:
     return any(isinstance(value, type) and issubclass(value, Message) and value.__module__ == name for value in vars(sys.modules[name]).values())
+
+
+@pytest.mark.parametrize("shown", ["", " \u00a0"])
+def test_a_history_without_a_response_teaches_nothing(shown: str) -> None:
+    assert why_not_taught(make_outcome(truth=LONG, options=(), shown=shown), 0.0) is RejectionReason.NO_HISTORY
