@@ -19,9 +19,10 @@ from schemas.strategies import Strategy
 _ARM = re.compile(r"(?P<strategy>[a-z_]+)(?:#(?P<k>[1-9][0-9]?))?(?:@(?P<retriever>[a-z0-9]+))?(?::(?P<variant>[a-z]+))?")
 
 
-class Trained(StrEnum):
-    """What a training run makes, each on the same data: a version of the reflection model, or of HYDRA. In the order of training."""
+class NeededVersion(StrEnum):
+    """A version of the reflection model, or of HYDRA, that arms are answered by. Training runs make them in this order, each on the same data."""
 
+    GIVEN = "given"  # `reflection.checkpoint` as it is; no training
     SFT = "sft"  # without RL
     RPO = "rpo"  # SFT, then RL
     RL = "rl"  # without SFT
@@ -29,19 +30,20 @@ class Trained(StrEnum):
 
 
 #: The versions that start from another one; the others start from the first version.
-PARENT = {Trained.RPO: Trained.SFT}
+PARENT = {NeededVersion.RPO: NeededVersion.SFT}
 
 
 class Variant(StrEnum):
-    """An ablation of one strategy."""
+    """One strategy without a part, or with another version."""
 
     SFT = "sft"  # rpo: without RL
     RL = "rl"  # rpo: without SFT
+    GIVEN = "given"  # rpo: by `reflection.checkpoint` as it is, such as a version that another run has trained
     QUERY = "query"  # rpm: its examples are those most similar to the query's text, not to its features
 
 
 #: The variants of each strategy that has some.
-VARIANTS = {Strategy.RPO: (Variant.SFT, Variant.RL), Strategy.RPM: (Variant.QUERY,)}
+VARIANTS = {Strategy.RPO: (Variant.SFT, Variant.RL, Variant.GIVEN), Strategy.RPM: (Variant.QUERY,)}
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,16 @@ class Arm:
         return f"{self.strategy}{k}{retriever}{variant}"
 
     @property
-    def trained(self) -> Trained | None:
-        """The training run whose version answers; None for strategies that train nothing."""
+    def version(self) -> NeededVersion | None:
+        """The version that answers; None for strategies without a model of their own."""
         if self.strategy is Strategy.HYDRA:
-            return Trained.HYDRA
+            return NeededVersion.HYDRA
         return self.reflector if self.strategy is Strategy.RPO else None
 
     @property
-    def reflector(self) -> Trained:
+    def reflector(self) -> NeededVersion:
         """The version of the reflection model that serves while this arm is asked. Other strategies do not depend on it."""
-        return Trained(self.variant) if self.variant and self.strategy is Strategy.RPO else Trained.RPO
+        return NeededVersion(self.variant) if self.variant and self.strategy is Strategy.RPO else NeededVersion.RPO
 
     @property
     def needs_profile(self) -> bool:

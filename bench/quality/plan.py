@@ -17,12 +17,12 @@ from infra.settings.section import Section
 SECTIONS = ("base", "reflection", "strategies", "retrieval", "embedder", "profiles", "hydra", "teacher", "trainer")
 #: Last parts of names, in any section.
 CHANGE_NOTHING = {
-    *("api_key", "timeout_s", "attempts", "concurrency", "breaker_failures", "breaker_open_s", "threads", "poll_s", "processes_wait_s"),
+    *("api_key", "timeout_s", "attempts", "concurrency", "breaker_failures", "breaker_open_s", "threads", "poll_s", "processes_wait_s", "deadline_reserve_s"),
     *("micro_batch", "micro_tokens", "generate_rows", "gradient_checkpointing", "checkpoint_every", "factor_users", "vllm_url", "vllm_memory_share"),
 }
 #: Whole names: of services that do not run here, and what the benchmark sets by itself (`--seed`, the stages of training, the strategy of each query).
 OF_NO_USE = {
-    *("embedder.batch_size", "reflection.deadline_reserve_s", "reflection.versions", "strategies.weights", "strategies.experiment"),
+    *("embedder.batch_size", "reflection.versions", "strategies.weights", "strategies.experiment"),
     *("hydra.train", "hydra.model_name", "trainer.seed", "trainer.start_from", "trainer.every_s", "trainer.new_outcomes"),
     *("trainer.drift_window", "trainer.drift_drop"),
 }

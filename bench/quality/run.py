@@ -12,9 +12,9 @@ from pathlib import Path
 
 from bench.phases import PhaseProgress, PhaseSpan
 from bench.quality.answers import READ_S, AnswerLog, asked_by_id
-from bench.quality.arms import PARENT, Arm, Trained, grouped
+from bench.quality.arms import PARENT, Arm, NeededVersion, grouped
 from bench.quality.questions import Material, first_and_last, taught, warming
-from bench.quality.training import serve, train
+from bench.quality.training import first_version, serve, train
 from infra.errors import RetryLater
 from infra.local import Stack
 from infra.process import output_files
@@ -53,7 +53,7 @@ class AskOptions:
 
 @dataclass
 class RunState:
-    """What is done, kept in `state.json`. `versions`: the number of each trained version in its registered model, by `Trained`."""
+    """What is done, kept in `state.json`. `versions`: the number of each trained version in its registered model, by `NeededVersion`."""
 
     path: Path
     history: bool = False
@@ -92,7 +92,7 @@ class QualityRun:
         with self._stack() as stack:
             self._prepare(stack)
             self._read_topics(stack, log)
-            served: tuple[Settings, Trained | None] = self.settings, None
+            served: tuple[Settings, NeededVersion | None] = self.settings, None
             for group in grouped(left).values():
                 wanted = group[0].settings(self.settings), group[0].reflector
                 self._change(stack, served, wanted)
@@ -106,20 +106,24 @@ class QualityRun:
         needed = self._untrained()
         self._once("history", "send the users' histories", lambda span: self._send_history(stack, span))
         if needed:
-            self._once("lessons", "training users ask and give feedback", lambda span: self._teach(stack, span))
+            if needed - {NeededVersion.GIVEN}:
+                self._once("lessons", "training users ask and give feedback", lambda span: self._teach(stack, span))
             stack.reconfigure(self.settings, ())
-        for trained in (trained for trained in Trained if trained in needed):
+        for trained in (trained for trained in NeededVersion if trained in needed):
+            if trained is NeededVersion.GIVEN:
+                self.state.versions[trained] = first_version(stack.settings)
+                continue
             with self._phase(f"train {trained}", f"train: {trained}") as span:
                 parent = self.state.versions[PARENT[trained]] if trained in PARENT else None
                 self.state.versions[trained] = train(stack.settings, trained, parent, stack.check, partial(self.progress.note, span))
                 self.state.write()
 
-    def _untrained(self) -> set[Trained]:
+    def _untrained(self) -> set[NeededVersion]:
         """What is still to train for the arms, with the versions that others start from."""
-        needed = {arm.trained for arm in self.arms if arm.trained}
+        needed = {arm.version for arm in self.arms if arm.version}
         return (needed | {PARENT[trained] for trained in needed if trained in PARENT}) - self.state.versions.keys()
 
-    def _change(self, stack: Stack, served: tuple[Settings, Trained | None], wanted: tuple[Settings, Trained]) -> None:
+    def _change(self, stack: Stack, served: tuple[Settings, NeededVersion | None], wanted: tuple[Settings, NeededVersion]) -> None:
         """Restarts the processes that read what differs between two groups of arms."""
         (before, _), (after, reflector) = served, wanted
         names = {name for section, readers in READERS.items() if getattr(before, section) != getattr(after, section) for name in readers}
@@ -241,7 +245,7 @@ class QualityRun:
     @contextmanager
     def _stack(self) -> Iterator[Stack]:
         with self._phase("start", "start the processes"):
-            teaches = self._untrained() and not self.state.lessons
+            teaches = self._untrained() - {NeededVersion.GIVEN} and not self.state.lessons
             settings = self.settings.changed(reflection={"max_new_tokens": LESSON_TOKENS}) if teaches else self.settings
             stack = Stack(settings, only=PROCESSES)
             stack.start()

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.demo.run_files import latest_training
 from bench.processes import BenchProcess, ProcessFailed
-from bench.quality.arms import Trained
+from bench.quality.arms import NeededVersion
 from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
@@ -21,18 +21,23 @@ from schemas.run_report import RunReport, RunStatus
 TRAIN_TIMEOUT_S = 4 * 3600.0
 NO_SFT, NO_RL = {"sft": {"epochs": 0.0}}, {"rl": {"steps": 0}}
 #: What each run leaves out. All see the same data and seed.
-STAGES: dict[Trained, dict[str, Any]] = {Trained.SFT: NO_RL, Trained.RPO: NO_SFT, Trained.RL: NO_SFT, Trained.HYDRA: NO_SFT | NO_RL}
+STAGES: dict[NeededVersion, dict[str, Any]] = {
+    NeededVersion.SFT: NO_RL,
+    NeededVersion.RPO: NO_SFT,
+    NeededVersion.RL: NO_SFT,
+    NeededVersion.HYDRA: NO_SFT | NO_RL,
+}
 #: All data again, also the parent's.
 FROM_CHAMPION: dict[str, Any] = {"start_from": "champion", "replay_share": 1.0}
 FROM_FIRST: dict[str, Any] = {"start_from": "shipped"}
 
 
-def train(settings: Settings, trained: Trained, parent: str | None, check: Callable[[], None], on_stage: Callable[[str], None]) -> str:
+def train(settings: Settings, trained: NeededVersion, parent: str | None, check: Callable[[], None], on_stage: Callable[[str], None]) -> str:
     """Trains and registers one version, and returns its number. Blocks. Raises ProcessFailed if the trainer trains nothing.
 
     `parent`: the version that it starts from; None: the first one.
     """
-    is_hydra = trained is Trained.HYDRA
+    is_hydra = trained is NeededVersion.HYDRA
     if parent:
         serve(settings, parent)
     start = FROM_CHAMPION if parent else FROM_FIRST
@@ -49,6 +54,11 @@ def train(settings: Settings, trained: Trained, parent: str | None, check: Calla
         raise ProcessFailed(f"HYDRA is not trained: {report.hydra.reason if report.hydra else 'the report does not say why'}; log: {trainer.child.log}")
     Registry(settings, settings.hydra.model_name).set_alias(Alias.CHAMPION, report.hydra.version)
     return report.hydra.version
+
+
+def first_version(settings: Settings) -> str:
+    """The number of the version that the stack's first start made of `reflection.checkpoint`."""
+    return Registry(settings).versions()[0].version
 
 
 def serve(settings: Settings, version: str) -> None:

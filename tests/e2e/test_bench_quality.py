@@ -43,13 +43,14 @@ def test_every_strategy_answers_every_question_once_and_a_second_call_asks_nothi
 
 
 @pytest.mark.long("it trains the reflection model twice and HYDRA")
-def test_trained_strategies_are_answered_by_the_versions_that_the_run_trained(tmp_path: Path) -> None:
-    report, _ = bench(tmp_path, "--strategies", "hydra,rpo,rpo:sft")
+def test_strategies_with_a_model_are_answered_by_their_own_versions(tmp_path: Path) -> None:
+    report, _ = bench(tmp_path, "--strategies", "hydra,rpo,rpo:sft,rpo:given")
     versions, counts = report["models"]["versions"], report["counts"]
-    assert versions.keys() == {"rpo", "sft", "hydra"} and counts["missing"] == {}
+    assert versions.keys() == {"rpo", "sft", "given", "hydra"} and counts["missing"] == {}
     answered = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    by_arm = {arm: {answer["version"] for answer in answered if answer["arm"] == arm} for arm in ("rpo", "rpo:sft", "hydra")}
-    assert by_arm == {"rpo": {versions["rpo"]}, "rpo:sft": {versions["sft"]}, "hydra": {versions["hydra"]}}
+    by_arm = {arm: {answer["version"] for answer in answered if answer["arm"] == arm} for arm in ("rpo", "rpo:sft", "rpo:given", "hydra")}
+    assert len({versions[name] for name in ("rpo", "sft", "given")}) == 3
+    assert by_arm == {"rpo": {versions["rpo"]}, "rpo:sft": {versions["sft"]}, "rpo:given": {versions["given"]}, "hydra": {versions["hydra"]}}
 
 
 def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.quality.arms import ALL, Arm, Trained, Variant, grouped, parse_arms
+from bench.quality.arms import ALL, Arm, NeededVersion, Variant, grouped, parse_arms
 from infra.errors import BadSetting
 from infra.process.environment import environment
 from infra.settings import Settings, load
@@ -73,11 +73,12 @@ def test_arms_share_processes_unless_items_retriever_or_version_differ() -> None
 
 def test_the_trained_version_serves_in_every_group_whatever_its_first_arm() -> None:
     groups = grouped(parse_arms("zero_shot,rpo,rag@random,rpo@random,rpo:rl,rpm,rpm:query"))
-    assert [group[0].reflector for group in groups.values()] == [Trained.RPO, Trained.RPO, Trained.RL, Trained.RPO]
+    assert [group[0].reflector for group in groups.values()] == [NeededVersion.RPO, NeededVersion.RPO, NeededVersion.RL, NeededVersion.RPO]
     assert [arm.name for arm in groups[parse_arms("rpm:query")[0].group]] == ["rpm:query"]
-    assert {arm.name: arm.trained for arm in parse_arms("zero_shot,hydra,rpo,rpo:sft")} == {
+    assert {arm.name: arm.version for arm in parse_arms("zero_shot,hydra,rpo,rpo:sft,rpo:given")} == {
         "zero_shot": None,
-        "hydra": Trained.HYDRA,
-        "rpo": Trained.RPO,
-        "rpo:sft": Trained.SFT,
+        "hydra": NeededVersion.HYDRA,
+        "rpo": NeededVersion.RPO,
+        "rpo:sft": NeededVersion.SFT,
+        "rpo:given": NeededVersion.GIVEN,
     }
