@@ -79,10 +79,17 @@ def swap(
     run_command(lambda settings: command.run(settings, out, short=short, as_json=as_json))
 
 
+#: Help of `--max-tokens`.
+BUDGET = (
+    "Stop asking once all answers of this folder, with those to lessons and warming questions, took this many tokens, as the endpoints report them. "
+    "Not counted: what the teacher, profiles and HYDRA's training ask."
+)
+
+
 @bench.command(epilog=TARGETS.replace("1 one was missed", "1 one was missed, an answer is missing"))
 def quality(
     strategies: Annotated[
-        str, typer.Option(help="`all`, `ablations`, or names STRATEGY[#K][@RETRIEVER][:VARIANT] separated by commas, such as rag,rpo,rpo:sft,rag@random.")
+        str, typer.Option(help="`all`, `ablations`, `items`, or names STRATEGY[#K][@RETRIEVER][:VARIANT], by commas, such as rag,rpo,rpo:sft,rag@random.")
     ] = "all",
     data: Annotated[Path | None, typer.Option(exists=True, help="A data set in a format of `retouch replay`. Default: the persona world.")] = None,
     out: Annotated[
@@ -92,7 +99,7 @@ def quality(
     lessons: Annotated[int | None, typer.Option(min=1, help="With --data: at most this many questions of training users.")] = None,
     questions: Annotated[int | None, typer.Option(min=1, help="With --data: at most this many questions of held-out users.")] = None,
     last: Annotated[int | None, typer.Option(min=1, help="With --data: each user's latest entries that are questions.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop asking once all answers together took this many tokens.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help=BUDGET)] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the world, of training, and of the choice of questions.")] = 0,
     quick: Quick = False,

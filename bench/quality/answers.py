@@ -26,7 +26,7 @@ from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import QUERIES, RESPONSES
 from traffic.datasets.steps import Question
-from traffic.observer import Observer
+from traffic.observer import ObservedRecord, Observer
 
 READ_S = 300.0
 
@@ -50,15 +50,19 @@ class ArmAnswer:
 
     @property
     def tokens(self) -> int:
-        return self.base.prompt_tokens + self.base.completion_tokens + self.reflect.prompt_tokens + self.reflect.completion_tokens
+        return _tokens(self.base, self.reflect)
 
 
 @dataclass
 class AnswerLog:
-    """The answers so far. `sent` are the ids of their queries, and of those in the log that have no answer yet."""
+    """The answers so far. `sent` are the ids of their queries, and of those in the log that have no answer yet.
+
+    `other_tokens` are those of lessons and warming questions.
+    """
 
     by_arm: dict[str, dict[UUID, ArmAnswer]] = field(default_factory=lambda: defaultdict(dict))
     sent: set[UUID] = field(default_factory=set)
+    other_tokens: int = 0
 
     @classmethod
     def load(cls, path: Path) -> AnswerLog:
@@ -81,20 +85,33 @@ class AnswerLog:
 
     def read_topics(self, settings: Settings, material: Material, arms: Sequence[Arm]) -> None:
         """Adds what the topics of an earlier run in this state directory hold. Raises RetryLater if reading takes too long."""
-        asked = asked_by_id(material, arms)
-        asked_at: dict[MessageIdentity, datetime] = {}
         with Observer(settings, [QUERIES, RESPONSES], client_id="bench-answers") as observer:
-            for seen in observer.read_to_end(READ_S):
-                if isinstance(seen.message, Query) and seen.envelope and seen.message.query_id in asked:
-                    self.sent.add(seen.message.query_id)
-                    asked_at.setdefault(seen.message.identity, seen.envelope.time)
-                if isinstance(seen.message, Response) and seen.envelope and (place := asked.get(seen.message.query_id)):
+            self.read(observer.read_to_end(READ_S), asked_by_id(material, arms))
+
+    def read(self, records: Iterable[ObservedRecord], asked: Mapping[UUID, tuple[Arm, Question]]) -> None:
+        """Adds the answers, and counts the tokens of all other responses anew."""
+        asked_at: dict[MessageIdentity, datetime] = {}
+        others: dict[MessageIdentity, int] = {}
+        for seen in records:
+            if isinstance(seen.message, Query) and seen.envelope and seen.message.query_id in asked:
+                self.sent.add(seen.message.query_id)
+                asked_at.setdefault(seen.message.identity, seen.envelope.time)
+            if isinstance(seen.message, Response) and seen.envelope:
+                if place := asked.get(seen.message.query_id):
                     since = asked_at.get(seen.message.identity, seen.envelope.time)
                     self.add(*place, seen.message, (seen.envelope.time - since).total_seconds() * 1000)
+                elif seen.message.query_id not in self.sent:  # those are answers under arms of earlier runs
+                    others[seen.message.identity] = _tokens(*_usage(seen.message))
+        self.other_tokens = sum(others.values())
+
+    def count(self, responses: Iterable[Response]) -> None:
+        """Counts the tokens of responses that are no arm's answers."""
+        self.other_tokens += sum(_tokens(*_usage(response)) for response in responses)
 
     def add(self, arm: Arm, question: Question, response: Response, latency_ms: float) -> None:
         """The first answer to a question counts."""
         provenance = response.provenance
+        base, reflect = _usage(response)
         answer = ArmAnswer(
             arm=arm.name,
             question=question.query.query_id,
@@ -103,8 +120,8 @@ class AnswerLog:
             answered_by=provenance.answered_by,
             version=provenance.model.version if provenance.model else None,
             items=provenance.k,
-            base=provenance.base_usage or response.context.draft.usage,
-            reflect=provenance.reflect_usage or Usage(),
+            base=base,
+            reflect=reflect,
             latency_ms=latency_ms,
             model_ms=provenance.base_ms + provenance.reflect_ms,
         )
@@ -120,7 +137,17 @@ class AnswerLog:
 
     @property
     def tokens(self) -> int:
-        return sum(answer.tokens for answer in self.answers())
+        """Of all questions that runs in this folder asked. Not of the teacher's, the profiles' and HYDRA's training's own calls, which no message counts."""
+        return self.other_tokens + sum(answer.tokens for answer in self.answers())
+
+
+def _usage(response: Response) -> tuple[Usage, Usage]:
+    """Of the base model and of the reflection model."""
+    return response.provenance.base_usage or response.context.draft.usage, response.provenance.reflect_usage or Usage()
+
+
+def _tokens(*usages: Usage) -> int:
+    return sum(usage.prompt_tokens + usage.completion_tokens for usage in usages)
 
 
 _ANSWER = TypeAdapter(ArmAnswer)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Self
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from infra.errors import BadSetting
 from schemas.ids import derive, is_held_out
@@ -120,9 +120,10 @@ def first_and_last(questions: Iterable[Question]) -> list[Question]:
     return [question for own in ends.values() for question in own]
 
 
-def warming(question: Question) -> Question:
-    """The same question under an id that is new in each call: its answer counts for no arm, and a worker answers it again after an interrupted run."""
-    return Question(question.query.model_copy(update={"query_id": uuid4()}))
+def warming(question: Question, strategy: Strategy) -> Question:
+    """A question that makes the profiles worker write about its user. Its answer counts for no arm; all arms of a strategy share it."""
+    query_id = derive("bench-quality-warming", strategy, question.query.query_id)
+    return Question(question.query.model_copy(update={"query_id": query_id, "strategy": strategy}))
 
 
 def _firsts(questions: Iterable[Question], keys: Collection[bytes]) -> tuple[Question, ...]:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from infra.local.broker import Broker
+from infra.local.stack_record import read_record
+from infra.settings import load
+from schemas.queries import Query
+from schemas.responses import Response
+from schemas.strategies import Strategy
+from schemas.topics import QUERIES, RESPONSES
+from tests.support.tagged_processes import PROCESS_TAG, tagged, until_nothing_is_left
+from traffic.observer import Observer
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 900
@@ -26,6 +41,45 @@ def bench(out: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     return json.loads((out / "quality.json").read_text()), ended.stderr
 
 
+@pytest.fixture
+def tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A tag in the environment of all processes of the test. Those left at the end are killed, so a failure does not affect other tests."""
+    monkeypatch.setenv(PROCESS_TAG, str(tmp_path))
+    yield str(tmp_path)
+    for process in tagged(str(tmp_path)):
+        process.kill()
+
+
+@contextmanager
+def started(out: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, running."""
+    command = [sys.executable, "-c", "from cli import main; main()", "bench", "quality", "--quick", "--out", str(out), *arguments]
+    with (out / "first.log").open("wb") as log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_answers(state: Path, strategy: Strategy, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Blocks until so many answers of the strategy are in the log."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while (record := read_record(state) if state.exists() else None) is None or not record.is_serving:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    found = 0
+    with Observer(load(kafka={"bootstrap_servers": record.bootstrap_servers}), [RESPONSES]) as observer:
+        while found < count:
+            assert process.poll() is None and time.monotonic() < deadline
+            found += sum(isinstance(seen.message, Response) and seen.message.provenance.strategy is strategy for seen in observer.poll(0.1))
+
+
+def read_queries(state: Path) -> list[Query]:
+    """All queries that the broker of this state directory holds."""
+    with Broker(load(stack={"dir": state})) as broker, Observer(load(kafka={"bootstrap_servers": broker.bootstrap_servers}), [QUERIES]) as observer:
+        return [seen.message for seen in observer.read_to_end(60) if isinstance(seen.message, Query)]
+
+
 def test_every_strategy_answers_every_question_once_and_a_second_call_asks_nothing(tmp_path: Path) -> None:
     report, log = bench(tmp_path, "--strategies", ",".join(ARMS))
     assert log.count("start the processes") == 1 and "restart streams:" in log
@@ -40,6 +94,35 @@ def test_every_strategy_answers_every_question_once_and_a_second_call_asks_nothi
     assert "ask" not in log and "continuing the run" in log
     assert again["arms"] == report["arms"]
     assert (tmp_path / "answers.jsonl").read_bytes() == answers
+
+
+@pytest.mark.long("it runs the whole stack twice")
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_ended_while_it_asked_continues_and_asks_no_question_twice(tmp_path: Path, tag: str, end: signal.Signals) -> None:
+    arms = ("--users", "60", "--strategies", "zero_shot,rag@random")
+    with started(tmp_path, *arms, "--in-flight", "1") as process:
+        wait_for_answers(tmp_path / "state", Strategy.RAG, 3, process)
+        process.send_signal(end)
+        assert process.wait(TIMEOUT_S) != 0
+    until_nothing_is_left(tag)
+
+    report, log = bench(tmp_path, *arms)
+    questions = report["counts"]["questions"]
+    asked = re.search(r"ask (\d+) questions under rag@random", log)
+    assert asked and 0 < int(asked[1]) < questions
+    assert "questions under zero_shot" not in log
+    assert report["counts"]["missing"] == {} and report["arms"]["rag@random"]["answered"] == questions
+    sent = [query.query_id for query in read_queries(tmp_path / "state")]
+    assert len(sent) == len(set(sent)) == 2 * questions
+
+
+@pytest.mark.long("it runs the whole stack")
+def test_nothing_is_asked_or_trained_once_the_budget_is_spent(tmp_path: Path) -> None:
+    report, log = bench(tmp_path, "--strategies", "rpo,rag", "--max-tokens", "1")
+    counts = report["counts"]
+    assert counts["missing"] == {"rpo": counts["questions"], "rag": counts["questions"]}
+    assert "the budget of 1 tokens is spent" in log and "train:" not in log and "questions under" not in log
+    assert counts["tokens"] > 64 and len(read_queries(tmp_path / "state")) == 64
 
 
 @pytest.mark.long("it trains the reflection model twice and HYDRA")

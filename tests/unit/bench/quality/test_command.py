@@ -94,7 +94,7 @@ def test_a_plan_of_an_older_version_is_compared_where_it_has_a_value(started: Pa
 def test_a_state_of_an_older_version_is_read(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"history": true, "lessons": true, "versions": {"sft": "2", "full": "3"}, "seconds": {"start": 1.0}}')
     state = RunState.read(tmp_path / "state.json")
-    assert (state.versions, state.lessons) == ({"sft": "2", "rpo": "3"}, True)
+    assert (state.versions, state.lessons, state.asking) == ({"sft": "2", "rpo": "3"}, True, None)
     state.write()
     assert RunState.read(tmp_path / "state.json") == state
 

@@ -88,8 +88,12 @@ def test_users_of_events_are_held_out_by_their_own_tenant(tmp_path: Path) -> Non
     assert {one.query.user for one in material.questions} == held_out != {user for user in held_out if is_held_out("another", user, SHARE)}
 
 
-def test_a_warming_question_is_a_new_one_each_time() -> None:
-    assert warming(question(0, "a", "comedy")).query.query_id != warming(question(0, "a", "comedy")).query.query_id
+def test_all_arms_of_a_strategy_share_a_warming_question() -> None:
+    asked = question(0, "a", "comedy")
+    assert warming(posed(asked, "rpm:query", Strategy.RPM), Strategy.RPM).query.strategy is Strategy.RPM
+    assert warming(asked, Strategy.RPM) == warming(asked, Strategy.RPM)
+    assert warming(asked, Strategy.RPM).query.query_id != warming(asked, Strategy.PAG).query.query_id
+    assert warming(asked, Strategy.RPM).feedback == ()
 
 
 def test_data_are_told_apart_by_their_messages() -> None:
@@ -101,7 +105,7 @@ def test_data_are_told_apart_by_their_messages() -> None:
 
 def test_a_question_has_another_id_under_each_arm_and_no_feedback() -> None:
     asked = question(0, "a", "comedy")
-    arms = [posed(asked, "rag", Strategy.RAG), posed(asked, "rag@random", Strategy.RAG), warming(asked), asked]
+    arms = [posed(asked, "rag", Strategy.RAG), posed(asked, "rag@random", Strategy.RAG), warming(asked, Strategy.RAG), asked]
     assert len({each.query.query_id for each in arms}) == 4
     assert posed(asked, "rag", Strategy.RAG) == arms[0]
     assert (arms[0].feedback, arms[0].query.strategy) == ((), Strategy.RAG)
