@@ -18,6 +18,7 @@ from infra.settings.profiles import ProfileWriter
 from schemas.ids import derive
 from schemas.tasks import STARS
 from tests.support.quality_benchmark import answer, answer_log, question
+from traffic.datasets.steps import Question
 
 TAGS = [question(number, user, "comedy") for user in ("a", "b", "c", "d") for number in range(2)]
 TITLES = [question(number, user, "so much fun!", domain="scholarly_title", options=()) for user in ("a", "b", "c") for number in range(2)]
@@ -221,6 +222,13 @@ def test_a_table_has_the_mean_and_the_differences_with_their_intervals() -> None
     assert "| arm | accuracy | minus zero_shot | minus rag | tokens | p50, ms |" in text
     assert "| rag | 1.000 [1.000, 1.000] | +1.000 [+1.000, +1.000] |  | 12 | 100 |" in text
     assert "| zero_shot | 0.000 [0.000, 0.000] |  | -1.000 [-1.000, -1.000] | 12 | 100 |" in text
+
+
+@pytest.mark.parametrize("asked", [TITLES, [*TAGS, *TITLES]])
+def test_tokens_and_latency_are_in_the_first_table_alone(asked: list[Question]) -> None:
+    tables = "\n".join(_tables(judge(answer_log(asked, {"rag": ["comedy"] * len(asked)}), asked))).split("\n\n## ")
+    assert [" tokens | p50, ms |" in table for table in tables] == [True] + [False] * (len(tables) - 1)
+    assert len(tables) > 3
 
 
 def test_the_scores_by_number_of_items_are_those_of_arms_that_differ_in_it_alone() -> None:
