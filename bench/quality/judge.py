@@ -28,7 +28,7 @@ from traffic.predictions import TASKS
 
 #: Suffix of an arm whose answers are cleaned: small base models write several lines, quotes around a title, and sentences around a label or a score.
 CLEANED = " (cleaned)"
-#: Every arm is compared with these, where they were asked.
+#: Every arm is compared with these, where they were asked, and with its own strategy without a number of items, retriever or variant.
 REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), Strategy.RAG + CLEANED, str(Strategy.RPO))
 #: All domains together, and the one metric there: the score, as a mean over domains.
 ALL_DOMAINS = "all"
@@ -38,6 +38,9 @@ SCORES = {*METRIC.values(), MEAN_SCORE}
 
 #: The labels that LaMP's metrics know.
 _LABELS = {OfficialTask.LAMP_2: MOVIE_TAGS, OfficialTask.LAMP_3: STARS}
+
+#: What follows the strategy in the name of an arm.
+_NAME_AFTER_STRATEGY = re.compile(r"[#@: ].*")
 
 #: The end of a scale after a score.
 _OUT_OF = re.compile(r"(?<=\d)\s*(?:/|\bout of\b)\s*\d+")
@@ -209,7 +212,7 @@ def _cost(answers: Sequence[ArmAnswer]) -> ArmCost:
 
 def _differences(values: Mapping[str, Values], by_id: Mapping[UUID, _Asked]) -> Iterator[Difference]:
     for after in values:
-        for before in REFERENCES:
+        for before in dict.fromkeys([*REFERENCES, _NAME_AFTER_STRATEGY.sub("", after)]):
             if before not in values or after.removesuffix(CLEANED) == before.removesuffix(CLEANED):
                 continue
             common = values[after].keys() & values[before].keys()

@@ -113,7 +113,8 @@ def _tables(judgement: Judgement) -> Iterator[str]:
 def _metric_table(judgement: Judgement, domain: str, metric: str, *, has_cost: bool) -> Iterator[str]:
     """Means over users, and differences to the reference arms."""
     own = {(each.after, each.before): _signed(each.interval) for each in judgement.differences if (each.domain, each.metric) == (domain, metric)}
-    references = [before for before in REFERENCES if any(before == reference for _, reference in own)]
+    compared = {before for _, before in own}
+    references = [before for before in REFERENCES if before in compared] + sorted(compared - {*REFERENCES})
     yield from _heading(["arm", metric, *(f"minus {before}" for before in references), *(["tokens", "p50, ms"] if has_cost else [])])
     for arm, figures in judgement.arms.items():
         if domain in figures.domains and metric in figures.domains[domain].intervals:

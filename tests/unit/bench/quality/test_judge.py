@@ -116,6 +116,13 @@ def test_other_arms_are_compared_with_cleaned_answers_too() -> None:
     assert ("rag", "rag" + CLEANED) not in pairs and ("rag" + CLEANED, "rag") not in pairs
 
 
+def test_an_arm_is_compared_with_its_own_strategy_without_suffix() -> None:
+    log = answer_log(TAGS, {"rpm": ["comedy"] * 8, "rpm:query": ["action"] * 8, "icl#2@random": ["comedy"] * 8})
+    judgement = judge(log, TAGS)
+    assert [(each.after, each.before, each.verdict) for each in judgement.differences] == [("rpm:query", "rpm", "worse")]
+    assert "| arm | accuracy | minus rpm |" in "\n".join(_tables(judgement))
+
+
 def test_cleaned_answers_are_shown_only_where_they_differ() -> None:
     assert set(judge(answer_log(TAGS, {"rag": ["comedy"] * 8}), TAGS).arms) == {"rag"}
 
