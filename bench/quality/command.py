@@ -41,6 +41,8 @@ QUICK_WORLD = TrafficPlan(tenant="bench", users=30, history=8, learn=6, exam=1)
 QUICK_TRAINER: dict[str, Any] = {"min_trajectories": 10, "min_heldout_users": 2, "sft": {"max_steps": 20}, "rl": {"steps": 2, "prompts_per_step": 4}}
 #: SFT draws the number of items for each prompt, as in the demo.
 WORLD_TRAINER: dict[str, Any] = {"sft": {"k_max": 6}, "rl": {"steps": 40}}
+#: The tiny base model writes no readable chain of thought, however long.
+WORLD_STRATEGIES: dict[str, Any] = {"max_new_tokens": 96}
 #: A smaller HYDRA than its paper's: on two cores its defaults would train for half an hour.
 WORLD_HYDRA: dict[str, Any] = {"users": 12, "queries_per_user": 5}
 QUICK_HYDRA: dict[str, Any] = {"users": 4, "queries_per_user": 2, "min_rows": 2, "heads_epochs": 2}
@@ -102,7 +104,7 @@ def _prepared(settings: Settings, options: QualityOptions) -> Settings:
     settings = settings.changed(trainer={**TRAINER, "seed": options.seed})
     if options.quick:
         return settings.changed(trainer=QUICK_TRAINER, hydra=QUICK_HYDRA)
-    return settings.changed(trainer=WORLD_TRAINER, hydra=WORLD_HYDRA) if options.data is None else settings
+    return settings.changed(trainer=WORLD_TRAINER, hydra=WORLD_HYDRA, strategies=WORLD_STRATEGIES) if options.data is None else settings
 
 
 def _material(settings: Settings, options: QualityOptions) -> Material:
