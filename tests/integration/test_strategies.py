@@ -24,7 +24,7 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import read_message
-from schemas.features import Factor, FactoredFeature, Influence, ReasonedItem, UserFactors
+from schemas.features import Factor, FactoredFeature, Influence, UserFactors
 from schemas.ids import derive
 from schemas.lookups import Lookup, Retrieval
 from schemas.messages import Malformed, Message
@@ -36,7 +36,7 @@ from schemas.strategies import Strategy
 from schemas.topics import DRAFTS, LOOKUPS, QUERIES, RESPONSES, RETRIEVALS, Topic
 from tests.support.openai_server import OpenAiServer, ScriptedAnswer, completion, serving
 from tests.support.tiny_encoder import make_hydra
-from tests.support.worker_messages import NOON, make_item
+from tests.support.worker_messages import NOON, make_example, make_item
 from tests.support.worker_process import USERS_TEXT, process
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -51,18 +51,7 @@ SHOWN = {Strategy.ICL: 4, Strategy.RAG: 4, Strategy.RAG_COT: 4, Strategy.PAG: 4,
 SUMMARY = Summary(text="most popular tag: comedy", count=6, until=NOON)
 FACTOR = Factor(factor_id=derive("factor", 1), label="film", statistic=Influence(coverage=6, influence=0, polarity=None))
 FACTORS = UserFactors.of([FACTOR], 6, NOON)
-EXAMPLES = tuple(
-    ReasonedItem(
-        interaction_id=item.interaction_id,
-        content=item.content,
-        response=item.response,
-        occurred_at=item.occurred_at,
-        features=(),
-        reasoning="No feature of it belongs to a factor.",
-        statistics_version=FACTORS.version,
-    )
-    for item in ITEMS
-)
+EXAMPLES = tuple(make_example(item, "No feature of it belongs to a factor.", FACTORS.version) for item in ITEMS)
 
 
 def answer(body: dict[str, Any]) -> ScriptedAnswer:

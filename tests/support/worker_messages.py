@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from schemas.contexts import Context, HistoryItem, RetrievalStatus, Source
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import envelope_headers, read_envelope
+from schemas.features import FactoredFeature, ReasonedItem
 from schemas.ids import derive
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.messages import Fingerprint, MessageIdentity
@@ -93,6 +94,16 @@ def make_item(number: int, *, content: str | None = None, response: str = "comed
         occurred_at=NOON - timedelta(days=100 - number),
         score=1 / (1 + number),
         source=source,
+    )
+
+
+def make_example(item: HistoryItem, reasoning: str, statistics_version: str, *features: FactoredFeature) -> ReasonedItem:
+    """The item with features and reasoning, as the streams process sends it to RPM."""
+    return ReasonedItem(
+        **item.model_dump(include={"interaction_id", "content", "response", "occurred_at"}),
+        features=features,
+        reasoning=reasoning,
+        statistics_version=statistics_version,
     )
 
 

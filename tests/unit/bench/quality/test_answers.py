@@ -60,7 +60,7 @@ def response(query: Query, tokens: int) -> Response:
     return found.model_copy(update={"provenance": found.provenance.model_copy(update=usage)})
 
 
-def test_the_topics_of_an_interrupted_run_hold_answers_open_questions_and_what_else_was_spent() -> None:
+def test_topics_of_an_interrupted_run_hold_answers_open_questions_and_tokens() -> None:
     rag = Arm(Strategy.RAG)
     asked = [posed(each, rag.name, rag.strategy) for each in QUESTIONS]
     lesson, warmer = question(9, "b", "action"), warming(QUESTIONS[0], Strategy.PAG)

@@ -28,7 +28,7 @@ from schemas.rpm_prompts import aligned_prompt, query_extraction_prompt, rpm_tem
 from schemas.strategies import Strategy
 from schemas.topics import LOOKUPS
 from tests.support.openai_server import ScriptedAnswer, completion, scripted, serving
-from tests.support.worker_messages import NOON, make_incoming, make_item, make_query, make_retrieval
+from tests.support.worker_messages import NOON, make_example, make_incoming, make_item, make_query, make_retrieval
 from workers.base.handler import QueryHandler
 from workers.runtime.clock import SystemClock
 from workers.runtime.handler import Incoming, Outgoing
@@ -55,14 +55,11 @@ FOUND = (
     FactoredFeature(feature=Feature(name="snow"), factor_id=None, chosen=True),
 )
 EXAMPLES = tuple(
-    ReasonedItem(
-        interaction_id=item.interaction_id,
-        content=item.content,
-        response=item.response,
-        occurred_at=item.occurred_at,
-        features=(FactoredFeature(feature=Feature(name=each.label), factor_id=each.factor_id),),
-        reasoning=f"With {each.label} this user answers {item.response}.",
-        statistics_version=str(number) * 32,
+    make_example(
+        item,
+        f"With {each.label} this user answers {item.response}.",
+        str(number) * 32,
+        FactoredFeature(feature=Feature(name=each.label), factor_id=each.factor_id),
     )
     for number, (item, each) in enumerate(zip(ITEMS, (ROBOT, CLOWN), strict=True), start=1)
 )
