@@ -42,10 +42,15 @@ class Machine(BaseModel):
     system: str
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def describe() -> Machine:
     memory = min(psutil.virtual_memory().total, _cgroup_limit() or 2**63)
     return Machine(
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         memory_mb=memory >> 20,
         system=f"{platform.system()} {platform.machine()}",
     )

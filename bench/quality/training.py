@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from bench.demo.run_files import latest_training
+from bench.machine import cores
 from bench.processes import BenchProcess, ProcessFailed
 from bench.quality.arms import NeededVersion
 from infra.registry.client import Registry
@@ -41,7 +42,9 @@ def train(settings: Settings, trained: NeededVersion, parent: str | None, check:
     if parent:
         serve(settings, parent)
     start = FROM_CHAMPION if parent else FROM_FIRST
-    changed = settings.changed(trainer={**start, **STAGES[trained]}, hydra={"train": is_hydra})
+    # The other processes are idle. HYDRA's encoders have work for every core; steps of the tiny reflection model are too short for a second thread.
+    threads = max(settings.trainer.threads, cores()) if is_hydra else settings.trainer.threads
+    changed = settings.changed(trainer={**start, **STAGES[trained], "threads": threads}, hydra={"train": is_hydra})
     with ExitStack() as closing:
         trainer = BenchProcess(f"trainer-{trained}", ["trainer", "--once"], changed, closing, check)
         trainer.join(TRAIN_TIMEOUT_S, lambda: on_stage(_stages(latest_training(settings.stack.dir))))

@@ -70,26 +70,25 @@ def ranked(scores: Sequence[float]) -> list[Ranked]:
 
 
 def read_pairs(network: HydraNetwork, encode: PairEncoder, pairs: Sequence[Pair], row: int) -> list[float]:
-    """The probability of class 1 of each pair, by the head in `row`. `network` is in evaluation mode.
-
-    Equal pairs are read once: in batches of other sizes their last digits could differ, which would decide a tie.
-    """
-    distinct = list(dict.fromkeys(pairs))
-    vectors_BH = vectors_of(network, encode, distinct)
+    """The probability of class 1 of each pair, by the head in `row`; the same for equal pairs. `network` is in evaluation mode."""
+    vectors_BH = vectors_of(network, encode, pairs)
     with torch.no_grad():
-        scores: list[float] = probabilities(network.heads(vectors_BH, torch.full((len(distinct),), row, device=vectors_BH.device))).tolist()
-    by_pair = dict(zip(distinct, scores, strict=True))
+        scores: list[float] = probabilities(network.heads(vectors_BH, torch.full((len(pairs),), row, device=vectors_BH.device))).tolist()
+    by_pair = dict(zip(pairs, scores, strict=True))
     return [by_pair[pair] for pair in pairs]
 
 
 def vectors_of(network: HydraNetwork, encode: PairEncoder, pairs: Sequence[Pair]) -> Tensor:
-    """The encoder's vectors of many pairs, float32: pairs by width. Short and long pairs are read in different batches."""
+    """The encoder's vectors of many pairs, float32: pairs by width. Short and long pairs are read in different batches.
+
+    Equal pairs are read once: in batches of other sizes their last digits could differ, which would decide a tie.
+    """
     device = next(network.parameters()).device
-    by_length = sorted(range(len(pairs)), key=lambda position: len(pairs[position].first) + len(pairs[position].second))
-    rows = torch.empty(len(pairs), network.heads.width, device=device)
-    for start in range(0, len(pairs), BATCH):
-        positions = by_length[start : start + BATCH]
-        batch = {name: tensor.to(device) for name, tensor in encode([pairs[position] for position in positions]).items()}
+    distinct = sorted(dict.fromkeys(pairs), key=lambda pair: len(pair.first) + len(pair.second))
+    rows = torch.empty(len(distinct), network.heads.width, device=device)
+    for start in range(0, len(distinct), BATCH):
+        batch = {name: tensor.to(device) for name, tensor in encode(distinct[start : start + BATCH]).items()}
         with torch.no_grad():
-            rows[positions] = network.vectors(batch).float()
-    return rows
+            rows[start : start + BATCH] = network.vectors(batch).float()
+    positions = {pair: position for position, pair in enumerate(distinct)}
+    return rows[[positions[pair] for pair in pairs]]

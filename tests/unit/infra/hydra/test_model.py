@@ -1,12 +1,16 @@
 """Ranking and choosing by a loaded checkpoint: ties, users without a head."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from torch import Tensor
 
 from infra.hydra.checkpoint import HydraCheckpoint, Part
-from infra.hydra.model import HydraModel, ranked
+from infra.hydra.model import HydraModel, ranked, vectors_of
+from infra.hydra.pairs import Pair, PairEncoder
 from tests.support.tiny_encoder import USERS, Item, make_hydra
 
 
@@ -72,3 +76,17 @@ def test_longformers_first_token_attends_to_all_others(tmp_path: Path) -> None:
     with torch.no_grad():
         before, after = (network.vectors({"input_ids": each, "attention_mask": mask}) for each in (ids, changed))
     assert not torch.allclose(before, after)
+
+
+def test_equal_pairs_are_encoded_once(checkpoint: HydraCheckpoint) -> None:
+    network, encoded = checkpoint.networks[Part.SCORER], list[Pair]()
+
+    def encode(pairs: Sequence[Pair]) -> dict[str, Tensor]:
+        encoded.extend(pairs)
+        return checkpoint.pairs(pairs)
+
+    pairs = [Pair("a film", text) for text in ("right", "wrong", "right", "right about the sea", "wrong")]
+    vectors = vectors_of(network, cast("PairEncoder", encode), pairs)
+    assert sorted(encoded) == sorted(set(pairs))
+    assert torch.equal(vectors[0], vectors[2]) and torch.equal(vectors[1], vectors[4]) and not torch.equal(vectors[0], vectors[3])
+    assert torch.allclose(vectors[3], vectors_of(network, checkpoint.pairs, [pairs[3]])[0], atol=1e-5)
