@@ -120,8 +120,13 @@ def first_and_last(questions: Iterable[Question]) -> list[Question]:
     return [question for own in ends.values() for question in own]
 
 
+#: A strategy that reads the same profile as another, whose answers are shorter.
+SAME_PROFILE = {Strategy.PAG_COT: Strategy.PAG}
+
+
 def warming(question: Question, strategy: Strategy) -> Question:
-    """A question that makes the profiles worker write about its user. Its answer counts for no arm; all arms of a strategy share it."""
+    """A question that makes the profiles worker write about its user. Its answer counts for no arm; all arms that read the same profile share it."""
+    strategy = SAME_PROFILE.get(strategy, strategy)
     query_id = derive("bench-quality-warming", strategy, question.query.query_id)
     return Question(question.query.model_copy(update={"query_id": query_id, "strategy": strategy}))
 

@@ -93,6 +93,7 @@ def test_all_arms_of_a_strategy_share_a_warming_question() -> None:
     assert warming(posed(asked, "rpm:query", Strategy.RPM), Strategy.RPM).query.strategy is Strategy.RPM
     assert warming(asked, Strategy.RPM) == warming(asked, Strategy.RPM)
     assert warming(asked, Strategy.RPM).query.query_id != warming(asked, Strategy.PAG).query.query_id
+    assert warming(asked, Strategy.PAG_COT) == warming(asked, Strategy.PAG)
     assert warming(asked, Strategy.RPM).feedback == ()
 
 
