@@ -14,7 +14,7 @@ from bench.phases import PhaseProgress, PhaseSpan
 from bench.quality.answers import READ_S, AnswerLog, asked_by_id
 from bench.quality.arms import PARENT, Arm, NeededVersion, grouped, parse_arms
 from bench.quality.questions import Material, first_and_last, taught, warming
-from bench.quality.training import first_version, serve, train
+from bench.quality.training import await_serving, first_version, serve, train
 from infra.errors import RetryLater
 from infra.local import Stack
 from infra.process import output_files
@@ -157,16 +157,18 @@ class QualityRun:
         return self._for_lessons() if self._teaches else self.settings, None
 
     def _serve(self, stack: Stack, wanted: Settings, reflector: NeededVersion | None) -> None:
-        """Restarts the processes that read what differs from what is served."""
+        """Restarts the processes that read what differs from what is served. Another version alone needs no restart: the worker loads it while it runs."""
         before, serving = self._served
         names = {name for section, readers in READERS.items() if getattr(before, section) != getattr(wanted, section) for name in readers}
-        version = self.state.versions.get(reflector) if reflector else None
-        if version and serving is not reflector:
+        version = self.state.versions.get(reflector) if reflector and serving is not reflector else None
+        if version:
             serve(stack.settings, version)
-            names.add("reflection")
         if names:
-            with self._phase("restart", f"restart {', '.join(sorted(names))}{f' with version {version}' if version and 'reflection' in names else ''}"):
+            with self._phase("restart", f"restart {', '.join(sorted(names))}"):
                 stack.reconfigure(wanted, names)
+        if version:
+            with self._phase("swap", f"the reflection worker loads version {version}"):
+                await_serving(stack.settings, version, stack.check)
         self._served = wanted, reflector
 
     def _send_history(self, stack: Stack, span: PhaseSpan) -> None:

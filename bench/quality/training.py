@@ -6,6 +6,7 @@ both stages would train the same adapter further.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -18,8 +19,12 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
 from schemas.run_report import RunReport, RunStatus
+from schemas.serving import ServingReport
+from schemas.topics import SERVING
+from traffic.observer import Observer
 
 TRAIN_TIMEOUT_S = 4 * 3600.0
+SWAP_TIMEOUT_S = 600.0
 NO_SFT, NO_RL = {"sft": {"epochs": 0.0}}, {"rl": {"steps": 0}}
 #: What each run leaves out. All see the same data and seed.
 STAGES: dict[NeededVersion, dict[str, Any]] = {
@@ -65,8 +70,24 @@ def first_version(settings: Settings) -> str:
 
 
 def serve(settings: Settings, version: str) -> None:
-    """Makes the version champion: the next reflection worker that starts serves it. No promoter runs beside the benchmark."""
+    """Makes the version champion: the reflection worker loads it at its next look, or when it starts. No promoter runs beside the benchmark."""
     Registry(settings).set_alias(Alias.CHAMPION, version)
+
+
+def await_serving(settings: Settings, version: str, check: Callable[[], None]) -> None:
+    """Blocks until the reflection worker answers by this version. Raises ProcessFailed if it refuses the version or does not load it in time."""
+    deadline = time.monotonic() + SWAP_TIMEOUT_S
+    with Observer(settings, [SERVING], from_end=True, client_id="bench-serving") as reports:  # each worker reports every few seconds
+        while time.monotonic() < deadline:
+            check()
+            for report in (seen.message for seen in reports.poll(0.5)):
+                if not isinstance(report, ServingReport):
+                    continue
+                if report.champion.version == version:
+                    return
+                if reason := next((refused.reason for refused in report.refused if refused.model.version == version), None):
+                    raise ProcessFailed(f"the reflection worker refuses version {version}: {reason}")
+    raise ProcessFailed(f"the reflection worker does not serve version {version} after {SWAP_TIMEOUT_S:.0f} s")
 
 
 def _stages(report: RunReport | None) -> str:
