@@ -40,11 +40,11 @@ WORLD = TrafficPlan(tenant="bench", users=80, history=10, learn=6, exam=3)
 QUICK_WORLD = TrafficPlan(tenant="bench", users=30, history=8, learn=6, exam=1)
 QUICK_TRAINER: dict[str, Any] = {"min_trajectories": 10, "min_heldout_users": 2, "sft": {"max_steps": 20}, "rl": {"steps": 2, "prompts_per_step": 4}}
 #: SFT draws the number of items for each prompt, as in the demo.
-WORLD_TRAINER: dict[str, Any] = {"sft": {"k_max": 6}, "rl": {"steps": 40}}
+WORLD_TRAINER: dict[str, Any] = {"sft": {"k_max": 6}, "rl": {"steps": 32}}
 #: The tiny base model writes no readable chain of thought, however long.
-WORLD_STRATEGIES: dict[str, Any] = {"max_new_tokens": 96}
+WORLD_STRATEGIES: dict[str, Any] = {"max_new_tokens": 48}
 #: A smaller HYDRA than its paper's: on two cores its defaults would train for half an hour.
-WORLD_HYDRA: dict[str, Any] = {"users": 12, "queries_per_user": 5}
+WORLD_HYDRA: dict[str, Any] = {"users": 12, "queries_per_user": 5, "candidates": 4}
 QUICK_HYDRA: dict[str, Any] = {"users": 4, "queries_per_user": 2, "min_rows": 2, "heads_epochs": 2}
 #: Training is judged here, not by the trainer's own evaluation, so that one is kept small.
 TRAINER: dict[str, Any] = {"eval_queries": 60, "min_domains": 1, "min_heldout_users": 2, "judge_after": 0.0}
