@@ -108,12 +108,12 @@ NO_K = {Strategy.ZERO_SHOT, Strategy.ZERO_SHOT_COT, Strategy.HYDRA, Strategy.RPM
 #: `--strategies all`: every method with its defaults.
 ALL = tuple(Arm(strategy) for strategy in Strategy)
 #: `--strategies ablations`: RPO without a stage of its training and with other retrievers, RAG with random items, RPM with raw-query retrieval.
-#: First those that need few restarts.
+#: First those that need no restart, then those that need few.
 ABLATIONS = (
+    *(Arm(Strategy.RPO, variant=variant) for variant in (Variant.SFT, Variant.RL)),
     Arm(Strategy.RPM, variant=Variant.QUERY),
     Arm(Strategy.RAG, retriever=Retriever.RANDOM),
     *(Arm(Strategy.RPO, retriever=retriever) for retriever in (Retriever.RANDOM, Retriever.RECENT, Retriever.BM25)),
-    *(Arm(Strategy.RPO, variant=variant) for variant in (Variant.SFT, Variant.RL)),
 )
 #: `--strategies items`: other numbers of items than the defaults, for the picture by number of items.
 ITEMS = tuple(Arm(strategy, k) for k in (1, 2, 6) for strategy in (Strategy.RAG, Strategy.RPO))
