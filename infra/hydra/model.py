@@ -73,7 +73,7 @@ def read_pairs(network: HydraNetwork, encode: PairEncoder, pairs: Sequence[Pair]
     """The probability of class 1 of each pair, by the head in `row`; the same for equal pairs. `network` is in evaluation mode."""
     vectors_BH = vectors_of(network, encode, pairs)
     with torch.no_grad():
-        scores: list[float] = probabilities(network.heads.by_one(vectors_BH, row)).tolist()
+        scores: list[float] = probabilities(network.heads.by_one_head(vectors_BH, row)).tolist()
     by_pair = dict(zip(pairs, scores, strict=True))
     return [by_pair[pair] for pair in pairs]
 

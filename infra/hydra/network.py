@@ -54,7 +54,7 @@ class UserHeads(nn.Module):  # type: ignore[misc]  # torch is not analysed
         hidden_BH = self.dropout(torch.tanh(hidden_BH))
         return torch.bmm(hidden_BH.unsqueeze(1), self.out_weight[heads_B]).squeeze(1) + self.out_bias[heads_B]
 
-    def by_one(self, vectors_BH: Tensor, row: int) -> Tensor:
+    def by_one_head(self, vectors_BH: Tensor, row: int) -> Tensor:
         """Logits BC, all pairs read by one head: as `forward`, without a copy of its weights for each pair."""
         hidden_BH = self.dropout(torch.tanh(self.dropout(vectors_BH) @ self.dense_weight[row] + self.dense_bias[row]))
         return hidden_BH @ self.out_weight[row] + self.out_bias[row]

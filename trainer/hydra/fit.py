@@ -94,7 +94,7 @@ class Fit:
             epochs = self.settings.model_copy(update={"epochs": self.settings.heads_epochs})
             for batch in _batches(len(rows), epochs, self.seed):
                 chosen = torch.tensor(batch, device=vectors_BH.device)
-                loss = nn.functional.cross_entropy(head.by_one(vectors_BH[chosen], 0), labels_B[chosen])
+                loss = nn.functional.cross_entropy(head.by_one_head(vectors_BH[chosen], 0), labels_B[chosen])
                 _descend(optimizer, loss)
         head.eval()
         return head
@@ -110,7 +110,7 @@ class Fit:
             torch.manual_seed(_step_seed(self.seed, step))
             vectors_BH = network.vectors(batch)
             own = nn.functional.cross_entropy(network.heads(vectors_BH, heads_B), labels_B)
-            shared = nn.functional.cross_entropy(network.heads.by_one(vectors_BH.detach(), SHARED), labels_B)
+            shared = nn.functional.cross_entropy(network.heads.by_one_head(vectors_BH.detach(), SHARED), labels_B)
         _descend(optimizer, own + shared)
         return float(own.detach())
 

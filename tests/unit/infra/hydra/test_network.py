@@ -29,7 +29,7 @@ def test_each_pair_is_read_by_its_own_head() -> None:
 def test_one_head_reads_all_pairs_as_the_stacked_heads_do() -> None:
     torch.manual_seed(0)
     heads, vectors_BH = UserHeads(3, 8).eval(), torch.randn(4, 8)
-    torch.testing.assert_close(heads.by_one(vectors_BH, 2), heads(vectors_BH, torch.full((4,), 2)))
+    torch.testing.assert_close(heads.by_one_head(vectors_BH, 2), heads(vectors_BH, torch.full((4,), 2)))
 
 
 def test_a_head_gets_no_gradient_from_pairs_of_others() -> None:
