@@ -32,7 +32,13 @@ class Reads(Record):
     k: Annotated[int, Field(ge=0, le=100)] = 0  # maximum number of items
     summary: bool = False  # the newest summary of the history
     factors: bool = False  # the factors of the domain, with their statistics
-    examples: bool = False  # at most `k` items with features and reasoning, by the lookup's features; with `items`, those of the items that have them
+    examples: bool = False  # those of the items that have features and reasoning, at most `k`; without `items`, as `examples_k` = `k`
+    examples_k: Annotated[int, Field(ge=0, le=100)] = 0  # maximum number of items with features and reasoning, by the lookup's features, besides `items`
+
+    @property
+    def examples_by_features(self) -> int:
+        """Maximum number of examples that the lookup's features find."""
+        return self.examples_k or (self.k if self.examples and self.items is None else 0)
 
 
 class LookupPurpose(StrEnum):
@@ -57,7 +63,7 @@ class Lookup(Message, wire="retouch.lookup", version=1):
     choice: StrategyChoice
     reads: Reads
     step: Annotated[int, Field(ge=1, le=8)] = 1  # number of this lookup of the query; a strategy may look up again with what the base model answered
-    features: tuple[FactoredFeature, ...] | None = None  # of the query, found after an earlier step; with factors only where a model chose them
+    features: tuple[FactoredFeature, ...] | None = None  # of the query, once they are found; with factors only where a model chose them
     purpose: LookupPurpose = LookupPurpose.ANSWER
     earlier: Spent = Spent()  # nothing in the first step
     items: tuple[HistoryItem, ...] = ()  # that an earlier step found: the simpler strategy shows them, whatever this step finds

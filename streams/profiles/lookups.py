@@ -63,12 +63,12 @@ class FactorLookups:
             if not factors.factors:
                 return FactorsFound(tasks=tasks)
             features = await asyncio.to_thread(_attached, given, vectors, history, lookup, factors)
-            if not lookup.reads.examples:
+            if not (lookup.reads.examples or lookup.reads.examples_by_features):
                 return FactorsFound(_part(factors, features, lookup), features, tasks=tasks)
-            if lookup.reads.items is None and vector is not None:
-                shown, examples = await self._similar(lookup, vector, history)
+            if k := lookup.reads.examples_by_features:
+                shown, examples = ((), ()) if vector is None else await self._similar(lookup, vector, k, history)
             else:
-                shown, examples = await self._reasoned(lookup, items, history)
+                shown, examples = await self._reasoned(lookup, items, lookup.reads.k, history)
         FEATURES_WITHOUT_FACTOR.add(sum(feature.factor_id is None for feature in features))
         in_prompt = (*features, *(feature for example in examples for feature in example.features))
         return FactorsFound(_part(factors, in_prompt, lookup), features, shown, examples, tasks)
@@ -81,21 +81,21 @@ class FactorLookups:
         vectors = await self._embedder.embed([*(feature.text for feature in found), features_text(found)], urgent=True)
         return vectors[:-1], vectors[-1]
 
-    async def _similar(self, lookup: Lookup, vector: Vector, history: FactorHistory) -> _Examples:
+    async def _similar(self, lookup: Lookup, vector: Vector, k: int, history: FactorHistory) -> _Examples:
         """The nearest `k` of the items with reasoning. Searches more and more items until so many have it."""
-        query, limit = lookup.query, min(max(1, 4 * lookup.reads.k), EXAMPLES_FROM)
+        query, limit = lookup.query, min(4 * k, EXAMPLES_FROM)
         while True:
             items = await self._profiles.similar_items(Scope(query.tenant, query.user), vector, query.asked_at, query.domain, limit)
-            shown, examples = await self._reasoned(lookup, items, history)
-            if len(shown) == lookup.reads.k or len(items) < limit or limit == EXAMPLES_FROM:
+            shown, examples = await self._reasoned(lookup, items, k, history)
+            if len(shown) == k or len(items) < limit or limit == EXAMPLES_FROM:
                 return shown, examples
             limit = min(4 * limit, EXAMPLES_FROM)
 
-    async def _reasoned(self, lookup: Lookup, items: Sequence[HistoryItem], history: FactorHistory) -> _Examples:
+    async def _reasoned(self, lookup: Lookup, items: Sequence[HistoryItem], k: int, history: FactorHistory) -> _Examples:
         """The first `k` of the items that have features and reasoning."""
         query = lookup.query
         reasoning = await self._profiles.reasoning(Scope(query.tenant, query.user), [item.interaction_id for item in items])
-        shown = tuple(item for item in items if item.interaction_id in reasoning and item.interaction_id in history)[: lookup.reads.k]
+        shown = tuple(item for item in items if item.interaction_id in reasoning and item.interaction_id in history)[:k]
         return shown, tuple(
             ReasonedItem(
                 **item.model_dump(include={"interaction_id", "content", "response", "occurred_at"}),

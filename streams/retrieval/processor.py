@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Generic, TypeVar
+from uuid import UUID
 
 from infra.errors import PoisonMessage
 from schemas.contexts import Context, HistoryItem, RetrievalStatus
@@ -159,7 +160,7 @@ class LookupProcessor(SearchProcessor[Lookup]):
                 read = await self._factors.find(message, found.items)
         retrieval = Retrieval(
             lookup=message.model_copy(update={"items": ()}),
-            items=_with_earlier(message.items, found.items[: message.reads.k] if read.items is None else read.items),
+            items=_each_once(*message.items, *_shown(found, message.reads, read), *(read.items or ())),
             retrieve_ms=found.took_ms + (time.perf_counter() - started) * 1000,
             status=RetrievalStatus.SEARCHED if message.items or read.items is not None else found.status,
             summary=summary.summary,
@@ -173,9 +174,17 @@ class LookupProcessor(SearchProcessor[Lookup]):
         return [answer, *(output(PROFILE_TASKS, task, id=task.task_id, traceparent=traceparent) for task in tasks)]
 
 
-def _with_earlier(earlier: Sequence[HistoryItem], found: Sequence[HistoryItem]) -> tuple[HistoryItem, ...]:
-    ids = {item.interaction_id for item in earlier}
-    return (*earlier, *(item for item in found if item.interaction_id not in ids))
+def _shown(found: Found, reads: Reads, read: FactorsFound) -> Sequence[HistoryItem]:
+    """The items that were asked for. None if they were only searched for examples among them."""
+    return () if reads.examples and read.items is not None else found.items[: reads.k]
+
+
+def _each_once(*items: HistoryItem) -> tuple[HistoryItem, ...]:
+    """In order, without later items of the same id."""
+    first: dict[UUID, HistoryItem] = {}
+    for item in items:
+        first.setdefault(item.interaction_id, item)
+    return tuple(first.values())
 
 
 def query_text(draft: Draft) -> str:

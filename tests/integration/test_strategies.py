@@ -78,7 +78,7 @@ def retrieved(lookup: Lookup, ms: float) -> Retrieval:
         summary=SUMMARY if reads.summary else None,
         factors=FACTORS if reads.factors else None,
         features=features,
-        examples=EXAMPLES[:k] if reads.examples else (),
+        examples=EXAMPLES[: reads.examples_by_features or (k if reads.examples else 0)],
     )
 
 
@@ -226,15 +226,16 @@ def test_each_query_has_one_answer_by_its_strategy_although_both_workers_are_kil
 
 
 def test_rpm_answers_once_although_its_worker_is_killed_between_the_two_lookups(settings: Settings, tmp_path: Path) -> None:
-    with serving(answer) as endpoint, ScriptedRetrieval(settings) as retrieval, worker("base", settings, tmp_path, endpoint.url):
+    two = {"RETOUCH_STRATEGIES__RPM_RETRIEVAL": "query"}
+    with serving(answer) as endpoint, ScriptedRetrieval(settings) as retrieval, worker("base", settings, tmp_path, endpoint.url, **two):
         retrieval.hold.set()
-        with worker("strategies", settings, tmp_path, endpoint.url) as strategies:
+        with worker("strategies", settings, tmp_path, endpoint.url, **two) as strategies:
             queries = ask(settings, retrieval, 40, [Strategy.RPM])
             wait_for(lambda: len(retrieval.held) > 4)
             strategies.send_signal(signal.SIGKILL)
             strategies.wait(WAIT_S)
         assert not calls_with_profile(endpoint)
-        with worker("strategies", settings, tmp_path, endpoint.url):
+        with worker("strategies", settings, tmp_path, endpoint.url, **two):
             wait_for(lambda: {lookup.query.query_id for lookup in retrieval.held} == {query.query_id for query in queries})
             assert len(retrieval.held) == len(queries), "a second lookup is published once"
             retrieval.hold.clear()

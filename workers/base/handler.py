@@ -29,6 +29,7 @@ from workers.strategies.answers import base_answer
 from workers.strategies.base_calls import BaseCalls
 from workers.strategies.catalog import method_of
 from workers.strategies.handler import look_up
+from workers.strategies.strategy import CompletesLookup
 from workers.strategies.unanswered import empty_draft, last_failure
 
 
@@ -48,8 +49,10 @@ class QueryHandler:
         choice = self._choice(query)
         if choice.strategy is Strategy.RPO:
             return _drafted(await self._draft(query, choice))
-        if reads := method_of(choice.strategy, self._answerer.methods).reads:
-            return [look_up(Lookup(query=query, choice=choice, reads=reads))]
+        method = method_of(choice.strategy, self._answerer.methods)
+        if method.reads:
+            lookup = Lookup(query=query, choice=choice, reads=method.reads)
+            return [look_up(await method.first_lookup(lookup) if isinstance(method, CompletesLookup) else lookup)]
         answer = await self._answerer.answer(Asked(query, choice))
         return [look_up(answer) if isinstance(answer, Lookup) else outgoing(answer)]
 

@@ -21,6 +21,9 @@ from workers.strategies.strategy import Unable
 
 
 class QueryFeatures(Protocol):
+    async def without_model(self, query: Query) -> tuple[FactoredFeature, ...] | None:
+        """The features; None if the base model finds them."""
+
     async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
         """The features, with factors if a model was asked for them. Raises Unable, and what `BaseCalls.texts` raises."""
 
@@ -29,14 +32,20 @@ class StatisticalQueryFeatures:
     def __init__(self, extractor: StatisticalExtractor) -> None:
         self._extractor = extractor
 
-    async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
+    async def without_model(self, query: Query) -> tuple[FactoredFeature, ...]:
         found = await asyncio.to_thread(self._extractor.features_of, query.text)
         return tuple(FactoredFeature(feature=feature, factor_id=None) for feature in found)
+
+    async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
+        return await self.without_model(query)
 
 
 class LlmQueryFeatures:
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
+
+    async def without_model(self, query: Query) -> None:
+        return None
 
     async def of(self, query: Query, factors: UserFactors, base: BaseCalls) -> tuple[FactoredFeature, ...]:
         shown = shown_factors((), factors)

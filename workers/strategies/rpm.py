@@ -1,9 +1,11 @@
 """RPM, reasoning-level personalization: factors of the user with statistics, examples with reasoning, and an answer that reasons as they do.
 
-Two lookups. The first reads the user's factors, and the items that RAG needs. Then the features of the query are found, and the second lookup reads the
-factors that they belong to, and as examples the past items with the most similar features. With `strategies.rpm_retrieval = "query"` the examples are the
-items whose raw text is most similar to the query's (the paper's ablation).
-The second lookup carries the items of the first one: if RPM cannot answer, RAG does from these, after either lookup.
+A lookup with the features of the query reads the factors that they belong to, as examples the past items with the most similar features, and the items that
+RAG needs: if RPM cannot answer, RAG does from these.
+
+Where the base model finds the features there are two lookups, because it chooses among the user's factors. The first one reads these and the items for RAG, and
+the second one, with the features, carries those items. With `strategies.rpm_retrieval = "query"` there are two as well: the examples are then the items whose
+raw text is most similar to the query's (the paper's ablation), and these are more than RAG needs.
 """
 
 from __future__ import annotations
@@ -42,6 +44,14 @@ class AlignedAnswers:
     def reads(self) -> Reads:
         return Reads(items=ItemOrder.SIMILAR, k=self.k, factors=True)
 
+    async def first_lookup(self, lookup: Lookup) -> Lookup:
+        """With the features and the examples, if neither needs another lookup."""
+        features = None if self.by is ExampleRetrieval.QUERY else await self.features.without_model(lookup.query)
+        if features is None:
+            return lookup
+        reads = lookup.reads.model_copy(update={"examples_k": self.examples})
+        return lookup.model_copy(update={"reads": reads, "features": features})
+
     async def prepare(self, found: Retrieval, base: BaseCalls) -> Retrieval | Lookup:
         if found.factors is None:
             raise Unable.without_profile(ResponseStatus.NO_FACTORS, found)
@@ -50,8 +60,10 @@ class AlignedAnswers:
         features = await self.features.of(found.lookup.query, found.factors, base)
         if not features:
             raise Unable(ResponseStatus.NO_FACTORS)
-        items = ItemOrder.SIMILAR if self.by is ExampleRetrieval.QUERY else None
-        reads = Reads(items=items, k=self.examples, factors=True, examples=True)
+        if self.by is ExampleRetrieval.QUERY:
+            reads = Reads(items=ItemOrder.SIMILAR, k=self.examples, factors=True, examples=True)
+        else:
+            reads = Reads(factors=True, examples_k=self.examples)
         return found.lookup.model_copy(update={"reads": reads, "step": found.lookup.step + 1, "features": features, "items": found.items})
 
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:

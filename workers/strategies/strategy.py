@@ -1,8 +1,8 @@
 """The interface of a strategy's method: what it reads of the user, what it asks the base model, and how it reads the texts.
 
-The worker calls the parts in this order: `reads` (a lookup), `with_model` and `prepare` where a method has them, `prompts`, `read`. The two before the
-prompt are cancelled after half of the time until the query's deadline, and `prepare` also after `base.timeout_s`. A method that has a simpler strategy is
-cancelled `strategies.deadline_reserve_s` before the deadline.
+The parts are called in this order: `reads` and `first_lookup` (the lookup), `with_model`, `prepare`, `prompts`, `read`. A method may lack the second, third
+and fourth. `with_model` and `prepare` are cancelled after half of the time until the query's deadline, and `prepare` also after `base.timeout_s`. A method
+that has a simpler strategy is cancelled `strategies.deadline_reserve_s` before the deadline.
 A method that cannot answer, or is cancelled so, raises Unable; then its simpler strategy answers, from the same retrieval.
 """
 
@@ -98,6 +98,14 @@ class Method(Protocol):
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
         """The answer in the base model's texts, of which there is at least one. None: unreadable, so the simpler strategy answers."""
+
+
+@runtime_checkable
+class CompletesLookup(Protocol):
+    """A method whose first lookup holds more than what the method reads, such as the query's features."""
+
+    async def first_lookup(self, lookup: Lookup) -> Lookup:
+        """The lookup that is sent instead. It asks no model."""
 
 
 @runtime_checkable

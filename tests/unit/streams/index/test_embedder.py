@@ -17,7 +17,7 @@ from infra.settings import load
 from infra.settings.stream import EmbedderSettings
 from schemas.topics import INTERACTIONS
 from streams.history.processor import HistoryProcessor
-from streams.index.embedder import READ_CHARS, STEP_CHARS, Matrix, SentenceEmbedder, steps_of
+from streams.index.embedder import CALL_CHARS, READ_CHARS, STEP_CHARS, Matrix, SentenceEmbedder, similar_lengths, steps_of
 from streams.index.tenant_filter import Scope
 from streams.service import open_index
 from tests.support.streams_fakes import NOON, consumed_record, interaction
@@ -30,6 +30,17 @@ def test_background_steps_keep_order_and_stay_short(texts: list[str], batch_size
     for step in steps:
         assert 1 <= len(step) <= batch_size
         assert len(step) == 1 or sum(min(len(text), READ_CHARS) for text in step) <= STEP_CHARS
+
+
+@given(st.lists(st.integers(0, READ_CHARS), max_size=40))
+def test_texts_share_a_call_unless_padding_costs_more_than_another_call(chars: list[int]) -> None:
+    calls = [call for call in similar_lengths(chars) if call]
+    assert sorted(n for call in calls for n in call) == list(range(len(chars)))
+    for call in calls:
+        lengths = sorted(chars[n] for n in call)
+        assert all((lengths[-1] - length) * n <= CALL_CHARS for n, length in enumerate(lengths, start=1))
+    padded = sum(len(call) * max(chars[n] for n in call) for call in calls) + len(calls) * CALL_CHARS
+    assert not chars or padded <= len(chars) * max(chars) + CALL_CHARS
 
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "sea", "war", "love", "a", "film", "about"]

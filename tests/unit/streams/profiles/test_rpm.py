@@ -122,7 +122,7 @@ def second_step(
     chosen: UUID | None = None,
     earlier: Sequence[HistoryItem] = (),
 ) -> Lookup:
-    reads = Reads(items=by, k=k, factors=True, examples=True)
+    reads = Reads(items=by, k=k, factors=True, examples=True) if by else Reads(factors=True, examples_k=k)
     features = tuple(FactoredFeature(feature=Feature(name=name), factor_id=chosen) for name in names)
     return first_step(asked_at=asked_at).model_copy(update={"step": 2, "reads": reads, "features": features, "items": tuple(earlier)})
 
@@ -217,6 +217,14 @@ async def test_features_find_factors_and_the_examples_nearest_to_them_with_their
     assert len(found.examples) == 2 and found.examples[0].features[0].factor_id == factor.factor_id
 
 
+async def test_lookups_of_an_earlier_release_find_examples_by_features_too() -> None:
+    stream = Stream()
+    await stream.learn(*items("sea", "war", "love"))
+    asked = second_step("war")
+    earlier = asked.model_copy(update={"reads": Reads(k=2, factors=True, examples=True)})
+    assert (await stream.ask(earlier))[0].examples == (await stream.ask(asked))[0].examples
+
+
 async def test_a_factor_that_was_chosen_for_a_feature_stays_and_an_unknown_one_does_not() -> None:
     stream = Stream()
     await stream.learn(*items("sea", "war"))
@@ -246,6 +254,20 @@ async def test_by_the_querys_text_the_examples_are_the_nearest_items_of_the_hist
     await stream.learn(*items("sea", "war", "love"))
     found, _ = await stream.ask(second_step("war", by=ItemOrder.SIMILAR, k=1))  # its text is about the sea
     assert [example.content for example in found.examples] == ["about sea"]
+
+
+async def test_one_lookup_finds_the_items_for_rag_and_after_them_those_of_the_examples() -> None:
+    stream = Stream()
+    await stream.learn(*items("sea", "war", "love"))
+    asked = second_step("war")
+    asked = asked.model_copy(update={"step": 1, "reads": asked.reads.model_copy(update={"items": ItemOrder.SIMILAR, "k": 1})})
+    found, _ = await stream.ask(asked)
+    assert found.items[0].content == "about sea", "the query's text is about the sea"
+    assert found.examples[0].content == "about war" and len(found.examples) == 2
+    ids = [item.interaction_id for item in found.items]
+    assert len(ids) == len(set(ids)) and {example.interaction_id for example in found.examples} <= set(ids)
+    nothing, _ = await stream.ask(asked.model_copy(update={"features": ()}))
+    assert ([item.content for item in nothing.items], nothing.examples) == (["about sea"], ())
 
 
 @pytest.mark.parametrize("by", [None, ItemOrder.SIMILAR])

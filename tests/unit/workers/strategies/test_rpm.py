@@ -1,4 +1,4 @@
-"""RPM: two lookups, the query's features between them, and the exact requests to an OpenAI-compatible endpoint."""
+"""RPM: its lookups, the query's features, and the exact requests to an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -101,21 +101,41 @@ def fallback(answer: Response | Lookup) -> tuple[ResponseStatus, Strategy | None
     return answer.status, answer.provenance.answered_by
 
 
-async def test_the_base_worker_publishes_a_lookup_of_factors_and_asks_nothing() -> None:
+async def first_lookup(settings: Settings, query: Query = QUERY) -> Lookup:
+    """What the base worker publishes. It asks the endpoint nothing."""
     with serving(scripted()) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=4) as endpoint:
-            handler = QueryHandler(endpoint, settings_for())
-            (out,) = await handler(make_incoming(QUERY.model_copy(update={"strategy": Strategy.RPM})))
+            handler = QueryHandler(endpoint, settings)
+            (out,) = await handler(make_incoming(query.model_copy(update={"strategy": Strategy.RPM})))
         assert server.requests == []
     assert out.topic is LOOKUPS and isinstance(out.message, Lookup)
-    assert out.message.reads == Reads(items=ItemOrder.SIMILAR, k=4, factors=True)
+    return out.message
+
+
+async def test_the_first_lookup_has_the_key_phrases_and_asks_for_all_that_is_needed() -> None:
+    lookup = await first_lookup(settings_for())
+    assert [(each.feature.name, each.factor_id, each.chosen) for each in lookup.features or ()] == [("robot dances", None, False), ("snow", None, False)]
+    assert (lookup.step, lookup.reads) == (1, Reads(items=ItemOrder.SIMILAR, k=4, factors=True, examples_k=3))
+
+
+@pytest.mark.parametrize("settings", [settings_for(kind="llm"), settings_for(rpm_retrieval="query")], ids=["llm", "query"])
+async def test_the_first_lookup_asks_for_factors_where_another_one_follows(settings: Settings) -> None:
+    lookup = await first_lookup(settings)
+    assert (lookup.features, lookup.reads) == (None, Reads(items=ItemOrder.SIMILAR, k=4, factors=True))
+
+
+async def test_a_query_without_a_key_phrase_needs_no_second_lookup() -> None:
+    lookup = await first_lookup(settings_for(), make_query(text="of the"))
+    assert lookup.features == ()
+    response, _ = await answered(first().model_copy(update={"lookup": lookup}), completion("comedy"))
+    assert fallback(response) == (ResponseStatus.NO_FACTORS, Strategy.RAG)
 
 
 async def test_the_second_lookup_has_the_querys_key_phrases_and_costs_no_call() -> None:
     lookup, requests = await answered(first())
     assert isinstance(lookup, Lookup) and requests == []
     assert [(each.feature.name, each.factor_id, each.chosen) for each in lookup.features or ()] == [("robot dances", None, False), ("snow", None, False)]
-    assert (lookup.step, lookup.reads) == (2, Reads(items=None, k=3, factors=True, examples=True))
+    assert (lookup.step, lookup.reads) == (2, Reads(factors=True, examples_k=3))
     assert (lookup.query, lookup.choice, lookup.items) == (first().lookup.query, first().lookup.choice, EARLIER)
 
 
