@@ -95,6 +95,10 @@ def quality(
     out: Annotated[
         Path, typer.Option(help="Folder for quality.json, quality.md, quality.png, answers.jsonl and the state. The same command continues a run in it.")
     ] = Path("bench-out/quality"),
+    against: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of another run with the same questions, for example with another model."),
+    ] = None,
     users: Annotated[int | None, typer.Option(min=4, help="Only this many users.")] = None,
     lessons: Annotated[int | None, typer.Option(min=1, help="With --data: at most this many questions of training users.")] = None,
     questions: Annotated[int | None, typer.Option(min=1, help="With --data: at most this many questions of held-out users.")] = None,
@@ -111,7 +115,7 @@ def quality(
     from bench.quality.run import AskOptions
 
     ask = AskOptions(in_flight=in_flight, max_tokens=max_tokens)
-    options = command.QualityOptions(out, strategies, data, Sizes(users, lessons, questions, last), seed, quick=quick, ask=ask)
+    options = command.QualityOptions(out, strategies, data, against, Sizes(users, lessons, questions, last), seed, quick=quick, ask=ask)
     run_command(lambda settings: command.run(settings, options, as_json))
 
 

@@ -52,11 +52,12 @@ TRAINER: dict[str, Any] = {"eval_queries": 60, "min_domains": 1, "min_heldout_us
 
 @dataclass(frozen=True)
 class QualityOptions:
-    """`data` None: the persona world, whose size only `sizes.users` changes."""
+    """`data` None: the persona world, whose size only `sizes.users` changes. `against`: the folder of another run with the same questions."""
 
     out: Path
     strategies: str = "all"
     data: Path | None = None
+    against: Path | None = None
     sizes: Sizes = field(default_factory=Sizes)
     seed: int = 0
     quick: bool = False
@@ -75,6 +76,7 @@ def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
     head, began = report_head("bench quality"), time.monotonic()
     settings = _prepared(settings, options)
     material = _material(settings, options)
+    other = _other_run(options.against, material) if options.against else None
     state = _state(settings, options, material)
     progress = PhaseProgress(cpu_s=lambda: tree_cpu_s(psutil.Process()), in_place=True)
     try:
@@ -82,7 +84,7 @@ def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
         log = QualityRun(settings, material, arms, options.ask, progress, state, options.out / ANSWERS).run()
     finally:
         progress.close()
-    judgement = judge(log, material.questions)
+    judgement = judge(log, material.questions, other)
     report = head | _facts(settings, options, material, arms, log, judgement, state)
     report["seconds"] = round(time.monotonic() - began, 1)
     text = markdown(material.title, judgement, report)
@@ -143,6 +145,20 @@ def _state(settings: Settings, options: QualityOptions, material: Material) -> R
     return RunState.read(options.out / "state.json")
 
 
+def _other_run(folder: Path, material: Material) -> AnswerLog:
+    """Raises BadSetting if the folder has no run, or one of other questions, and CannotContinue for a file that is no such run's."""
+    try:
+        digest = json.loads((folder / "plan.json").read_text()).get("data_digest")
+    except (OSError, ValueError, AttributeError):
+        raise BadSetting(f"--against {folder}: it holds no run of `retouch bench quality`, which writes plan.json and {ANSWERS}") from None
+    if digest != data_digest(material):
+        raise BadSetting(f"--against {folder}: its run asked other questions; it needs the same --data, sizes, --seed and trainer.holdout_share")
+    log = AnswerLog.load(folder / ANSWERS)
+    if not log.by_arm:
+        raise BadSetting(f"--against {folder}: its run has no answers yet")
+    return log
+
+
 def _facts(
     settings: Settings, options: QualityOptions, material: Material, arms: Sequence[Arm], log: AnswerLog, judgement: Judgement, state: RunState
 ) -> dict[str, Any]:
@@ -152,7 +168,13 @@ def _facts(
     judged = verdict([*ordering_targets(judgement), *on_data, *one_at_a_time])
     return {
         "title": material.title,
-        "options": {"strategies": [arm.name for arm in arms], "sizes": asdict(options.sizes), "seed": options.seed, "quick": options.quick},
+        "options": {
+            "strategies": [arm.name for arm in arms],
+            "against": str(options.against) if options.against else None,
+            "sizes": asdict(options.sizes),
+            "seed": options.seed,
+            "quick": options.quick,
+        },
         "models": {
             "base": settings.base.model,
             "base_checkpoint": str(settings.base.checkpoint),

@@ -28,7 +28,9 @@ from traffic.predictions import TASKS
 
 #: Suffix of an arm whose answers are cleaned: small base models write several lines, quotes around a title, and sentences around a label or a score.
 CLEANED = " (cleaned)"
-#: Every arm is compared with these, where they were asked, and with its own strategy without a number of items, retriever or variant.
+#: Suffix of an arm of another run with the same questions (`--against`).
+OTHER = " (other run)"
+#: Every arm is compared with these, where they were asked, with its own strategy without a number of items, retriever or variant, and with its other run.
 REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), Strategy.RAG + CLEANED, str(Strategy.RPO))
 #: All domains together, and the one metric there: the score, as a mean over domains.
 ALL_DOMAINS = "all"
@@ -132,10 +134,12 @@ class Judgement:
         return pairs.get((after, before))
 
 
-def judge(log: AnswerLog, questions: Sequence[Question]) -> Judgement:
-    """Arms without answers are left out."""
+def judge(log: AnswerLog, questions: Sequence[Question], other: AnswerLog | None = None) -> Judgement:
+    """Arms without answers are left out. Arms that the other run asked too stand beside them with the suffix OTHER, and are compared with them."""
     by_id = _by_id(questions)
     answers = {arm: given for arm, given in log.by_arm.items() if given}
+    if other:
+        answers |= {arm + OTHER: given for arm in answers if (given := other.by_arm.get(arm))}
     for arm in [arm for arm in answers if arm in (Strategy.RAG, Strategy.ZERO_SHOT)]:
         cleaned = {id: _cleaned(answer, by_id[id].query.options) for id, answer in answers[arm].items()}
         if cleaned != answers[arm]:
@@ -212,7 +216,7 @@ def _cost(answers: Sequence[ArmAnswer]) -> ArmCost:
 
 def _differences(values: Mapping[str, Values], by_id: Mapping[UUID, _Asked]) -> Iterator[Difference]:
     for after in values:
-        for before in dict.fromkeys([*REFERENCES, _NAME_AFTER_STRATEGY.sub("", after)]):
+        for before in dict.fromkeys([*REFERENCES, _NAME_AFTER_STRATEGY.sub("", after), after + OTHER]):
             if before not in values or after.removesuffix(CLEANED) == before.removesuffix(CLEANED):
                 continue
             common = values[after].keys() & values[before].keys()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.quality.arms import parse_arms
-from bench.quality.judge import CLEANED, ArmFigures, Judgement, headline
+from bench.quality.judge import CLEANED, OTHER, ArmFigures, Judgement, headline
 from bench.reporting import png_figure
 from infra.settings import Settings
 
@@ -59,7 +59,7 @@ def _by_items(arms: Mapping[str, ArmFigures], settings: Settings) -> dict[str, l
     """Score by number of items, for strategies that were asked with several. An arm without a number has that of the settings."""
     found: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for name, figures in arms.items():
-        if name.endswith(CLEANED):
+        if name.endswith((CLEANED, OTHER)):
             continue
         (arm,) = parse_arms(name)
         if arm.retriever is None and arm.variant is None:

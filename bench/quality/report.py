@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.quality.judge import ALL_DOMAINS, CLEANED, REFERENCES, SCORES, ArmFigures, DomainScores, Judgement, headline
+from bench.quality.judge import ALL_DOMAINS, CLEANED, OTHER, REFERENCES, SCORES, ArmFigures, DomainScores, Judgement, headline
 from bench.reporting import target_lines
 from bench.targets import Bound, Target
 from infra.settings.profiles import ProfileWriter
@@ -113,15 +113,18 @@ def _tables(judgement: Judgement) -> Iterator[str]:
 def _metric_table(judgement: Judgement, domain: str, metric: str, *, has_cost: bool) -> Iterator[str]:
     """Means over users, and differences to the reference arms."""
     own = {(each.after, each.before): _signed(each.interval) for each in judgement.differences if (each.domain, each.metric) == (domain, metric)}
-    compared = {before for _, before in own}
+    compared = {before for _, before in own if not before.endswith(OTHER)}
     references = [before for before in REFERENCES if before in compared] + sorted(compared - {*REFERENCES})
-    yield from _heading(["arm", metric, *(f"minus {before}" for before in references), *(["tokens", "p50, ms"] if has_cost else [])])
+    has_other = any(before.endswith(OTHER) for _, before in own)
+    last = [*(["minus the other run"] if has_other else []), *(["tokens", "p50, ms"] if has_cost else [])]
+    yield from _heading(["arm", metric, *(f"minus {before}" for before in references), *last])
     for arm, figures in judgement.arms.items():
         if domain in figures.domains and metric in figures.domains[domain].intervals:
             interval, cost = figures.domains[domain].intervals[metric], figures.cost
             mean = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+            other = [own.get((arm, arm + OTHER), "")] if has_other else []
             spent = [f"{cost.tokens:.0f}", f"{cost.latency_p50_ms:.0f}"] if has_cost else []
-            yield _row([arm, mean, *(own.get((arm, before), "") for before in references), *spent])
+            yield _row([arm, mean, *(own.get((arm, before), "") for before in references), *other, *spent])
 
 
 def _whole_table(arms: Mapping[str, ArmFigures], domain: str) -> Iterator[str]:

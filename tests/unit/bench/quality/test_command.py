@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench.quality.command import QualityOptions, _check, _state
+from bench.quality.command import QualityOptions, _check, _other_run, _state
 from bench.quality.questions import Material, Sizes
 from bench.quality.run import RunState
 from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
-from tests.support.quality_benchmark import question
+from tests.support.quality_benchmark import answer_log, question
 
 MATERIAL = Material("a world", (), (), ())
 
@@ -97,6 +97,23 @@ def test_a_state_of_an_older_version_is_read(tmp_path: Path) -> None:
     assert (state.versions, state.lessons, state.asking) == ({"sft": "2", "rpo": "3"}, True, None)
     state.write()
     assert RunState.read(tmp_path / "state.json") == state
+
+
+def test_another_run_is_read_if_it_asked_the_same_questions(started: Path) -> None:
+    with pytest.raises(BadSetting, match=r"--against .*: its run has no answers yet"):
+        _other_run(started, MATERIAL)
+    answer_log([question(0, "a", "comedy")], {"rag": ["comedy"]}).save(started / "answers.jsonl")
+    assert _other_run(started, MATERIAL).by_arm.keys() == {"rag"}
+    with pytest.raises(BadSetting, match=r"--against .*: its run asked other questions; it needs the same --data"):
+        _other_run(started, Material("a world", (), (question(0, "a", "comedy"),), ()))
+
+
+@pytest.mark.parametrize("plan", [None, "", "[]", "{}"])
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, plan: str | None) -> None:
+    if plan is not None:
+        (tmp_path / "plan.json").write_text(plan)
+    with pytest.raises(BadSetting, match="--against"):
+        _other_run(tmp_path, MATERIAL)
 
 
 def test_options_of_data_sets_are_refused_for_the_persona_world(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bench.quality import picture
 from bench.quality.answers import AnswerLog, ArmAnswer
-from bench.quality.judge import ALL_DOMAINS, CLEANED, judge
+from bench.quality.judge import ALL_DOMAINS, CLEANED, OTHER, judge
 from bench.quality.report import _tables, markdown, ordering_targets, overhead_targets, significance_targets, to_json
 from infra.settings import Settings
 from infra.settings.profiles import ProfileWriter
@@ -114,6 +114,19 @@ def test_other_arms_are_compared_with_cleaned_answers_too() -> None:
     pairs = {(each.after, each.before): each.verdict for each in judge(log, TITLES).differences}
     assert pairs["rpo", "rag"] == "better" and pairs["rpo", "rag" + CLEANED] == "no difference shown"
     assert ("rag", "rag" + CLEANED) not in pairs and ("rag" + CLEANED, "rag") not in pairs
+
+
+def test_arms_of_another_run_stand_beside_and_are_compared_paired(tmp_path: Path) -> None:
+    log = answer_log(TAGS, {"zero_shot": ["action"] * 8, "rpo:sft": ["comedy"] * 8})
+    other = answer_log(TAGS, {"rpo:sft": ["comedy", "action"] * 4, "icl": ["comedy"] * 8})
+    judgement = judge(log, TAGS, other)
+    assert [arm for arm in judgement.arms if arm.endswith(OTHER)] == ["rpo:sft" + OTHER], "only arms that both runs asked"
+    difference = judgement.difference("rpo:sft", "rpo:sft" + OTHER)
+    assert difference and (difference.interval.mean, difference.verdict) == (0.5, "better")
+    table = list(_tables(judgement))
+    assert next(row for row in table if row.startswith("| arm")).count("minus the other run") == 1
+    assert "| +0.500 [+0.500, +0.500] |" in next(row for row in table if row.startswith("| rpo:sft |"))
+    picture.draw(judgement, Settings(), tmp_path / "quality.png", "two runs")
 
 
 def test_an_arm_is_compared_with_its_own_strategy_without_suffix() -> None:
