@@ -29,6 +29,8 @@ from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
 from schemas.ids import derive
 from schemas.interactions import Interaction
+from schemas.messages import MessageIdentity
+from schemas.responses import Response
 from schemas.strategies import Strategy
 from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
 from traffic import figures, predictions
@@ -90,6 +92,8 @@ class Display:
         latency = report["latency_ms"]
         speed = "" if latency["p50"] is None else f"; {latency['p50']:.0f} ms at p50, {latency['p99']:.0f} ms at p99"
         console.print(f"{counts['answered']} of {counts['asked']} answered, {counts['lost']} lost, {counts['duplicated']} duplicated{speed}", highlight=False)
+        if before := counts["answered_before"]:
+            console.print(f"{before} of {counts['questions']} questions have an answer from an earlier replay, and were not asked again", highlight=False)
         console.print("answers: " + (", ".join(f"{number} {status}" for status, number in report["statuses"].items()) or "none"), highlight=False)
         console.print(f"{counts['interactions_in_log']} of {counts['interactions_expected']} interactions are in the log", highlight=False)
         for reason, number in counts["skipped"].items():
@@ -120,7 +124,7 @@ def _users(users: dict[str, Any]) -> Table:
     return table
 
 
-#: Ids are derived, so a second replay of the same data sends the same records and adds no history.
+#: Ids are derived, so a second replay of the same data sends the same records, adds no history, and asks only what has no answer yet.
 SOURCE = "/traffic/replay"
 #: A batch takes seconds even on a busy machine. Streams without progress for longer are away.
 STALL_S = 120.0
@@ -270,16 +274,24 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
         lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop, on_lag=progress.level("history indexed", script.interactions))
         seconds["history"] = time.monotonic() - started
         on_settled = progress.step("questions answered", len(script.questions))
+        earlier = _answered_before(settings, script, options.timeout_s, tally)
         for wave in script.waves():
             if unsent or stop.is_set():
                 unsent = True
                 break
-            outcome = platform.ask(OldestFirst(wave), limits, stop=stop, on_settled=on_settled)
-            asked = {question.query.identity: question for question in wave}
+            again = [question for question in wave if question.query.identity in earlier]
+            answered += [earlier[question.query.identity] for question in again]
+            given = platform.send_feedback(again)  # an interrupted replay may not have sent it; a repeat changes nothing
+            for _ in again:
+                on_settled()
+            left = [question for question in wave if question.query.identity not in earlier]
+            outcome = platform.ask(OldestFirst(left), limits, stop=stop, on_settled=on_settled)
+            asked = {question.query.identity: question for question in left}
             answered += [predictions.Answered.of(asked[query], response) for query, response in outcome.responses.items()]
             tally.add(outcome.tally)
-            feedback, unsent = feedback + outcome.feedback, outcome.unsent
-            if outcome.feedback and not stop.is_set():
+            given, unsent = given + outcome.feedback, outcome.unsent
+            feedback += given
+            if given and not stop.is_set():
                 lag.wait([RESPONSES, FEEDBACK], stall_s=stall_s, stop=stop)
                 lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop)
         seconds["questions"] = time.monotonic() - started - seconds["history"]
@@ -293,6 +305,7 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
             "users": len(script.keys),
             "interactions": sent,
             "questions": len(script.questions),
+            "answered_before": len(earlier),
             **{name: summary.pop(name) for name in ("asked", "answered", "lost", "duplicated")},
             "feedback": feedback,
             "interactions_in_log": in_log,
@@ -307,6 +320,19 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
         "users": figures.by_user(judged),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+
+
+def _answered_before(settings: Settings, script: ReplayScript, timeout_s: float, tally: AnswerCounts) -> dict[MessageIdentity, predictions.Answered]:
+    """The script's questions that have a response, because an earlier replay asked them: the workers answer no query twice. `tally` counts the responses."""
+    questions = {question.query.identity: question for question in script.questions}
+    found: dict[MessageIdentity, predictions.Answered] = {}
+    with Observer(settings, [RESPONSES], client_id="replay-earlier") as observer:
+        for sighting in observer.read_to_end(timeout_s):
+            response, envelope = sighting.message, sighting.envelope
+            if isinstance(response, Response) and envelope and response.identity in questions and response.identity not in found:
+                found[response.identity] = predictions.Answered.of(questions[response.identity], response)
+                tally.note_response(response, envelope.time)
+    return found
 
 
 def _in_log(settings: Settings, script: ReplayScript, timeout_s: float) -> tuple[int, int]:

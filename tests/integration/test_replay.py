@@ -159,13 +159,26 @@ def test_every_paper_ends_in_the_log_and_each_author_gets_figures(settings: Sett
     assert report["latency_ms"]["p99"] > 0
 
 
-def test_a_second_replay_adds_nothing_to_the_log(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_replay_asks_nothing_again_and_adds_nothing_to_the_log(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with echo_system(settings):
         for _ in range(2):
             assert replay.run(_tenant(settings, "again"), papers, replay.ReplayOptions(as_json=True, timeout_s=60)) == 0
-    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert first["counts"] == second["counts"]
-    assert second["counts"]["interactions_in_log"] == 15
+        first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+        assert replay.run(_tenant(settings, "again"), papers, replay.ReplayOptions(timeout_s=60)) == 0
+    assert second["counts"] == first["counts"] | {"answered_before": 9, "asked": 0, "answered": 0}
+    assert (second["counts"]["interactions_in_log"], second["counts"]["feedback"]) == (15, 9)
+    assert (second["domains"], second["users"], second["statuses"]) == (first["domains"], first["users"], {"personalized": 9})
+    assert "9 of 9 questions have an answer from an earlier replay, and were not asked again" in capsys.readouterr().out
+
+
+def test_an_interrupted_replay_is_finished_by_the_next_one(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = {"c"}
+    with echo_system(settings, lambda number, query: 0 if query.user in silent else 1):
+        assert replay.run(_tenant(settings, "twice"), papers, replay.ReplayOptions(as_json=True, timeout_s=6)) == 1
+        silent.clear()
+        assert replay.run(_tenant(settings, "twice"), papers, replay.ReplayOptions(as_json=True, timeout_s=60)) == 0
+    counts = json.loads(capsys.readouterr().out.splitlines()[1])["counts"]
+    assert (counts["answered_before"], counts["asked"], counts["answered"], counts["interactions_in_log"]) == (6, 3, 3, 15)
 
 
 def test_interactions_of_another_replay_are_not_counted(settings: Settings, papers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
