@@ -16,12 +16,15 @@ from infra.errors import CannotContinue, RetryLater
 from infra.local import running_settings
 from infra.process.command_output import FAILED, OK, printable, show, show_json, show_table
 from infra.settings import Settings
+from schemas.promotion import VersionState
 from schemas.promotion_view import PromotionView, VersionTransition, VersionView
 from trainer.promotion import discovery
 from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
 
 #: Bound for the workers to serve the former champion after a rollback, and the pause between two polls.
 SERVED_WITHIN_S, POLL_S = 10.0, 0.2
+#: Bound for the transition of a command whose answer did not come, such as with a slow registry.
+CONFIRMED_WITHIN_S = 30.0
 #: Tags longer than this are shown by --json only.
 MAX_TAG_CHARS = 100
 
@@ -93,15 +96,18 @@ def history(settings: Settings, number: str | None, as_json: bool, model: Regist
 
 def promote(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool, model: RegisteredModel = RegisteredModel.REFLECTION) -> None:
     promoter = find_promoter(settings, model)
-    if not as_json and (champion := promoter.view().champion) != number:
+    before = promoter.view()
+    if not as_json and (champion := before.champion) != number:
         show(f"version {number} becomes champion" + (f" in place of version {champion}, which retires" if champion else ""))
-    _show_transition(number, promoter.execute(OperatorCommand("promote", number, _operator(operator), reason)), as_json)
+    _show_transition(number, _executed(promoter, OperatorCommand("promote", number, _operator(operator), reason), before), as_json)
 
 
 def reject(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool, model: RegisteredModel = RegisteredModel.REFLECTION) -> None:
+    promoter = find_promoter(settings, model)
+    before = promoter.view()
     if not as_json:
         show(f"version {number} will be rejected; this is final")
-    _show_transition(number, find_promoter(settings, model).execute(OperatorCommand("reject", number, _operator(operator), reason)), as_json)
+    _show_transition(number, _executed(promoter, OperatorCommand("reject", number, _operator(operator), reason), before), as_json)
 
 
 def rollback(
@@ -120,11 +126,7 @@ def rollback(
     rejected = version or before.champion
     if not as_json and rejected:
         show(f"version {rejected} will be rejected, which is final, and {f'version {to}' if to else 'the last champion'} will serve again")
-    try:
-        transition = promoter.execute(OperatorCommand("rollback", rejected or "", _operator(operator), reason, to))
-    except RetryLater as error:
-        again = f"repeat `retouch models rollback --version {rejected}`, which rejects only that version, however often it runs"
-        raise RetryLater(f"{error}; the rollback may have succeeded: {again}") from error
+    transition = _executed(promoter, OperatorCommand("rollback", rejected or "", _operator(operator), reason, to), before)
     champion = promoter.view().champion
     served = wait_until_served(promoter, champion, began) if wait and before.workers else None
     if as_json:
@@ -141,6 +143,38 @@ def diff(settings: Settings, a: str, b: str, samples: int, as_json: bool) -> Non
 
     comparison = compare_versions(running_settings(settings), a, b, samples)
     show_json(comparison) if as_json else diff_output.show_difference(comparison)
+
+
+def _executed(promoter: OperatorApi, command: OperatorCommand, before: PromotionView) -> VersionTransition:
+    """The transition that the command wrote. Without an answer in time the command may succeed nevertheless, so its transition is then looked for.
+
+    `before`: the view before the command. Raises RetryLater if the transition does not appear within CONFIRMED_WITHIN_S.
+    """
+    try:
+        return promoter.execute(command)
+    except RetryLater as error:
+        if transition := _appeared(promoter, command, before):
+            return transition
+        again = f"repeat `retouch models {command.action} --version {command.version}`, which changes nothing that this one has changed"
+        raise RetryLater(f"{error}; no such transition appeared within {CONFIRMED_WITHIN_S:g} s, but it still may: {again}") from error
+
+
+def _appeared(promoter: OperatorApi, command: OperatorCommand, before: PromotionView) -> VersionTransition | None:
+    """The transition of a command whose answer did not come; None if there is none in time."""
+    known = {(version.version, step.seq) for version in before.versions for step in version.transitions}
+    after = VersionState.REJECTED if command.action == "reject" else VersionState.CHAMPION
+    until = time.monotonic() + CONFIRMED_WITHIN_S
+    while time.monotonic() < until:
+        try:
+            view = promoter.view()
+        except RetryLater:
+            view = before  # nothing new is known
+        for version in view.versions:
+            for step in version.transitions:
+                if (version.version, step.seq) not in known and (step.actor, step.reason, step.after) == (command.operator, command.reason, after):
+                    return VersionTransition.of(version.version, step)
+        time.sleep(POLL_S)
+    return None
 
 
 def wait_until_served(promoter: OperatorApi, champion: str | None, began: float, within_s: float = SERVED_WITHIN_S) -> ServingProgress:

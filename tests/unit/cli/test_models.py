@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import models_tables
+from cli import models_actions, models_tables
 from cli.app import app
 from cli.diff_output import show_difference
 from cli.models_actions import wait_until_served
@@ -95,16 +95,41 @@ def test_a_rollback_waits_until_the_workers_serve_the_former_champion(promoter: 
     assert code == 0 and "version 1 served again" in output and output.splitlines()[0].startswith("version 3 will be rejected, which is final")
 
 
-def test_a_repeated_rollback_rejects_no_second_version(promoter: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "champion", "result"),
+    [
+        (["promote", "--version", "5"], "5", ("5", "champion")),
+        (["reject", "--version", "6"], "4", ("6", "rejected")),
+        (["rollback", "--version", "4"], "3", ("3", "champion")),
+    ],
+)
+def test_a_command_whose_answer_did_not_come_succeeds_if_its_transition_is_there(
+    promoter: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch, arguments: list[str], champion: str, result: tuple[str, str]
+) -> None:
     def made_without_answer(command: OperatorCommand) -> None:
         unpatched(command)
         raise RetryLater("the registry does not answer")
 
     unpatched = promoter.execute
     monkeypatch.setattr(promoter, "execute", made_without_answer)
+    code, output, error = models(*arguments, "--reason", "slow", "--json")
+    made = json.loads(output)
+    assert (code, error, promoter.state["champion"], (made["version"], made["after"])) == (0, "", champion, result)
+
+
+def test_a_command_without_an_answer_or_a_transition_says_how_to_repeat_it(promoter: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(command: OperatorCommand) -> None:
+        raise RetryLater("the registry does not answer")
+
+    monkeypatch.setattr(promoter, "execute", lost)
+    monkeypatch.setattr(models_actions, "CONFIRMED_WITHIN_S", 0.5)
     code, _, error = models("rollback")
-    assert code == 1 and "may have succeeded" in error and "--version 4" in error and promoter.state["champion"] == "3"
-    monkeypatch.setattr(promoter, "execute", unpatched)
+    assert code == 1 and "no such transition appeared within 0.5 s" in error and "`retouch models rollback --version 4`" in error
+    assert promoter.state["champion"] == "4"
+
+
+def test_a_repeated_rollback_rejects_no_second_version(promoter: memory_promoter.MemoryPromoter) -> None:
+    assert models("rollback")[0] == 0 and promoter.state["champion"] == "3"
     code, _, error = models("rollback", "--version", "4")
     assert code == 1 and "4 was confirmed, but the version is 3" in error and promoter.state["champion"] == "3"
     assert models("rollback", "--version", "3")[0] == 0 and promoter.state["champion"] == "1"
