@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
 from infra.kafka.topology import warn_of_losses_in_background
+from infra.process.health import HEALTH, Condition
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
 from infra.settings.stream import Similarity
 from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, PROFILES, topics_of
 from streams.app.join_state import JoinState
-from streams.app.processor import Processor
+from streams.app.processor import GROUP, Processor
 from streams.app.topology import prepare
 from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
@@ -181,6 +182,7 @@ class StreamsService:
         ready = False
         while not stop.is_set():
             self._check()
+            HEALTH.report(Condition.GROUP, self._group_problem())
             if not ready and self._is_serving():
                 mark_ready(self._settings)
                 ready = True
@@ -251,6 +253,12 @@ class StreamsService:
             self._fetching[partition] = (state.position, now if moves else since)
             if not moves and now - since > bound:
                 raise CannotContinue(f"{partition.topic}-{partition.partition} is no longer read: offset {position} of {state.highwater}")
+
+    def _group_problem(self) -> str | None:
+        if not self._is_serving():
+            return f"no member of group {GROUP}, or its state is being restored"
+        is_away = self._app.consumer._thread._consumer._coordinator.coordinator_id is None  # aiokafka drops it when a heartbeat fails
+        return f"no member of group {GROUP}, or its coordinator is away" if is_away else None
 
     def _is_serving(self) -> bool:
         return self._assigned is not None and not self._app.rebalancing and not self._app.in_recovery

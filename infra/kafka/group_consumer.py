@@ -25,6 +25,7 @@ from kafka.structs import OffsetAndMetadata
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.kafka.clients import Consumer
 from infra.kafka.errors import broker_errors
+from infra.process.health import HEALTH, Condition
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,16 @@ class GroupConsumer:
         """At most `max_records`, in the order of each partition; with 0 it only serves the group. None while the broker is away.
 
         Joins the group if needed, which may block for `JOIN_S`. Calls `prepare` between join and fetch, to seek and to pause. Raises
-        CannotContinue if another process uses this member's name, or if the broker refuses the member; and UnreadableBatch.
+        CannotContinue if another process uses this member's name, or if the broker refuses the member; and UnreadableBatch. The process is not ready
+        (`infra.process.health`) while it is no member, or while the coordinator has answered no heartbeat for a session timeout.
         """
+        polled = self._poll(max_records, timeout_s, prepare)
+        is_heard = time.monotonic() - self._consumer._coordinator.heartbeat.last_receive < self._settings.kafka.session_timeout_ms / 1000
+        is_serving = polled is not None and self.is_member and is_heard
+        HEALTH.report(Condition.GROUP, None if is_serving else f"no member of group {self.group}, or its coordinator is away")
+        return polled
+
+    def _poll(self, max_records: int, timeout_s: float, prepare: Callable[[], None]) -> list[Any] | None:
         try:
             coordinator = self._consumer._coordinator
             if not self.is_member or coordinator.need_rejoin():

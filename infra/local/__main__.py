@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 from infra.local import Stack
-from infra.process.lifecycle import run_process
+from infra.process.lifecycle import mark_ready, run_process
 from infra.settings import Settings
 
 
@@ -27,6 +27,7 @@ def serve(settings: Settings, with_trainer: bool) -> None:
     with suppress(KeyboardInterrupt):
         try:
             stack.launch()
+            mark_ready(settings)
             stack.wait()
         finally:
             stack.stop()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from infra.errors import CannotContinue, RetouchError
+from infra.errors import BadSetting, CannotContinue, RetouchError
 from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
 from infra.local.progress import StartProgress
@@ -42,6 +42,8 @@ class Stack:
     """
 
     def __init__(self, settings: Settings, *, trainer: bool = False, proxies: ProxyPorts | None = None, only: Collection[str] | None = None) -> None:
+        if settings.telemetry.http_port:
+            raise BadSetting(f"telemetry.http_port={settings.telemetry.http_port}: the stack's processes cannot share a port; 0 gives each a free one")
         self._directory = settings.stack.dir.resolve()
         paths = {"dir": self._directory, "cache_dir": settings.stack.cache_dir.resolve()}
         self._configured = settings.changed(stack=paths, ready_file=None)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.errors import BadSetting, RetouchError
+from infra.process.health import HEALTH, Condition
+from infra.process.health_server import serving_health
 from infra.process.model_check import check_models, tiny_model_warnings
 from infra.settings import Settings, load
 from infra.telemetry import json_logs
@@ -27,7 +29,8 @@ MAX_REASON_CHARS = 500
 
 
 def mark_ready(settings: Settings) -> None:
-    """Signal that this process serves: creates `ready_file`, if one is set."""
+    """Signal that this process serves: `/readyz` says so, and `ready_file` is created, if one is set."""
+    HEALTH.report(Condition.STARTING, None)
     if settings.ready_file:
         settings.ready_file.touch()
     log.info("ready")
@@ -38,15 +41,16 @@ def report_blocked(settings: Settings, reason: str | None) -> None:
 
     The supervisor shows the reason in `retouch status`, whose exit code is then 1. Use it for causes outside of this process, for example "the base
     endpoint answers 401 invalid_api_key: check OPENAI_API_KEY". `reason` holds no secret and no user's text; it becomes one line of at most
-    MAX_REASON_CHARS. There is one reason per process, so the last call counts.
+    MAX_REASON_CHARS. There is one reason per process, so the last call counts. `/readyz` answers 503 with it.
 
-    Cheap: call it at every failure and success; a repeat writes nothing. Any thread may call it. Does nothing without `ready_file`, beside which the
-    reason is stored. Never raises for a full disk: the reason is then only logged. A restart of the process begins without a reason.
+    Cheap: call it at every failure and success; a repeat writes nothing. Any thread may call it. The reason is stored beside `ready_file`, if one is
+    set. Never raises for a full disk: the reason is then only logged. A restart of the process begins without a reason.
     """
+    line = reason_line(reason or "") or None
+    HEALTH.report(Condition.BLOCKED, line)
     if settings.ready_file is None:
         return
     path = blocked_file(settings.ready_file)
-    line = reason_line(reason or "") or None
     if line == blocked_reason(settings.ready_file):
         return
     try:
@@ -78,10 +82,11 @@ def blocked_file(ready_file: Path) -> Path:
 
 
 def stop_on_signals() -> threading.Event:
-    """Returns an event that SIGTERM and SIGINT set. Call it once, from the main thread."""
+    """Returns an event that SIGTERM and SIGINT set. From then on the process is not ready. Call it once, from the main thread."""
     stop = threading.Event()
 
     def set_stop(signum: int, frame: object) -> None:
+        HEALTH.report(Condition.STOPPING, "the process stops")
         stop.set()
 
     signal.signal(signal.SIGTERM, set_stop)
@@ -105,7 +110,7 @@ def run_process(name: str, body: Callable[[Settings, threading.Event], None]) ->
         log.warning(warning)
     stop = stop_on_signals()
     try:
-        with logging_totals(), exporting(settings, name):
+        with logging_totals(), exporting(settings, name), serving_health(settings.telemetry):
             body(settings, stop)
     except BadSetting as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201

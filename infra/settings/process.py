@@ -12,13 +12,15 @@ from infra.settings.texts import Directory, HostWithoutIPv6, url_of
 
 
 class TelemetrySettings(Section):
-    """Metrics and traces. Without `otlp_endpoint` the totals of metrics go to the log, and spans are not recorded."""
+    """Metrics, traces and health. Without `otlp_endpoint` the totals of metrics go to the log, and spans are not recorded."""
 
     #: OTLP over HTTP, such as http://127.0.0.1:4318; /v1/metrics and /v1/traces are appended
     otlp_endpoint: Annotated[str, url_of("http://HOST:4318 or https://HOST of a collector", "OTEL_EXPORTER_OTLP_HEADERS")] | None = None
     every_s: Seconds = 10.0  # interval between two exports of metrics; spans are exported in batches, at most 5 s old
     timeout_s: Seconds = 5.0  # of one export with its retries; data of a failed export is dropped
     end_within_s: Seconds = 2.0  # time for the last export when the process ends
+    http_port: Annotated[int, Field(ge=0, le=65535)] | None = None  # of /livez, /readyz and /metrics; 0: a free one, which the log names; None: no server
+    http_host: HostWithoutIPv6 = "127.0.0.1"  # address that the port is on; in a container 0.0.0.0
 
 
 class StackSettings(Section):

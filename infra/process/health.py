@@ -1,0 +1,40 @@
+"""Whether this process can do its work, and if not, why. One state per process: `/readyz` (`infra.process.health_server`) shows it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Condition(StrEnum):
+    """What can keep a process from being ready. The order is that of the reasons."""
+
+    STOPPING = "stopping"
+    STARTING = "starting"
+    GROUP = "group"  # it is no member of its consumer group
+    BLOCKED = "blocked"  # an endpoint that it needs
+
+
+class Health:
+    """Conditions that do not hold, each with its reason. It begins with STARTING.
+
+    Any thread and any signal handler may call it: each method does one atomic step on the dictionary, and takes no lock.
+    """
+
+    def __init__(self) -> None:
+        self._problems: dict[Condition, str] = {Condition.STARTING: "the process starts"}
+
+    def report(self, condition: Condition, problem: str | None) -> None:
+        """`problem` has one line, and holds no secret and no user's text. None: the condition holds again."""
+        if problem is None:
+            self._problems.pop(condition, None)
+        else:
+            self._problems[condition] = problem
+
+    def problems(self) -> list[str]:
+        """One `condition: reason` for each; empty if the process is ready."""
+        problems = self._problems.copy()
+        return [f"{condition}: {problems[condition]}" for condition in Condition if condition in problems]
+
+
+#: Of this process.
+HEALTH = Health()

@@ -1,0 +1,51 @@
+"""Our metrics in Prometheus' data model. Only the health server imports this module, so that processes without a port load no client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from infra.telemetry.instruments import AnyInstrument, Counter, Distribution, Histogram
+from infra.telemetry.metrics import METRICS
+
+
+class ProjectMetrics(Collector):
+    """The metrics that have a series, with the names that OTLP has too. Units are in the names, where a name has one."""
+
+    def __init__(self, metrics: Iterable[AnyInstrument] = METRICS) -> None:
+        self._metrics = tuple(metrics)
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._metrics:
+            if isinstance(metric, Histogram):
+                yield from _histogram(metric)
+            elif series := metric.values():
+                kind = CounterMetricFamily if isinstance(metric, Counter) else GaugeMetricFamily
+                family = kind(metric.name, metric.meaning, labels=sorted(metric.labels))
+                for labels, value in series.items():
+                    family.add_metric([own for _, own in labels], value)
+                yield family
+
+
+def _histogram(metric: Histogram) -> Iterator[Metric]:
+    if series := metric.values():
+        family = HistogramMetricFamily(metric.name, metric.meaning, labels=sorted(metric.labels))
+        for labels, distribution in series.items():
+            family.add_metric([own for _, own in labels], _buckets(metric, distribution), distribution.sum)
+        yield family
+
+
+def _buckets(metric: Histogram, distribution: Distribution) -> list[tuple[str, float]]:
+    """Cumulative, as Prometheus counts."""
+    upper = [*map(str, map(float, metric.bounds)), "+Inf"]
+    total, buckets = 0, []
+    for bound, count in zip(upper, distribution.buckets, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets
+
+
+PROJECT_METRICS = ProjectMetrics()
