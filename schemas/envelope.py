@@ -1,30 +1,40 @@
-"""The headers of a record: CloudEvents 1.0 for Kafka in binary mode, and W3C Trace Context.
+"""The envelope of a record: CloudEvents 1.0 for Kafka, and W3C Trace Context. Written in binary mode, read in binary and structured mode.
 
-The names come from the two specifications: `ce_id`, `ce_source`, `ce_type`, `ce_specversion`, `ce_time`, `content-type`, `traceparent`.
+- Binary: the message is the record's value, and the event's attributes are headers: `ce_id`, `ce_source`, `ce_type`, `ce_specversion`, `ce_time`.
+- Structured: `content-type` begins with `application/cloudevents+json`; the value is one JSON object with the attributes, and the message under `data`, or
+  as base64 under `data_base64`.
+
+`traceparent` is a header, or in structured mode an attribute. `time` is optional, as in the specification. By hand, because the CloudEvents SDK parses each
+message into Python objects, which pydantic would parse again.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
+from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from schemas.messages import Fingerprint, Malformed, Message, message_type
+from pydantic_core import from_json, to_json
+
+from schemas.messages import Fingerprint, Malformed, Message, check_size, message_type
 from schemas.times import parse_time
 
 Headers = Sequence[tuple[str, bytes]]
 M = TypeVar("M", bound=Message)
 
 CONTENT_TYPE = "application/json"
+#: Of a record in structured mode.
+STRUCTURED = "application/cloudevents+json"
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """The content of a record's headers. `time` is the producer's wall clock."""
+    """The event's attributes. `time` is the producer's wall clock; if the producer does not say it, the time of reading."""
 
     id: str
     source: str
@@ -57,18 +67,69 @@ def header_values(headers: Iterable[tuple[str, bytes | None]] | None) -> dict[st
     return {name.lower(): value for name, value in headers or () if value is not None}
 
 
-def read_envelope(headers: Iterable[tuple[str, bytes | None]] | None) -> Envelope:
-    """Parse the headers of a record. Raises Malformed if they are not CloudEvents of a declared type."""
+def read_envelope(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | None = None) -> Envelope:
+    """The envelope of a record, in either mode; in binary mode `value` is not needed. Raises Malformed if it is no CloudEvents record of a declared type."""
+    return _read(headers, value)[0]
+
+
+def read_message(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
+    """Parse one record of a topic with messages of type `expected`, in either mode. Raises Malformed for other types, also for a newer version."""
+    envelope, content = _read(headers, value)
+    if envelope.type != expected.ce_type():
+        raise Malformed(f"expected {expected.ce_type()}, got {envelope.type}")
+    return expected.from_bytes(content), envelope
+
+
+def _read(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | None) -> tuple[Envelope, bytes | None]:
+    """The envelope, and the message's bytes."""
     values = header_values(headers)
-    id, source, type, at = (_text(values, name) for name in ("ce_id", "ce_source", "ce_type", "ce_time"))
-    message_type(type)
+    content_type = values.get("content-type", b"").decode(errors="replace").strip().lower()
+    if content_type.startswith(STRUCTURED):
+        return _structured(values, value)
+    if content_type.startswith("application/cloudevents"):
+        raise Malformed(f"the content-type is a form of CloudEvents that is not read; {STRUCTURED} is")
+    attributes = {name: _text(values, f"ce_{name}") for name in ("id", "source", "type", "time") if name != "time" or "ce_time" in values}
+    return _envelope(attributes, values, "header ce_"), value
+
+
+def _structured(values: Mapping[str, bytes], value: bytes | None) -> tuple[Envelope, bytes | None]:
+    if value is None:
+        raise Malformed("a structured CloudEvents record has no value")
+    check_size(value)
     try:
-        time = parse_time(at)
+        event = from_json(value, allow_inf_nan=False)
     except ValueError:
-        raise Malformed("header ce_time is not an RFC 3339 time with an offset") from None
-    traceparent = values.get("traceparent", b"").decode(errors="replace")
+        raise Malformed(f"its content-type is {STRUCTURED}, and its value is no JSON") from None
+    if not isinstance(event, dict):
+        raise Malformed(f"its content-type is {STRUCTURED}, and its value is no JSON object")
+    attributes = {name: event[name] for name in ("id", "source", "type", "time", "traceparent") if event.get(name) is not None}
+    if wrong := [name for name, found in attributes.items() if not isinstance(found, str)]:
+        raise Malformed(f"attribute {wrong[0]} is no text")
+    return _envelope(attributes, values, "attribute "), _data(event)
+
+
+def _data(event: Mapping[str, object]) -> bytes | None:
+    """The message's bytes. None without data: the specification calls that a tombstone."""
+    if (encoded := event.get("data_base64")) is None:
+        return None if event.get("data") is None else to_json(event["data"])
+    try:
+        return b64decode(str(encoded), validate=True)
+    except ValueError:
+        raise Malformed("attribute data_base64 is no base64") from None
+
+
+def _envelope(attributes: Mapping[str, str], headers: Mapping[str, bytes], place: str) -> Envelope:
+    """`place` is what comes before an attribute's name in an error."""
+    if missing := [name for name in ("id", "source", "type") if name not in attributes]:
+        raise Malformed(f"not a CloudEvents record: {place}{missing[0]} is missing")
+    message_type(attributes["type"])
+    try:
+        time = parse_time(attributes["time"]) if "time" in attributes else datetime.now(UTC)
+    except ValueError:
+        raise Malformed(f"{place}time is not an RFC 3339 time with an offset") from None
+    traceparent = attributes.get("traceparent") or headers.get("traceparent", b"").decode(errors="replace")
     is_valid = _TRACEPARENT.fullmatch(traceparent)
-    return Envelope(id, source, type, time, traceparent if is_valid else new_traceparent())
+    return Envelope(attributes["id"], attributes["source"], attributes["type"], time, traceparent if is_valid else new_traceparent())
 
 
 def _text(values: Mapping[str, bytes], name: str) -> str:
@@ -78,14 +139,6 @@ def _text(values: Mapping[str, bytes], name: str) -> str:
         return values[name].decode()
     except UnicodeDecodeError:
         raise Malformed(f"header {name} is not UTF-8") from None
-
-
-def read_message(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
-    """Parse one record of a topic with messages of type `expected`. Raises Malformed for other types, also for a newer version."""
-    envelope = read_envelope(headers)
-    if envelope.type != expected.ce_type():
-        raise Malformed(f"expected {expected.ce_type()}, got {envelope.type}")
-    return expected.from_bytes(value), envelope
 
 
 def read_fingerprint(expected: type[Message], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Fingerprint | None:

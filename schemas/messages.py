@@ -152,12 +152,17 @@ class Message(Record):
         """Parse a record's value. Raises Malformed with the fields and kinds of error, never with the values."""
         if value is None:
             raise Malformed(f"{cls.ce_type()}: the record has no value")
-        if len(value) > MAX_VALUE_BYTES:
-            raise Malformed(f"{cls.ce_type()}: the value has {len(value)} bytes, more than {MAX_VALUE_BYTES}")
+        check_size(value, f"{cls.ce_type()}: ")
         try:
             return cls.model_validate_json(value, context={"message": cls})
         except ValidationError as error:
             raise Malformed(f"{cls.ce_type()}: {_summary(error)}") from None
+
+
+def check_size(value: bytes, place: str = "") -> None:
+    """Raises Malformed for a value that is too large to parse."""
+    if len(value) > MAX_VALUE_BYTES:
+        raise Malformed(f"{place}the value has {len(value)} bytes, more than {MAX_VALUE_BYTES}")
 
 
 def message_type(ce_type: str) -> type[Message]:

@@ -65,7 +65,7 @@ class RunRecords:
                 self.responses.append(_timestamped(Response, headers, value))
             elif topic is MODEL_EVENTS:
                 self.model_events.append(_timestamped(ModelEvent, headers, value))
-            elif read_envelope(headers).type != topic.message.ce_type():
+            elif read_envelope(headers, value).type != topic.message.ce_type():
                 self.unreadable += 1
         except Malformed:
             self.unreadable += 1

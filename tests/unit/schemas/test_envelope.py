@@ -1,16 +1,19 @@
-"""Headers: CloudEvents in binary mode, and trace context."""
+"""Envelopes: CloudEvents in binary and structured mode, and trace context."""
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from schemas.envelope import envelope_headers, header_values, new_traceparent, read_envelope, read_message
+from schemas.envelope import Envelope, envelope_headers, header_values, new_traceparent, read_envelope, read_message
 from schemas.erasures import ErasureRequest
-from schemas.messages import Malformed
+from schemas.messages import MAX_VALUE_BYTES, Malformed
 from schemas.queries import Query
 
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -52,7 +55,61 @@ def test_headers_that_are_not_ours_are_refused(changes: dict[str, bytes | None],
         read_envelope(headers(**changes))
 
 
-@pytest.mark.parametrize("name", ["ce_id", "ce_source", "ce_type", "ce_time"])
+def test_the_time_is_optional() -> None:
+    before = datetime.now(UTC)
+    assert before <= read_envelope(headers(ce_time=None)).time <= datetime.now(UTC)
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def structured(content_type: str = "application/cloudevents+json; charset=UTF-8", **changes: object) -> tuple[list[tuple[str, bytes]], bytes]:
+    """The headers and the value of a record in structured mode, with some attributes replaced, or left out where None."""
+    event = {"specversion": "1.0", "id": "7", "source": "/shop", "type": MESSAGE.ce_type(), "time": NOW.isoformat(), "traceparent": TRACE}
+    found = {name: value for name, value in ({**event, "data": json.loads(MESSAGE.to_bytes())} | changes).items() if value is not None}
+    return [("content-type", content_type.encode())], json.dumps(found).encode()
+
+
+@pytest.mark.parametrize("data", [{}, {"data": None, "data_base64": b64encode(MESSAGE.to_bytes()).decode()}], ids=["json", "base64"])
+def test_a_structured_event_is_read_like_a_binary_one(data: dict[str, Any]) -> None:
+    message, envelope = read_message(ErasureRequest, *structured(**data))
+    assert message == MESSAGE
+    assert envelope == Envelope("7", "/shop", MESSAGE.ce_type(), NOW, TRACE)
+
+
+def test_an_optional_attribute_may_be_missing_in_structured_mode() -> None:
+    sent, value = structured(time=None, traceparent=None)
+    envelope = read_envelope([*sent, ("traceparent", TRACE.encode())], value)
+    assert envelope.traceparent == TRACE and envelope.time.tzinfo
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": None}, "attribute id is missing"),
+        ({"source": 7}, "attribute source is no text"),
+        ({"type": "com.example.event"}, "unknown ce_type"),
+        ({"time": "yesterday"}, "attribute time is not an RFC 3339"),
+        ({"data": None}, "has no value"),
+        ({"data": [1]}, "value: model"),
+        ({"data": {"tenant": "\ud83d"}}, "no JSON"),
+        ({"data": None, "data_base64": "%%"}, "no base64"),
+        ({"data": None, "data_base64": 7}, "no base64|value"),
+        ({"content_type": "application/cloudevents-batch+json"}, "form of CloudEvents that is not read"),
+    ],
+)
+def test_a_structured_event_that_cannot_be_read_says_why(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
+        read_message(ErasureRequest, *structured(**changes))
+
+
+@pytest.mark.parametrize("value", [None, b"", b"[]", b"{", b"\xff", b"[" * 100_000, b" " * (MAX_VALUE_BYTES + 1)])
+def test_a_value_that_is_no_structured_event_is_refused(value: bytes | None) -> None:
+    with pytest.raises(Malformed, match="value"):
+        read_message(ErasureRequest, structured()[0], value)
+
+
+@pytest.mark.parametrize("name", ["ce_id", "ce_source", "ce_type"])
 def test_a_header_whose_value_is_null_is_missing(name: str) -> None:
     with pytest.raises(Malformed, match=name):
         read_envelope([(each, None if each == name else value) for each, value in headers()])
