@@ -13,7 +13,8 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,7 +212,10 @@ def parse_json(text: str) -> Any:
 def parse_json_at(text: str, at: int) -> tuple[Any, int]:
     """The value that begins at `at`, and the position of its end. Raises NotJson, also for what JSON does not define: NaN, a key twice in one object."""
     try:
-        return _DECODER.raw_decode(text, at)
+        value, end = _DECODER.raw_decode(text, at)
+        if (name := _constant_in(value)) is not None:
+            raise NotJson(f"{name} is no JSON number")
+        return value, end
     except json.JSONDecodeError as error:
         raise NotJson(error.msg, error.pos) from None
     except RecursionError:
@@ -222,18 +226,42 @@ def parse_json_at(text: str, at: int) -> tuple[Any, int]:
         raise NotJson("a number of too many digits") from None
 
 
+@dataclass(frozen=True)
+class _Constant:
+    """NaN or an infinity, which Python's decoder reads and JSON does not define. Refused where its key is known."""
+
+    name: str
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise NotJson("a key occurs twice in one object")
+        counts = Counter(key for key, _ in pairs)
+        raise NotJson(f"the key {_cut(counts.most_common(1)[0][0])} occurs twice in one object{named_by_id(fields)}")
+    for key, value in pairs:
+        if (name := _constant_in(value)) is not None:
+            raise NotJson(f"{name} is no JSON number: key {_cut(key)}{named_by_id(fields)}")
     return fields
 
 
-def _no_constant(name: str) -> None:
-    raise NotJson(f"{name} is no JSON number")
+def _constant_in(value: Any) -> str | None:
+    """The name of a constant that is the value, or in a list of it. Objects in it were checked before."""
+    if isinstance(value, _Constant):
+        return value.name
+    return next((name for each in value if (name := _constant_in(each)) is not None), None) if isinstance(value, list) else None
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+def named_by_id(fields: Mapping[str, Any]) -> str:
+    """The id of an item as it is written in errors. Ids of the formats are numbers; a long one is cut."""
+    found = fields.get("id")
+    return f" (id {_cut(found)})" if isinstance(found, str | int) else ""
+
+
+def _cut(value: str | int) -> str:
+    return ascii(value)[:40]
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_Constant)
 
 
 class _ListReader:

@@ -109,7 +109,11 @@ def _options(row: DataRow) -> tuple[str, ...]:
     listed = _literal(row, "options", row.text("options"))
     if not isinstance(listed, list) or not all(isinstance(option, str | int | float) for option in listed):
         raise row.bad("field 'options' is not the text of a list of texts or numbers")
-    return tuple(" ".join(visible(str(option)).split()) for option in listed)
+    try:
+        texts = list(map(str, listed))
+    except ValueError:  # the interpreter's limit on digits, which a hexadecimal number passes when it is read
+        raise row.bad("field 'options' has a number of too many digits") from None
+    return tuple(" ".join(visible(text).split()) for text in texts)
 
 
 def _differ(options: tuple[str, ...]) -> bool:

@@ -32,7 +32,8 @@ class LampOutputs:
         try:
             value = parse_json(text)
         except NotJson as error:
-            raise self.file.bad(f"not JSON: {error}", text.count("\n", 0, error.at or 0) + 1) from None
+            line = None if error.at is None else text.count("\n", 0, error.at) + 1
+            raise self.file.bad(f"not JSON: {error}", line) from None
         return DataRow.of(Place(self.file, 1), value, "the file")
 
     @cached_property

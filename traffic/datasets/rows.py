@@ -15,7 +15,7 @@ from schemas.messages import Message
 from schemas.sameness import is_blank
 from schemas.tasks import choose_option
 from traffic.datasets import dates
-from traffic.datasets.files import BadData, DataFile, NotJson, parse_json, shown
+from traffic.datasets.files import BadData, DataFile, NotJson, named_by_id, parse_json, shown
 
 MAX_USER_ID_CHARS = 128
 
@@ -71,7 +71,7 @@ class DataRow:
     def of(cls, place: Place, value: Any, what: str = "") -> Self:
         """Raises BadData if `value` is no object. `what` names it in the error."""
         if not isinstance(value, dict):
-            raise place.bad(f"{what or 'found'} {'is ' if what else ''}{type(value).__name__}; expected an object")
+            raise place.bad(f"{what or 'found'} {'is ' if what else ''}{_kind(value)}; expected an object")
         return cls(place, value)
 
     def bad(self, what: str) -> BadData:
@@ -83,7 +83,7 @@ class DataRow:
         if isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value)):
             value = str(value)
         if not isinstance(value, str):
-            raise self.bad(f"field {name!r} is {'missing' if value is None else type(value).__name__}; expected text")
+            raise self.bad(f"{self._found(name)}; expected text")
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -108,14 +108,20 @@ class DataRow:
 
     def object(self, name: str) -> DataRow:
         """An object in a field of this row, as a row with the same place."""
-        return DataRow.of(self.place, self.fields.get(name), f"field {name!r}")
+        value = self.fields.get(name)
+        if not isinstance(value, dict):
+            raise self.bad(f"{self._found(name)}; expected an object")
+        return DataRow(self.place, value)
 
     def objects(self, name: str) -> list[DataRow]:
         """A list of objects in a field of this row, as rows. Their places have the number in the list, from 0, and the id."""
         listed = self.fields.get(name)
         if not isinstance(listed, list):
-            raise self.bad(f"field {name!r} is {'missing' if listed is None else 'not a list'}; expected a list of objects")
+            raise self.bad(f"{self._found(name)}; expected a list of objects")
         return [self._item(f"{name}[{number}]", value) for number, value in enumerate(listed)]
+
+    def _found(self, name: str) -> str:
+        return f"field {name!r} is {_kind(self.fields[name]) if name in self.fields else 'missing'}"
 
     def _item(self, name: str, value: Any) -> DataRow:
         where = f"{self.place.item}, {name}" if self.place.item else name
@@ -123,10 +129,20 @@ class DataRow:
         return replace(item, place=replace(item.place, item=where + named_by_id(item.fields)))
 
 
-def named_by_id(fields: Mapping[str, Any]) -> str:
-    """The id of an item as it is written in errors. Ids of the formats are numbers; a long one is cut."""
-    found = fields.get("id")
-    return f" (id {ascii(found)[:40]})" if isinstance(found, str | int) else ""
+def _kind(value: object) -> str:
+    """What a JSON value is, without the value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case float() if not math.isfinite(value):
+            return "a number too large to read"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+    return "a list" if isinstance(value, list) else "an object"
 
 
 class FirstPlaces:

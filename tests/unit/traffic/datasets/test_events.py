@@ -54,7 +54,7 @@ def test_a_truth_without_feedback_is_for_scoring_only(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ({"type": "retouch.draft.v1", "data": {}}, r":1: unknown type; expected one of retouch\.feedback\.v1"),
-        ({"type": "retouch.query.v1"}, r":1: field 'data' is NoneType; expected an object"),
+        ({"type": "retouch.query.v1"}, r":1: field 'data' is missing; expected an object"),
         ({"type": "retouch.query.v1", "data": {"query_id": "x"}}, r":1: no retouch\.query\.v1: query_id: .*; tenant: Field required"),
         (
             {

@@ -168,6 +168,7 @@ def test_questions_may_have_several_lines(tmp_path: Path) -> None:
         ("{'Ghana': [1, 0, 0]}", "Yes, No", "field 'options' is not the text of a Python literal"),
         ("{'Ghana': [1, 0, 0]}", "'Yes'", "field 'options' is not the text of a list"),
         ("{'Ghana': [1, 0, 0]}", "['Yes', ['No'], 1]", "field 'options' is not the text of a list"),
+        ("{'Ghana': [1, 0, 0]}", f"['Yes', 'No', 0x{'f' * 5_000}]", "field 'options' has a number of too many digits"),
         ("{'Ghana': [1, 0, 0]}", "[]x", "field 'options' is not the text of a Python literal"),
     ],
 )

@@ -192,7 +192,7 @@ def test_an_undated_question_sees_no_newer_history_of_another_question(tmp_path:
     [
         (_paper_row("1", None, [("10", "")]), "LaMP_3", {"1": "x"}, r"dev_outputs\.json:1: field 'task' is not LaMP_5, .*LaMP-5"),
         (_paper_row("1", None, [("10", "")]) | {"input": "What?"}, "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'input' has no 'paper:'"),
-        (_paper_row("1", None, [("10", "")]) | {"profile": "none"}, "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'profile' is not a list"),
+        (_paper_row("1", None, [("10", "")]) | {"profile": "none"}, "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'profile' is text; expected a list"),
         (_paper_row("1", "ann", [("10", "soon")]), "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\), profile\[0\] \(id '10'\): field 'date' is not a date"),
         (_paper_row("1", "ann", [("10", "9999-12-31")]), "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'profile': its newest item is so late"),
         (_paper_row("1", None, [("10", ""), ("10", "")]) | {"user_id": "a"}, "LaMP_5", {"1": "x"}, r"profile\[0\] \(id '10'\): field 'date' is missing"),

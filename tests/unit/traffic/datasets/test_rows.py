@@ -41,7 +41,7 @@ def test_a_row_of_a_list_has_its_line_number(tmp_path: Path) -> None:
         ('[\n{"a": 1},\n{"a" 2}]', r":3: row 2: not JSON, or cut short"),
         ('[\n{"a": 1},\n{"a": ', r":3: row 2: not JSON, or cut short"),
         ('[\n{"a": 1}', r":2: after row 1: the file is cut short; expected a comma or \]"),
-        ("[\n3]", r":2: row 1: found int; expected an object"),
+        ("[\n3]", r":2: row 1: found a number; expected an object"),
         ("", r":1: expected a JSON list"),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_broken_list_names_its_line(tmp_path: Path, text: str, message: str) -
     ("text", "message"),
     [
         (b'{"a": 1}\n{"a": \n', r":2: not JSON"),
-        (b'\n[1]\n', r":2: found list; expected an object"),
+        (b'\n[1]\n', r":2: found a list; expected an object"),
         (b'{"a": "\xff"}\n', r":1: not UTF-8 at byte 8 of the line"),
     ],
 )  # fmt: skip
