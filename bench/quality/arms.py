@@ -16,7 +16,9 @@ from infra.settings.strategies import ExampleRetrieval
 from infra.settings.stream import Retriever
 from schemas.strategies import Strategy
 
-_ARM = re.compile(r"(?P<strategy>[a-z_]+)(?:#(?P<k>[1-9][0-9]?))?(?:@(?P<retriever>[a-z0-9]+))?(?::(?P<variant>[a-z]+))?")
+#: Each part up to the next sign. Signs in another order, or twice, do not match.
+_ARM = re.compile(r"(?P<strategy>[^#@:]*)(?:#(?P<k>[^#@:]*))?(?:@(?P<retriever>[^#@:]*))?(?::(?P<variant>[^#@:]*))?")
+_K = re.compile(r"[1-9][0-9]?")
 
 
 class NeededVersion(StrEnum):
@@ -120,6 +122,9 @@ ITEMS = tuple(Arm(strategy, k) for k in (1, 2, 6) for strategy in (Strategy.RAG,
 GROUPS = {"all": ALL, "ablations": ABLATIONS, "items": ITEMS}
 
 
+_FORM = "STRATEGY[#K][@RETRIEVER][:VARIANT]"
+
+
 def parse_arms(text: str) -> tuple[Arm, ...]:
     """The arms of `--strategies`: names separated by commas; `all`, `ablations` and `items` stand for several. Raises BadSetting for an unknown one."""
     found: dict[str, Arm] = {}
@@ -141,13 +146,15 @@ def grouped(arms: Iterable[Arm]) -> dict[tuple[str, ...], list[Arm]]:
 
 def _parse(name: str) -> Arm:
     found = _ARM.fullmatch(name)
+    if found is None:
+        raise BadSetting(f"--strategies: {name!r}: expected {_FORM}, in this order")
     values = {"strategy": set(Strategy), "retriever": {None, *Retriever}, "variant": {None, *Variant}}
     for field, allowed in values.items():
-        value = found[field] if found else name
-        if value not in allowed:
+        if found[field] not in allowed:
             listed = ", ".join(sorted(str(each) for each in allowed if each))
-            raise BadSetting(f"--strategies: {name!r}: no such {field}; expected STRATEGY[#K][@RETRIEVER][:VARIANT] with one of {listed}")
-    assert found
+            raise BadSetting(f"--strategies: {name!r}: no such {field}; expected {_FORM} with one of {listed}")
+    if found["k"] is not None and not _K.fullmatch(found["k"]):
+        raise BadSetting(f"--strategies: {name!r}: K is not a number from 1 to 99; expected {_FORM}")
     arm = Arm(
         Strategy(found["strategy"]),
         int(found["k"]) if found["k"] else None,

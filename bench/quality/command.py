@@ -68,7 +68,7 @@ def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
     """Writes `quality.json`, `quality.md`, `quality.png` and `answers.jsonl`. Blocks for minutes to hours.
 
     Exit codes, as of every bench: 0 every target met, 1 one was missed; also 1 if a question has no answer. Raises BadSetting for wrong options, data or
-    settings, CannotContinue if OUT holds a run of another plan, and RetouchError if a step fails.
+    settings, CannotContinue if OUT holds a run of another plan or a broken one, and RetouchError if a step fails.
     """
     arms = parse_arms(options.strategies)
     _check(settings, options)
@@ -119,7 +119,7 @@ def _material(settings: Settings, options: QualityOptions) -> Material:
 
 
 def _state(settings: Settings, options: QualityOptions, material: Material) -> RunState:
-    """What an earlier run of the same plan in OUT has done, or a fresh state. Raises CannotContinue if OUT holds a run of another plan."""
+    """What an earlier run of the same plan in OUT has done, or a fresh state. Raises CannotContinue if OUT holds a run of another plan, or parts of one."""
     plan: dict[str, Any] = {
         "data": str(options.data.resolve()) if options.data else None,
         "sizes": asdict(options.sizes),
@@ -130,7 +130,7 @@ def _state(settings: Settings, options: QualityOptions, material: Material) -> R
     plan |= {"data_digest": data_digest(material), **compared_settings(settings)}
     path, state = options.out / "plan.json", options.out / "state"
     if path.exists() and (state / MARKER).exists():
-        earlier = json.loads(path.read_text())
+        earlier = _earlier_plan(path)
         if differ := [name for name, value in plan.items() if name in earlier and earlier[name] != value]:
             raise CannotContinue(f"{options.out} holds a run with another value of {', '.join(differ)} ({path}); choose another --out, or remove the folder")
         sys.stderr.write(f"bench quality: continuing the run in {options.out}\n")
@@ -138,11 +138,26 @@ def _state(settings: Settings, options: QualityOptions, material: Material) -> R
             unknown = f"{len(absent)} values that are compared, such as {absent[0]}"
             sys.stderr.write(f"bench quality: warning: {path} is of an older version and does not hold {unknown}; make sure that they are the same\n")
     else:
+        answers = options.out / ANSWERS
+        if answers.exists() and answers.stat().st_size:
+            gone = state if path.exists() else path
+            raise CannotContinue(f"{answers} holds answers, but {gone}, which their run needs to continue, is gone; choose another --out, or remove the folder")
         fresh_state(options.out, command="retouch bench quality", run="benchmark")
         for name in ("state.json", ANSWERS):
             (options.out / name).unlink(missing_ok=True)
         output_files.write(path, json.dumps(plan, indent=1) + "\n")
     return RunState.read(options.out / "state.json")
+
+
+def _earlier_plan(path: Path) -> dict[str, Any]:
+    """Raises CannotContinue for a file that is no plan."""
+    try:
+        plan = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        plan = None
+    if not isinstance(plan, dict):
+        raise CannotContinue(f"{path} is no plan of `retouch bench quality`, so it is not known what the answers beside it belong to; choose another --out")
+    return plan
 
 
 def _other_run(folder: Path, material: Material) -> AnswerLog:

@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from bench.phases import PhaseProgress, PhaseSpan
 from bench.quality.answers import READ_S, AnswerLog, asked_by_id
 from bench.quality.arms import PARENT, Arm, NeededVersion, grouped, parse_arms
 from bench.quality.questions import Material, first_and_last, taught, warming
 from bench.quality.training import await_serving, first_version, serve, train
-from infra.errors import RetryLater
+from infra.errors import CannotContinue, RetryLater
 from infra.local import Stack
 from infra.process import output_files
 from infra.settings import Settings
@@ -66,7 +68,13 @@ class RunState:
 
     @classmethod
     def read(cls, path: Path) -> RunState:
-        state = cls(path, **json.loads(path.read_text())) if path.exists() else cls(path)
+        """Raises CannotContinue for a file that is no such state."""
+        if not path.exists():
+            return cls(path)
+        try:
+            state = _STATE.validate_python(json.loads(path.read_bytes()) | {"path": path})
+        except (ValueError, TypeError, RecursionError):
+            raise CannotContinue(f"{path} is no state of `retouch bench quality`; choose another --out, or remove the folder") from None
         state.versions = {OLD_NAMES.get(name, name): version for name, version in state.versions.items()}
         return state
 
@@ -74,6 +82,9 @@ class RunState:
         fields = asdict(self)
         del fields["path"]
         output_files.write(self.path, json.dumps(fields, indent=1) + "\n")
+
+
+_STATE = TypeAdapter(RunState)
 
 
 @dataclass

@@ -31,6 +31,28 @@ def test_a_wrong_name_is_refused_with_what_would_be_right(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("RAG", "no such strategy"),
+        ("@bm25", "no such strategy"),
+        ("rpo@", "no such retriever"),
+        ("rpo@BM25", "no such retriever"),
+        ("rpo:", "no such variant"),
+        ("rag#0", "K is not a number from 1 to 99"),
+        ("rag#100@bm25", "K is not a number from 1 to 99"),
+        ("rag#１", "K is not a number from 1 to 99"),
+        ("rag#", "K is not a number from 1 to 99"),
+        ("rpo:rl@bm25", "in this order"),
+        ("rag@bm25#2", "in this order"),
+        ("rag#2#3", "in this order"),
+    ],
+)
+def test_the_part_of_a_name_that_is_wrong_is_said(name: str, message: str) -> None:
+    with pytest.raises(BadSetting, match=f"--strategies: '{name}': .*{message}"):
+        parse_arms(name)
+
+
+@pytest.mark.parametrize(
     ("name", "part"), [("zero_shot#2", "number of items"), ("hydra#2", "number of items"), ("icl#2@bm25", "retriever"), ("zero_shot_cot@recent", "retriever")]
 )
 def test_an_arm_that_would_equal_another_one_is_refused(name: str, part: str) -> None:

@@ -99,6 +99,33 @@ def test_a_state_of_an_older_version_is_read(tmp_path: Path) -> None:
     assert RunState.read(tmp_path / "state.json") == state
 
 
+BROKEN = ["", "{", "[]", "null", "[" * 100_000, "\x00"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_folder_with_a_broken_plan_is_refused_and_kept(started: Path, text: str) -> None:
+    (started / "plan.json").write_text(text)
+    with pytest.raises(CannotContinue, match=r"plan\.json is no plan of `retouch bench quality`"):
+        _state(Settings(), QualityOptions(started), MATERIAL)
+    assert (started / "answers.jsonl").exists()
+
+
+@pytest.mark.parametrize("text", [*BROKEN, '{"versions": 3}', '{"lessons": "perhaps"}', '{"seconds": {"start": "long"}}'])
+def test_a_folder_with_a_broken_state_is_refused(started: Path, text: str) -> None:
+    (started / "state.json").write_text(text)
+    with pytest.raises(CannotContinue, match=r"state\.json is no state of `retouch bench quality`"):
+        _state(Settings(), QualityOptions(started), MATERIAL)
+
+
+@pytest.mark.parametrize("gone", ["plan.json", "state/.retouch-state"])
+def test_answers_without_the_rest_of_their_run_are_not_removed(started: Path, gone: str) -> None:
+    (started / "answers.jsonl").write_text("{}\n")
+    (started / gone).unlink()
+    with pytest.raises(CannotContinue, match=r"answers\.jsonl holds answers, but .*, which their run needs to continue, is gone"):
+        _state(Settings(), QualityOptions(started), MATERIAL)
+    assert (started / "answers.jsonl").read_text() == "{}\n"
+
+
 def test_another_run_is_read_if_it_asked_the_same_questions(started: Path) -> None:
     with pytest.raises(BadSetting, match=r"--against .*: its run has no answers yet"):
         _other_run(started, MATERIAL)
