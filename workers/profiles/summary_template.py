@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -51,7 +52,9 @@ def _rating_summary(scores: Sequence[str]) -> str | None:
 
 def _text_summary(texts: Sequence[str]) -> str:
     length = round(fmean(len(words_of(text)) for text in texts))
-    parts = [f"letter case: {_most_common(map(letter_case, texts))}", f"ends with: {_most_common(map(closing_signs, texts)) or 'a word'}", f"words: {length}"]
+    cased = [text for text in texts if text.lower() != text.upper()]  # not those of scripts without capitals
+    parts = [f"letter case: {_most_common(map(letter_case, cased))}"] if cased else []
+    parts += [f"ends with: {_most_common(map(closing_signs, texts)) or 'a word'}", f"words: {length}"]
     openings = Counter(words[0] for text in texts if (words := words_of(text)))
     habits = [word for word, count in openings.most_common() if count > 1 and count >= OPENING_SHARE * len(texts)]
     return ", ".join([*parts, *([f"often begins with: {' / '.join(habits)}"] if habits else [])])
@@ -66,7 +69,9 @@ def _most_common(values: Iterable[T]) -> T:
 
 
 def _number(text: str) -> float | None:
+    """None for a text that is no finite number: a score of NaN or infinity has no place among the others."""
     try:
-        return float(normalized(text))
+        number = float(normalized(text))
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

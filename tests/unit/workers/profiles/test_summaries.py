@@ -75,7 +75,18 @@ def test_the_template_describes_how_texts_are_written() -> None:
     assert template_summary(Task.TEXT, texts) == "letter case: lower, ends with: !!, words: 4, often begins with: so"
 
 
-@pytest.mark.parametrize(("task", "pairs"), [(Task.LABEL, [("a", " "), ("b", "\u200b")]), (Task.RATING, [("a", "good")])])
+@pytest.mark.parametrize("odd", ["nan", "inf", "-inf", "1e999"])
+def test_a_score_that_is_no_finite_number_does_not_count(odd: str) -> None:
+    reviews = [("a", odd), ("b", "5"), ("c", "1"), ("d", odd)]
+    assert template_summary(Task.RATING, reviews) == "most common positive score: 5, most common negative score: 1"
+
+
+def test_the_letter_case_is_that_of_the_texts_whose_script_has_one() -> None:
+    assert template_summary(Task.TEXT, [("x", "我喜欢。"), ("y", "很好。")]) == "ends with: 。, words: 2"
+    assert template_summary(Task.TEXT, [("x", "我喜欢。"), ("y", "很好。"), ("z", "GOOD FUN")]) == "letter case: upper, ends with: 。, words: 2"
+
+
+@pytest.mark.parametrize(("task", "pairs"), [(Task.LABEL, [("a", " "), ("b", "\u200b")]), (Task.RATING, [("a", "good"), ("b", "nan"), ("c", "inf")])])
 def test_items_without_a_usable_response_give_no_summary(task: Task, pairs: list[tuple[str, str]]) -> None:
     assert template_summary(task, pairs) is None
 
