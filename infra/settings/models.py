@@ -58,7 +58,7 @@ class Dtype(StrEnum):
 
 
 class BaseModelSettings(Section):
-    """The base model: any OpenAI-compatible endpoint. It is a black box and never gets a user's history."""
+    """The base model: any OpenAI-compatible endpoint. It is a black box. RPO and zero-shot send it the task alone, other strategies also history."""
 
     url: Annotated[str, url_of("http://127.0.0.1:8001/v1", "base.api_key")] | None = None  # http://HOST:PORT/v1; None: the local stack's tiny model
     api_key: HeaderSecret | None = None

@@ -1,4 +1,4 @@
-"""Embeds the features of items: one vector for each feature, and one for the text of all, by which items are retrieved."""
+"""Embeds the features of items: one vector for each feature, and one vector for the joined text of all features, which finds similar items."""
 
 from __future__ import annotations
 

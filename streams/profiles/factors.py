@@ -1,12 +1,12 @@
 """The factors of one user and domain, kept up to date item by item (RPM, factor clustering, incrementally).
 
 Items are counted in the order of `ItemOrder`, whatever the order of their arrival. Each feature in turn joins the user's factor with the nearest centroid, if
-the cosine reaches a threshold; otherwise it founds a factor. So the factors of a moment follow from the items before it alone, and a factor's id from
+the cosine reaches a threshold; otherwise it founds a factor. So the factors at a moment depend only on the items before it, and a factor's id only on
 the feature that founded it.
 
-An item that arrives late changes what later features saw. Because all sums are exact (`streams.profiles.centroids`), items can be taken back in reverse
-order: a late item takes back the items after it, is counted, and they are counted again. The result is equal to a fold of all items from the beginning,
-bit for bit. A new item at the end costs one comparison with each factor for each of its features.
+An item that arrives late can change the factors of the features after it. All sums are exact (`streams.profiles.centroids`), so items can be removed again in
+reverse order: the items after the late one are removed, the late one is counted, and the others are counted again. The result is equal, bit for bit, to a fold
+of all items from the beginning. A new item at the end costs one comparison with each factor for each of its features.
 """
 
 from __future__ import annotations

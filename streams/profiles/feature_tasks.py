@@ -1,7 +1,8 @@
 """Publishes the tasks of finding features, for users whose factors a strategy reads (RPM). Other users cost nothing.
 
-A lookup publishes tasks for those of the user's newest `profiles.features_backfill` items that have no features. From then on the user's new items do, in
-domains in which this process has seen such a lookup: the kind of answer, which decides about judgements, follows from the queries' options.
+A lookup publishes a task for each of the user's newest `profiles.features_backfill` items that has no features. From then on each new item of the user
+publishes one, but only in domains in which this process has seen such a lookup. Features of free text need judgements, and only the options of a query say
+what kind of answer a domain has.
 """
 
 from __future__ import annotations

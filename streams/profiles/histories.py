@@ -1,6 +1,7 @@
 """The factors of many users, in memory: a bounded cache of `FactorHistory`, folded from the profile index when a user is not in it.
 
-A fold has the items in the order of time, so it is equal to what a process that saw them arrive has, bit for bit (`streams.profiles.factors`).
+A fold counts the items in the order of time. The result is equal, bit for bit, to that of a process that counted them as they arrived
+(`streams.profiles.factors`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class FactorHistories:
 
     @asynccontextmanager
     async def history(self, scope: Scope, domain: str) -> AsyncIterator[FactorHistory]:
-        """The history, which nobody else changes meanwhile. Raises what `HistoryIndex` raises.
+        """The history, locked for this caller. Raises what `HistoryIndex` raises.
 
         An item must be in the index before it is added, so that no fold misses it. A caller that is cancelled stops no fold: the next one finds it done.
         """

@@ -1,4 +1,4 @@
-"""What RPM's lookups read: the user's factors, and once the query's features are known, their factors and the examples."""
+"""Reads what RPM's lookups ask for: the user's factors and, if the lookup has the query's features, the factors of these and the examples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from streams.profiles.histories import FactorHistories
 from streams.profiles.index import ProfileIndex
 from streams.profiles.reads import ProfileReads
 
-#: Of so many items, the nearest first, those with reasoning are examples. New items have none for a while, old ones beyond `profiles.features_backfill` never.
+#: Examples are searched among this many items, the nearest first. An example needs reasoning: new items have none for a while, and items beyond
+#: `profiles.features_backfill` never have it.
 EXAMPLES_FROM = 1_000
 
 

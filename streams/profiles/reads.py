@@ -1,4 +1,4 @@
-"""Bounds what a query waits for the profile index: READ_S, never beyond its deadline, and nothing while the index is away.
+"""Limits how long a query waits for the profile index: at most READ_S, never beyond its deadline, and not at all while the index is away.
 
 A read that fails gives the reason, as `HistorySearch` does for the history. Different users' failures in a row open a circuit breaker; those of one user do
 not, because the fold of one very long history may take longer than READ_S.

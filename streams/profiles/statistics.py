@@ -1,6 +1,6 @@
 """Statistics of one factor, from counts that an item can be added to and removed from (RPM, structured user modeling).
 
-An item counts once for a factor, whichever number of its features belongs to it. Influence and polarity count features, as in the paper.
+An item counts once for a factor, however many of its features belong to the factor. Influence and polarity count features, as in the paper.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Summaries of users' histories (PAG): reads them for lookups, and publishes the task of writing one when it is missing or old.
 
 A summary is old after `profiles.summary_every` new items of the user in the domain. The first lookup of a user publishes the first task. From then on the
-user's new items do, in domains in which this process has seen a lookup for summaries: a domain's task follows from its queries' options, and domains
-without such queries cost nothing.
+user's new items publish the tasks, but only in domains in which this process has seen a lookup for summaries: only the options of a query say what kind of
+answer a domain has. Domains without such queries cost nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 REPEAT_S = 120.0
 #: Maximum numbers of published tasks and of domains that are remembered. A task that is published twice does no harm.
 REMEMBERED = 10_000
-#: The draw of items for a summary is from so many of the newest ones.
+#: The items of a summary are drawn from this many of the newest ones.
 DRAWN_FROM = 1_000
 
 UserDomain = tuple[Scope, str]
@@ -62,7 +62,7 @@ class Summaries:
     async def for_query(self, query: Query, *, inspects: bool = False) -> SummaryFound:
         """The newest summary from before the query, and the task that is due. Neither if the stores are away or late.
 
-        `inspects`: a person looks at the profile, so no task is due.
+        `inspects`: the lookup is of `retouch profile`, so no task is due.
         """
         if not inspects:
             self._tasks[query.tenant, query.domain] = query.task

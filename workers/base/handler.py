@@ -1,6 +1,6 @@
 """Queries to what their strategy needs first: a draft, the response itself, or a lookup. The one reader of `queries`, so a query's strategy is chosen once.
 
-- RPO: a draft, `A_base = M_base(q)`. The base model sees only the task, no user and no history.
+- RPO: a draft, `A_base = M_base(q)`. For it the base model sees only the task, no user and no history.
 - The other strategies that ask first: the response. It costs no retrieval and no other worker.
 - The strategies that read the history first: a lookup. The base model is not asked yet.
 

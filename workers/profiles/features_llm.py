@@ -1,6 +1,6 @@
 """Features and reasoning paths by an LLM (RPM): the features of an item, for free text a second call that judges them, and later the reasoning path.
 
-An answer that is no JSON of the schema, or breaks its rules, is refused as a whole (`schemas.feature_extraction`), and the LLM is asked again. After TRIES
+An answer that is not JSON of the schema, or breaks its rules, is refused as a whole (`schemas.feature_extraction`), and the LLM is asked again. After TRIES
 such answers the item has no features.
 """
 

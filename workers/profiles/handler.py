@@ -1,8 +1,8 @@
-"""Profile tasks to profile entries. A task without a usable result gives no entry, and the strategy that needs it falls back.
+"""Turns profile tasks into profile entries. A task without a usable result gives no entry; then the strategy that needs the entry falls back.
 
-The streams process may publish such a task again, under the same id. It is a repeat, and so without effect, while its first record is among the last
-`workers.remember` of the partition. So an item whose features could not be read stays without them for about as many tasks: each task has had its tries
-(`features_llm.TRIES`), and an endpoint that refuses a text refuses it again.
+The streams process may publish such a task again, under the same id. As long as the first record is among the last `workers.remember` of the partition, the
+worker drops the second one as a repeat. So an item whose features could not be read stays without them for about that many tasks. This is on purpose: each task
+has had its tries (`features_llm.TRIES`), and an endpoint that refuses a text refuses it again.
 """
 
 from __future__ import annotations

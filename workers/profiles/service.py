@@ -1,4 +1,4 @@
-"""`python -m workers profiles`: profile tasks to profile entries."""
+"""`python -m workers profiles`: turns profile tasks into profile entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers one query by its strategy, or by the next simpler one, with the reason (docs/rules.md, 4). It makes the whole response."""
+"""Answers one query by its strategy, or by the next simpler one and says why (docs/rules.md, 4). Makes the whole response."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How a text of the base model becomes an answer: one rule for all strategies, so that comparisons of them are fair.
 
-The answer is the stripped text, or what follows the marker of a chain of thought. An answer that names one of the query's options gets the option's
-spelling, as the reflection model's answers do (`schemas.tasks`).
+The answer is the stripped text, or with a chain of thought the text after its marker. An answer that names one of the query's options is spelled as the
+option is. The same holds for the reflection model's answers (`schemas.tasks`).
 """
 
 from __future__ import annotations

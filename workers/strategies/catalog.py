@@ -1,4 +1,4 @@
-"""The methods of the strategies other than RPO, which has a worker of its own, and which simpler strategy answers when one cannot."""
+"""The methods of all strategies but RPO, which has its own worker, and for each strategy the simpler one that answers when it cannot."""
 
 from __future__ import annotations
 

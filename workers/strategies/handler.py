@@ -1,4 +1,4 @@
-"""Retrievals to responses, by the strategies that read the history before they ask the base model."""
+"""Turns retrievals into responses, by the strategies that read the history before they ask the base model."""
 
 from __future__ import annotations
 

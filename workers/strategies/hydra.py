@@ -1,6 +1,6 @@
 """HYDRA: a reranker chooses the items of the prompt, and a scorer the best of several answers (Zhuang et al. 2024; docs/hydra.md).
 
-Both have a head for each user. One registered version is used for the whole answer. Without one RAG answers.
+Both have a head for each user. The whole answer uses one registered version. Without a version RAG answers.
 """
 
 from __future__ import annotations

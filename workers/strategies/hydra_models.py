@@ -1,7 +1,7 @@
 """Loads the version of HYDRA that the registry's alias `champion` points to, and follows the alias by polling.
 
-It starts with the first query of HYDRA, or at once if `strategies.weights` gives it users. Until then neither MLflow nor torch is imported. A version that
-cannot be loaded changes nothing: the loaded one stays.
+Polling starts with the first query of HYDRA, or at once if `strategies.weights` gives HYDRA users. Until then neither MLflow nor torch is imported. If a
+version cannot be loaded, the one that was loaded before stays in use.
 """
 
 from __future__ import annotations

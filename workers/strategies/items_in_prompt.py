@@ -1,7 +1,7 @@
 """RAG and ICL: history items before the task, in one user turn.
 
 RAG (retrieval-augmented generation) shows the items that are most similar to the query, the best last, next to the task. ICL (in-context learning) shows the
-user's first items, in the order of time, for every query alike: the papers say that its items do not depend on the query, and not which they are.
+user's first items in the order of time, the same for every query: the papers say that its items do not depend on the query, but not which items they are.
 """
 
 from __future__ import annotations

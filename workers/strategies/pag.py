@@ -1,6 +1,6 @@
 """PAG, profile-augmented generation: a summary of the user's history, then retrieved items, then the task (Richardson et al. 2023; order as in OPPU).
 
-The summary is written ahead of the query (`workers/profiles`). Without one RAG answers.
+The profiles worker writes the summary before the query arrives (`workers/profiles`). Without a summary RAG answers.
 """
 
 from __future__ import annotations

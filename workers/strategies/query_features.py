@@ -1,4 +1,4 @@
-"""The features of a query, by the extractor of the settings: key phrases, or the base model, which sees the user's factors and chooses one for each feature."""
+"""Finds the features of a query: as key phrases, or by the base model, which also sees the user's factors and chooses one for each feature."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
 """RPM, reasoning-level personalization: factors of the user with statistics, examples with reasoning, and an answer that reasons as they do.
 
-A lookup with the features of the query reads the factors that they belong to, as examples the past items with the most similar features, and the items that
-RAG needs: if RPM cannot answer, RAG does from these.
+One lookup with the features of the query reads three things: the factors of these features, the past items with the most similar features as examples, and
+the items that RAG needs. If RPM cannot answer, RAG answers from these items.
 
-Where the base model finds the features there are two lookups, because it chooses among the user's factors. The first one reads these and the items for RAG, and
-the second one, with the features, carries those items. With `strategies.rpm_retrieval = "query"` there are two as well: the examples are then the items whose
-raw text is most similar to the query's (the paper's ablation), and these are more than RAG needs.
+Two lookups are needed in two cases:
+- The base model finds the features, and for that it must see the user's factors. The first lookup reads the factors and the items for RAG. The second one has
+  the features, and carries those items.
+- With `strategies.rpm_retrieval = "query"` the examples are the items whose raw text is most similar to the query's (the paper's ablation). These may be more
+  items than RAG shows.
 """
 
 from __future__ import annotations

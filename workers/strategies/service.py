@@ -1,4 +1,4 @@
-"""`python -m workers strategies`: retrievals to responses."""
+"""`python -m workers strategies`: turns retrievals into responses."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The interface of a strategy's method: what it reads of the user, what it asks the base model, and how it reads the texts.
 
-The parts are called in this order: `reads` and `first_lookup` (the lookup), `with_model`, `prepare`, `prompts`, `read`. A method may lack the second, third
-and fourth. `with_model` and `prepare` are cancelled after half of the time until the query's deadline, and `prepare` also after `base.timeout_s`. A method
-that has a simpler strategy is cancelled `strategies.deadline_reserve_s` before the deadline.
-A method that cannot answer, or is cancelled so, raises Unable; then its simpler strategy answers, from the same retrieval.
+The parts are called in this order: `reads` and `first_lookup` (the lookup), `with_model`, `prepare`, `prompts`, `read`. A method need not have
+`first_lookup`, `with_model` and `prepare`. `with_model` and `prepare` are cancelled after half of the time until the query's deadline, and `prepare` also
+after `base.timeout_s`. A method that has a simpler strategy is cancelled `strategies.deadline_reserve_s` before the deadline.
+A method that cannot answer raises Unable; a cancelled one ends in the same way. Then its simpler strategy answers, from the same retrieval.
 """
 
 from __future__ import annotations
