@@ -16,6 +16,7 @@ from cli.config_commands import config
 from cli.dlq_commands import dlq
 from cli.lab_commands import lab
 from cli.models_commands import models
+from cli.schemas_commands import schemas
 from cli.stack_commands import stack
 from cli.strategies_commands import StrategyName, strategies
 from cli.topics_commands import topics
@@ -35,6 +36,7 @@ app.add_typer(stack)
 app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")
 app.add_typer(topics, name="topics")
+app.add_typer(schemas, name="schemas")
 app.add_typer(config, name="config")
 app.add_typer(dlq, name="dlq")
 app.add_typer(lab, name="lab")

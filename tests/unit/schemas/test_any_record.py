@@ -8,12 +8,12 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas import asyncapi
 from schemas.dead_letters import is_id_conflict, original_position
 from schemas.drafts import Draft
 from schemas.envelope import Headers, envelope_headers, read_message
@@ -40,9 +40,7 @@ from workers.runtime.processor import RecordProcessor
 BATCH, BATCHES = 25, 100
 ANY = settings(max_examples=BATCHES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
-SAMPLES: dict[type[Message], Any] = {
-    message_type(path.stem): json.loads(path.read_text()) for path in sorted((Path(__file__).parents[2] / "samples").glob("retouch.*.v1.json"))
-}
+SAMPLES: dict[type[Message], Any] = {message_type(path.stem): json.loads(path.read_text()) for path in sorted(asyncapi.SAMPLES.glob("retouch.*.v1.json"))}
 HOSTILE: list[Any] = [
     None,
     True,

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from schemas import asyncapi
 from schemas.messages import message_type
 from schemas.topics import TOPICS
 
-SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.json"))
+SAMPLES = sorted(asyncapi.SAMPLES.glob("*.json"))
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
