@@ -38,6 +38,9 @@ def client_options(settings: Settings) -> dict[str, Any]:
         options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
     if kafka.ssl_cafile:
         options["ssl_cafile"] = str(kafka.ssl_cafile)
+    if kafka.ssl_certfile:  # read again for each connection, so a renewed certificate needs no restart
+        options |= {"ssl_certfile": str(kafka.ssl_certfile), "ssl_keyfile": kafka.ssl_keyfile and str(kafka.ssl_keyfile)}
+        options["ssl_password"] = kafka.key_password
     return options
 
 

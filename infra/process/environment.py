@@ -11,13 +11,15 @@ from pydantic import BaseModel, SecretStr
 
 from infra.settings import Settings
 from infra.settings.loading import USUAL_NAMES
+from infra.settings.secret_files import SUFFIX
 
 PREFIX = "RETOUCH_"
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """This process's environment with its settings replaced by `settings`, secrets included. `load()` in a child returns an equal object."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) and name not in USUAL_NAMES}
+    names = {*USUAL_NAMES, *(name + SUFFIX for name in USUAL_NAMES)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) and name not in names}
     return inherited | dict(_variables(settings, PREFIX))
 
 

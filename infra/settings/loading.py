@@ -1,5 +1,5 @@
 """Loads the settings. Sources, the later wins: defaults, the TOML file that `RETOUCH_CONFIG` names, the environment (USUAL_NAMES, then
-`RETOUCH_SECTION__FIELD`), arguments. An empty variable counts as not set."""
+`RETOUCH_SECTION__FIELD`), arguments. An empty variable counts as not set. A secret may come from a file: see `infra.settings.secret_files`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from infra.errors import BadSetting
 from infra.settings.hydra import HydraSettings
@@ -18,6 +18,7 @@ from infra.settings.models import BaseModelSettings, ReflectionSettings, Teacher
 from infra.settings.process import StackSettings, TelemetrySettings
 from infra.settings.profiles import ProfilesSettings
 from infra.settings.promotion import PromotionSettings, QualitySettings, RegistrySettings
+from infra.settings.secret_files import SecretFile, secret_files
 from infra.settings.strategies import StrategiesSettings
 from infra.settings.stream import EmbedderSettings, IndexSettings, KafkaSettings, RetrievalSettings, StreamsSettings, WorkersSettings
 from infra.settings.texts import AnyPath, header_list_problem, token_problem
@@ -122,7 +123,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         path = os.environ.get("RETOUCH_CONFIG")
-        return (init_settings, env_settings, _UsualNames(settings_cls), TomlConfigSettingsSource(settings_cls, Path(path) if path else None))
+        files = secret_files(settings_cls, USUAL_NAMES)
+        assert isinstance(env_settings, EnvSettingsSource)
+        names_of_files = {file.variable.lower() for file in files}
+        env_settings.env_vars = {name: value for name, value in env_settings.env_vars.items() if name not in names_of_files}
+        toml = TomlConfigSettingsSource(settings_cls, Path(path) if path else None)
+        return (init_settings, env_settings, _UsualNames(settings_cls), toml, _SecretFiles(settings_cls, files))
 
 
 class _UsualNames(PydanticBaseSettingsSource):
@@ -137,6 +143,46 @@ class _UsualNames(PydanticBaseSettingsSource):
             if value := os.environ.get(name):
                 sections.setdefault(section, {})[field] = value
         return sections
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """The secrets in files. The last source: it refuses a secret that one before it has set too, except an argument, which wins."""
+
+    def __init__(self, settings_cls: type[BaseSettings], files: tuple[SecretFile, ...]) -> None:
+        super().__init__(settings_cls)
+        self._files = files
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        variables: dict[str, str] = {}
+        for file in self._files:
+            if other := variables.get(file.key) or self._set_by(file):
+                raise BadSetting(f"{other} and {file.variable} both set {file.key}: keep one of them")
+            variables[file.key] = file.variable
+            section = values
+            for part in file.parts[:-1]:
+                section = section.setdefault(part, {})
+            section[file.parts[-1]] = file.secret()
+        return values
+
+    def _set_by(self, file: SecretFile) -> str | None:
+        """The variable or file whose value the secret has besides."""
+        for source, data in self.settings_sources_data.items():
+            if source != "InitSettingsSource" and _value_in(data, file.parts):
+                usual = next((name for name, parts in USUAL_NAMES.items() if parts == file.parts), "")
+                variable = variable_of(file.key)
+                by_source = {"EnvSettingsSource": variable if os.environ.get(variable) else f"RETOUCH_{file.parts[0].upper()}", "_UsualNames": usual}
+                return by_source.get(source, f"RETOUCH_CONFIG={os.environ.get('RETOUCH_CONFIG')}")
+        return None
+
+
+def _value_in(data: Any, parts: tuple[str, ...]) -> Any:
+    for part in parts:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
 
 
 def _changed(model: M, changes: dict[str, Any]) -> M:
@@ -200,7 +246,7 @@ def _shown(key: str, error: Any) -> Any:
     value = error["input"]
     if error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float | Path):
         return None
-    if key.endswith(("password", "api_key", "token")) or ".parameters" in key:
+    if key.endswith(("password", "api_key", "token", "secret")) or ".parameters" in key:
         return None
     if not isinstance(value, str):
         return str(value) if isinstance(value, Path) else value

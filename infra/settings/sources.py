@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from infra.settings.loading import USUAL_NAMES, Settings, variable_of
+from infra.settings.secret_files import secret_files
 from infra.urls import without_user
 
 
@@ -31,6 +32,7 @@ def sources(settings: Settings) -> tuple[Setting, ...]:
     file = tomllib.loads(Path(path).read_text()) if path else {}
     variables = {name.upper(): name for name, value in os.environ.items() if value}
     usual = {".".join(parts): name for name, parts in USUAL_NAMES.items() if os.environ.get(name)}
+    usual |= {secret.key: secret.variable for secret in secret_files(Settings, USUAL_NAMES)}
     return tuple(Setting(key, _printable(value), _source(key, file, path, variables, usual)) for key, value in _leaves(settings, ""))
 
 

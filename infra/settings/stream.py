@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from infra.settings.section import MAX_INT, Count, Positive, Seconds, Section
-from infra.settings.texts import BrokerPassword, BrokerUser, ExistingFile, HeaderSecret, Name, RecordPlace, Servers, name, url_of
+from infra.settings.texts import BrokerPassword, BrokerUser, HeaderSecret, Name, RecordPlace, Servers, name, url_of
+from infra.settings.tls_files import certificates, key_problem, private_key
 from schemas.strategies import Strategy
+
+Certificates = Annotated[Path, AfterValidator(certificates)]
+PrivateKey = Annotated[Path, AfterValidator(private_key)]
 
 
 class KafkaSettings(Section):
@@ -21,7 +26,10 @@ class KafkaSettings(Section):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: BrokerUser | None = None
     sasl_password: BrokerPassword | None = None
-    ssl_cafile: ExistingFile | None = None  # PEM file of the broker's certificate authority; None: the system's
+    ssl_cafile: Certificates | None = None  # PEM file of the broker's certificate authority; None: the system's
+    ssl_certfile: Certificates | None = None  # PEM file of the client's certificate and its chain, for a broker that asks for one (mTLS)
+    ssl_keyfile: PrivateKey | None = None  # PEM file of the certificate's private key; None: it is in `ssl_certfile`
+    ssl_key_password: BrokerPassword | None = None  # of an encrypted private key
     partitions: Positive = 4  # of each new topic; existing topics do not change
     replication_factor: Annotated[int, Field(gt=0, le=32_767)] = 1  # of each new topic
     session_timeout_ms: Annotated[int, Field(ge=1000, le=MAX_INT)] = 10_000  # a consumer that sends no heartbeat for this long loses its partitions
@@ -36,6 +44,23 @@ class KafkaSettings(Section):
         if (self.sasl_mechanism or "").startswith("SCRAM") and {",", "="} & set(self.sasl_username or ""):
             raise ValueError("sasl_username must not hold , or = with SCRAM, because the client does not escape them: use another user")
         return self
+
+    @model_validator(mode="after")
+    def _client_certificate_is_usable(self) -> Self:
+        if self.ssl_certfile is None:
+            if self.ssl_keyfile or self.ssl_key_password:
+                raise ValueError("ssl_keyfile and ssl_key_password need ssl_certfile, the certificate of this key")
+            return self
+        if not self.security_protocol.endswith("SSL"):
+            raise ValueError(f"ssl_certfile needs security_protocol=SSL or SASL_SSL, not {self.security_protocol}")
+        if problem := key_problem(self.ssl_certfile, self.ssl_keyfile, self.key_password):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def key_password(self) -> str:
+        """The private key's password. Empty without one: for None, `ssl` asks the terminal."""
+        return self.ssl_key_password.get_secret_value() if self.ssl_key_password else ""
 
 
 class IndexSettings(Section):

@@ -132,7 +132,10 @@ def broker_user(text: str) -> str:
 
 
 def broker_password(secret: SecretStr) -> SecretStr:
-    """A SASL password. It is no header: it may hold spaces and any printable character. Line ends at its ends, which come from files, are removed."""
+    """A password of the broker, of a private key, or of a token endpoint's client. It is no header: it may hold spaces and any printable character.
+
+    Line ends around it, which come from files, are removed.
+    """
     password = secret.get_secret_value().strip("\r\n")
     if problem := _sasl_problem(password):
         raise ValueError(problem)
@@ -193,7 +196,6 @@ ModelName = Annotated[str, AfterValidator(partial(name, without="/:'\"`\\"))]  #
 RecordPlace = Annotated[str, AfterValidator(record_place)]
 AnyPath = Annotated[Path, AfterValidator(absolute_path)]
 Directory = Annotated[Path, AfterValidator(directory)]
-ExistingFile = Annotated[Path, AfterValidator(file)]
 
 
 def url_of(example: str, secret_in: str | None) -> AfterValidator:
