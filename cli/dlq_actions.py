@@ -8,13 +8,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cli.dlq_output import detail, show_detail, show_list, show_redriven, summary
+from cli.dlq_output import detail, place, show_detail, show_list, show_redriven, summary
 from infra.errors import BadSetting, CannotContinue
 from infra.kafka.dead_letters import DeadLetterFilter, RecordId, StoredDeadLetter, last_redrive, plan_redrive, redrive_all
+from infra.kafka.names import KafkaNames
 from infra.process.command_output import show_error, show_json
 from schemas import times
 from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, dead_letter_topic
@@ -72,15 +73,15 @@ def parse_time(option: str, text: str | None) -> int | None:
 
 
 def list_dead_letters(settings: Settings, selection: Selection, limit: int, again: bool, as_json: bool) -> None:
-    criteria = selection.filter()
+    criteria, names = selection.filter(), KafkaNames(settings.kafka)
     with _connected(settings) as (reader, _):
         redrives = reader.redrive_records()
         counts: Counter[tuple[str, str]] = Counter()
         newest: list[tuple[int, RecordId, dict[str, Any]]] = []
-        for dead_letter in reader.scan(_topic_names(reader, selection.topics), criteria.since_ms):
+        for dead_letter in reader.scan(_topic_names(reader, names, selection.topics), criteria.since_ms):
             if criteria.matches(dead_letter) and (again or not last_redrive(dead_letter, redrives)):
-                counts[dead_letter.id.topic, dead_letter.reason] += 1
-                heapq.heappush(newest, (dead_letter.set_aside_ms, dead_letter.id, summary(dead_letter, redrives)))
+                counts[names.topic(dead_letter.id.topic), dead_letter.reason] += 1
+                heapq.heappush(newest, (dead_letter.set_aside_ms, dead_letter.id, summary(dead_letter, redrives, names)))
                 if len(newest) > limit:
                     heapq.heappop(newest)
     rows = [row for _, _, row in sorted(newest, key=lambda entry: entry[:2], reverse=True)]
@@ -93,8 +94,10 @@ def list_dead_letters(settings: Settings, selection: Selection, limit: int, agai
 
 def show_dead_letter(settings: Settings, id: str, as_json: bool) -> None:
     (record_id,) = Selection(ids=(id,)).record_ids()
+    names = KafkaNames(settings.kafka)
     with _connected(settings) as (reader, _):
-        content = detail(_fetch(reader, [record_id])[record_id], reader.redrive_records())
+        (dead_letter,) = _fetch(reader, names, [record_id]).values()
+        content = detail(dead_letter, reader.redrive_records(), names)
     show_json(content) if as_json else show_detail(content)
 
 
@@ -103,19 +106,19 @@ def redrive(settings: Settings, selection: Selection, limit: int | None, again: 
         raise BadSetting("ids and --topic, --reason, --since, --until, --all exclude each other: use ids, or the options that select dead letters")
     if not (selection.ids or selection.has_filter or selection.everything):
         raise BadSetting("no dead letters selected: name ids, --topic, --reason, --since or --until, or use --all")
-    criteria, ids = selection.filter(), selection.record_ids()
+    criteria, ids, names = selection.filter(), selection.record_ids(), KafkaNames(settings.kafka)
     with _connected(settings) as (reader, open_producer):
-        names = [] if ids else _topic_names(reader, selection.topics)
+        topics = [] if ids else _topic_names(reader, names, selection.topics)
         sender = None if dry_run else open_producer()  # fences another redrive, so the redrive records that are read next are complete
         redrives = reader.redrive_records()
-        dead_letters = _fetch(reader, ids).values() if ids else filter(criteria.matches, reader.scan(names, criteria.since_ms))
+        dead_letters = _fetch(reader, names, ids).values() if ids else filter(criteria.matches, reader.scan(topics, criteria.since_ms))
         plan = plan_redrive(dead_letters, redrives, again=again, limit=limit)
         if ids and plan.foreign:
-            raise CannotContinue(f"{plan.foreign[0].id} cannot be redriven: {plan.foreign[0].problem}; nothing was sent")
-        _check_partitions(reader, plan)
+            raise CannotContinue(f"{place(plan.foreign[0].id, names)} cannot be redriven: {plan.foreign[0].problem}; nothing was sent")
+        _check_partitions(reader, names, plan)
         if sender is not None:
             _send(reader, sender, plan)
-    show_redriven(plan, dry_run, as_json)
+    show_redriven(plan, names, dry_run, as_json)
 
 
 def _send(reader: DeadLetterReader, sender: RedriveProducer, plan: RedrivePlan) -> None:
@@ -147,33 +150,45 @@ def _connected(settings: Settings) -> Iterator[tuple[DeadLetterReader, Callable[
         yield reader, lambda: stack.enter_context(closing(RedriveProducer(running)))
 
 
-def _topic_names(reader: DeadLetterReader, topics: Sequence[str] | None) -> list[str]:
+def _declared(typed: str, present: Sequence[str], names: KafkaNames) -> str:
+    """The declared name of a topic that was typed as the broker names it, as commands print it, or as it is declared. `present` has declared names."""
+    return declared if names.has_prefix(typed) and (declared := names.declared(typed)) in present else typed
+
+
+def _topic_names(reader: DeadLetterReader, names: KafkaNames, topics: Sequence[str] | None) -> list[str]:
     """The selected dead-letter topics. Raises BadSetting for one that does not exist."""
     present = reader.names()
     if topics is None:
         return [name for topic in DEAD_LETTERED if (name := dead_letter_topic(topic.name)) in present]
-    names = [name if name.endswith(DEAD_LETTER_SUFFIX) else dead_letter_topic(name) for name in topics]
-    for name in names:
+    selected = [_declared(name if name.endswith(DEAD_LETTER_SUFFIX) else dead_letter_topic(name), present, names) for name in topics]
+    for name in selected:
         if name not in present:
-            raise BadSetting(f"--topic {name.removesuffix(DEAD_LETTER_SUFFIX)}: has no dead-letter topic here; there are {', '.join(present) or 'none'}")
-    return list(dict.fromkeys(names))
+            raise BadSetting(f"--topic {name.removesuffix(DEAD_LETTER_SUFFIX)}: has no dead-letter topic here; there are {_listed(present, names)}")
+    return list(dict.fromkeys(selected))
 
 
-def _fetch(reader: DeadLetterReader, ids: Sequence[RecordId]) -> dict[RecordId, StoredDeadLetter]:
+def _fetch(reader: DeadLetterReader, names: KafkaNames, ids: Sequence[RecordId]) -> dict[RecordId, StoredDeadLetter]:
+    """By declared id. `ids` have topics as they were typed."""
     present = reader.names()
-    for id in ids:
+    declared = [replace(id, topic=_declared(id.topic, present, names)) for id in ids]
+    for id in declared:
         if id.topic not in present:
-            raise BadSetting(f"{id}: there is no dead-letter topic {id.topic}; there are {', '.join(present) or 'none'}")
-    dead_letters = reader.fetch(ids)
-    missing = [str(id) for id in ids if id not in dead_letters]
+            raise BadSetting(f"{id}: there is no dead-letter topic {id.topic}; there are {_listed(present, names)}")
+    dead_letters = reader.fetch(declared)
+    missing = [place(id, names) for id in declared if id not in dead_letters]
     if missing:
         raise CannotContinue(f"no such dead letter: {', '.join(missing)}; `retouch dlq list` shows those that exist")
     return dead_letters
 
 
-def _check_partitions(reader: DeadLetterReader, plan: RedrivePlan) -> None:
+def _listed(present: Sequence[str], names: KafkaNames) -> str:
+    return ", ".join(map(names.topic, present)) or "none"
+
+
+def _check_partitions(reader: DeadLetterReader, names: KafkaNames, plan: RedrivePlan) -> None:
     for redrive in plan.redrives:
         origin, count = redrive.origin, reader.partitions(redrive.origin.topic)
         if origin.partition >= count:
             problem = f"has {count} partitions" if count else "does not exist"
-            raise CannotContinue(f"{redrive.id} came from partition {origin.partition} of {origin.topic}, which {problem}; nothing was sent")
+            came = f"{place(redrive.id, names)} came from partition {origin.partition} of {names.topic(origin.topic)}"
+            raise CannotContinue(f"{came}, which {problem}; nothing was sent")

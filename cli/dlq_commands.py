@@ -10,7 +10,10 @@ from infra.process.command_output import EXIT_CODES, Json, run_command
 
 dlq = typer.Typer(help="Dead letters: records that were set aside.", no_args_is_help=True)
 
-Topics = Annotated[list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Only this topic, such as queries; repeat it. Default: all.")]
+Topics = Annotated[
+    list[str] | None,
+    typer.Option("--topic", metavar="TOPIC", help="Only this topic, such as queries, with or without kafka.topic_prefix; repeat it. Default: all."),
+]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Only dead letters whose exception class or message contains TEXT.")]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="Set aside at TIME or later: ISO 8601 with zone, or 10m, 2h, 3d ago.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Set aside before TIME.")]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.kafka.dead_letters import RedrivePlan, RedriveRecords, StoredDeadLetter, integer, last_redrive
+from infra.kafka.dead_letters import RecordId, RedrivePlan, RedriveRecords, StoredDeadLetter, integer, last_redrive
+from infra.kafka.names import KafkaNames
 from infra.process.command_output import show, show_json, show_table
 
 #: Maximum number of reasons in the text; JSON has all.
@@ -22,30 +24,35 @@ def time_text(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds") if 0 <= unix_ms < END_MS else "unknown"
 
 
-def summary(dead_letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:
-    """One dead letter without key, value and the values of its original headers."""
+def place(id: RecordId, names: KafkaNames) -> str:
+    """TOPIC/PARTITION/OFFSET, with the broker's name of the topic."""
+    return str(replace(id, topic=names.topic(id.topic)))
+
+
+def summary(dead_letter: StoredDeadLetter, redrives: RedriveRecords, names: KafkaNames) -> dict[str, Any]:
+    """One dead letter without key, value and the values of its original headers. Topics and groups have the broker's names."""
     origin, redriven = dead_letter.origin, last_redrive(dead_letter, redrives)
     return {
-        "id": str(dead_letter.id),
+        "id": place(dead_letter.id, names),
         "set_aside_at": time_text(dead_letter.set_aside_ms),
-        "original": {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset} if origin else None,
-        "group": origin.group if origin else None,
+        "original": {"topic": names.topic(origin.topic), "partition": origin.partition, "offset": origin.offset} if origin else None,
+        "group": names.group(origin.group) if origin else None,
         "exception": dead_letter.exception,
         "message": dead_letter.message,
         "size_bytes": dead_letter.size_bytes,
         "problem": dead_letter.problem,
         "redriven_at": time_text(redriven.redriven_ms) if redriven else None,
-        "sent_as": str(redriven.sent_as) if redriven else None,
+        "sent_as": place(redriven.sent_as, names) if redriven else None,
     }
 
 
-def detail(dead_letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:
+def detail(dead_letter: StoredDeadLetter, redrives: RedriveRecords, names: KafkaNames) -> dict[str, Any]:
     """One dead letter with all its bytes."""
     split = len(dead_letter.original_headers)
     originals = [{"name": name, **(encoded(content) or {"encoding": None, "content": None})} for name, content in dead_letter.headers[:split]]
     added = [{"name": name, **_decoded(name, content or b"")} for name, content in dead_letter.headers[split:]]
     return {
-        **summary(dead_letter, redrives),
+        **summary(dead_letter, redrives, names),
         "original_headers": originals,
         "dead_letter_headers": added,
         "notes": list(dead_letter.notes),
@@ -105,10 +112,15 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["id"], row["set_aside_at"], origin, row["group"] or "", row["exception"], message, str(row["size_bytes"]), row["redriven_at"] or "")
 
 
-def show_redriven(plan: RedrivePlan, dry_run: bool, as_json: bool) -> None:
-    foreign = [{"id": str(dead_letter.id), "problem": dead_letter.problem} for dead_letter in plan.foreign]
+def show_redriven(plan: RedrivePlan, names: KafkaNames, dry_run: bool, as_json: bool) -> None:
+    foreign = [{"id": place(dead_letter.id, names), "problem": dead_letter.problem} for dead_letter in plan.foreign]
     dead_letters = [
-        {"id": str(r.id), "to": f"{r.origin.topic}/{r.origin.partition}", "repeats": [str(id) for id in r.repeats], "notes": list(r.notes)}
+        {
+            "id": place(r.id, names),
+            "to": f"{names.topic(r.origin.topic)}/{r.origin.partition}",
+            "repeats": [place(id, names) for id in r.repeats],
+            "notes": list(r.notes),
+        }
         for r in plan.redrives
     ]
     if as_json:
@@ -117,7 +129,7 @@ def show_redriven(plan: RedrivePlan, dry_run: bool, as_json: bool) -> None:
         )
         return
     show(f"{'would redrive' if dry_run else 'redrove'} {len(dead_letters)} records; redriven before {plan.already_redriven}; foreign, not sent {len(foreign)}")
-    for topic, count in Counter(redrive.origin.topic for redrive in plan.redrives).items():
+    for topic, count in Counter(names.topic(redrive.origin.topic) for redrive in plan.redrives).items():
         show(f"  {topic}: {count}")
     for note, count in Counter(note for redrive in plan.redrives for note in redrive.notes).items():
         show(f"note for {count}: {note}")

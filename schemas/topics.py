@@ -108,6 +108,16 @@ JOIN_STATE_CHANGELOG = "retouch-streams-halves-changelog"
 JOIN_STATE_CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
 
 
+#: The topic of redrive records; compacted, one record for each dead letter (infra.kafka.dead_letter_topics).
+REDRIVEN = "dlq-redriven"
+
+
+def declared_names() -> tuple[str, ...]:
+    """The names of all topics: TOPICS, their dead-letter topics, the redrive records, the changelog."""
+    dead_letters = (dead_letter_topic(topic.name) for topic in DEAD_LETTERED)
+    return (*(topic.name for topic in TOPICS), *dead_letters, REDRIVEN, JOIN_STATE_CHANGELOG)
+
+
 def topics_of(*processes: str) -> tuple[str, ...]:
     """The topics that these processes read or write, by the names of `Topic.read_by` and `written_by`, with their dead-letter topics."""
     used = [topic for topic in TOPICS if set(processes) & {name.strip() for name in f"{topic.read_by},{topic.written_by}".split(",")}]

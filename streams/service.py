@@ -24,7 +24,7 @@ from infra.settings import Settings
 from infra.settings.stream import Similarity
 from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, PROFILES, topics_of
 from streams.app.join_state import JoinState
-from streams.app.processor import GROUP, Processor
+from streams.app.processor import Processor
 from streams.app.topology import prepare
 from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
@@ -242,29 +242,30 @@ class StreamsService:
         assignment = subscription.assignment if subscription else None
         if assignment is None:
             return
-        idle = idle_topics(self._runners)
+        idle, names = idle_topics(self._runners), self._app.transport.names
         before, self._fetching = self._fetching, {}
         for partition in assignment.tps:
             state = assignment.state_value(partition)
-            if partition.topic not in idle or not state.has_valid_position or state.highwater is None:
+            topic = names.declared(partition.topic)
+            if topic not in idle or not state.has_valid_position or state.highwater is None:
                 continue
             position, since = before.get(partition, (-1, now))
             moves = state.position != position or state.highwater <= position
             self._fetching[partition] = (state.position, now if moves else since)
             if not moves and now - since > bound:
-                raise CannotContinue(f"{partition.topic}-{partition.partition} is no longer read: offset {position} of {state.highwater}")
+                raise CannotContinue(f"{topic}-{partition.partition} is no longer read: offset {position} of {state.highwater}")
 
     def _group_problem(self) -> str | None:
         if not self._is_serving():
-            return f"no member of group {GROUP}, or its state is being restored"
+            return f"no member of group {self._app.conf.id}, or its state is being restored"
         is_away = self._app.consumer._thread._consumer._coordinator.coordinator_id is None  # aiokafka drops it when a heartbeat fails
-        return f"no member of group {GROUP}, or its coordinator is away" if is_away else None
+        return f"no member of group {self._app.conf.id}, or its coordinator is away" if is_away else None
 
     def _is_serving(self) -> bool:
         return self._assigned is not None and not self._app.rebalancing and not self._app.in_recovery
 
     async def _on_assigned(self, _: Any, assigned: set[Any], **__: Any) -> None:
-        self._assigned = {(partition.topic, partition.partition) for partition in assigned}
+        self._assigned = {(self._app.transport.names.declared(partition.topic), partition.partition) for partition in assigned}
 
     def _joint_partitions(self) -> set[int]:
         return {partition for topic, partition in self._assigned or () if topic in OutcomesProcessor.topics}

@@ -16,6 +16,7 @@ from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailable
 from infra.errors import RetryLater
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
+from infra.kafka.names import KafkaNames
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.topics import Topic, consumer_group
@@ -57,10 +58,8 @@ class GroupLag:
             if least is None or lag < least:
                 least, since = lag, time.monotonic()
             if time.monotonic() - since > stall_s:
-                names = ", ".join(topic.name for topic in topics)
-                raise RetryLater(
-                    f"group {self._group} has made no progress for {stall_s:g} s, {lag} records before the end of {names}; is `python -m streams` up?"
-                )
+                names, group = ", ".join(topic.name for topic in topics), KafkaNames(self._settings.kafka).group(self._group)
+                raise RetryLater(f"group {group} has made no progress for {stall_s:g} s, {lag} records before the end of {names}; is `python -m streams` up?")
             if stop is None:
                 time.sleep(POLL_S)
             elif stop.wait(POLL_S):

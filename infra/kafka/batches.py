@@ -28,6 +28,7 @@ from kafka.record.util import decode_varint
 
 from infra.errors import UnreadableBatch
 from infra.kafka.compression import TooLarge, codec_name, decompressed
+from infra.kafka.names import KafkaNames
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import KAFKA_BATCHES_SKIPPED
 
@@ -60,10 +61,12 @@ def held_bytes(record: Any) -> int:
 class BatchDecoding:
     """How the batches of one consumer, of either client, are decoded."""
 
-    def __init__(self, settings: KafkaSettings, consumer: Any) -> None:
+    def __init__(self, settings: KafkaSettings, highwater: Callable[[Any], int | None]) -> None:
+        """`highwater` returns the end of a partition as of the last fetch, or None. Partitions have the broker's names; errors and logs the declared ones."""
+        self.names = KafkaNames(settings)
         self._named = frozenset(settings.skip_batches)
         self._limit = settings.max_decompressed_bytes
-        self._consumer = consumer
+        self._highwater = highwater
         self._polled_bytes = 0
 
     def begin_poll(self) -> None:
@@ -102,13 +105,13 @@ class BatchDecoding:
 
     def _offset_after(self, error: Exception, partition: Any, batch: _Batch | None, position: int) -> int:
         """The offset after this batch, if it may be skipped; raises UnreadableBatch otherwise. `batch` is None if it has no header."""
-        topic, number = partition.topic, partition.partition
+        topic, number = self.names.declared(partition.topic), partition.partition
         too_large = f"more than kafka.max_decompressed_bytes={self._limit} bytes"
         reason = too_large if isinstance(error, TooLarge) else type(error).__name__  # its text may hold a user's
         if batch is None:
             raise UnreadableBatch(topic, number, position, reason, is_damaged=True) from error
         first, end = batch.base_offset, batch.next_offset
-        highwater = self._consumer.highwater(partition)
+        highwater = self._highwater(partition)
         is_damaged = not (first < end and position <= end <= (end if highwater is None else highwater))
         reason += f", codec {codec_name(batch.compression_type)}"
         if is_damaged or f"{topic}/{number}/{first}" not in self._named:

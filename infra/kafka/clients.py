@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, KafkaError
 
 from infra.errors import UnreadableBatch
 from infra.kafka.batches import BatchDecoding
+from infra.kafka.named_clients import Admin, NamedConsumer, NamedProducer
+from infra.kafka.names import KafkaNames
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from schemas.envelope import envelope_headers
@@ -44,29 +45,29 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
-def producer(settings: Settings, client_id: str, **options: Any) -> KafkaProducer:
+def producer(settings: Settings, client_id: str, **options: Any) -> NamedProducer:
     """An idempotent producer that waits for all replicas."""
-    defaults = {"acks": "all", "enable_idempotence": True, "linger_ms": 5, "max_request_size": MAX_MESSAGE_BYTES}
-    return KafkaProducer(client_id=client_id, **client_options(settings), **(defaults | options))
+    defaults: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_ms": 5, "max_request_size": MAX_MESSAGE_BYTES}
+    return NamedProducer(KafkaNames(settings.kafka), client_id=client_id, **client_options(settings), **(defaults | options))
 
 
-def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> KafkaConsumer:
+def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> NamedConsumer:
     """A consumer without a group. It reads committed records only and commits nothing. `infra.kafka.topic_reader` is the simpler way to read a topic."""
     defaults = {"group_id": None, "enable_auto_commit": False, "isolation_level": "read_committed", "auto_offset_reset": "earliest"}
     return Consumer(settings, client_id=client_id, **(defaults | options))
 
 
-def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) -> KafkaAdminClient:
-    return KafkaAdminClient(client_id=client_id, **client_options(settings), **options)
+def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) -> Admin:
+    return Admin(KafkaNames(settings.kafka), client_id=client_id, **client_options(settings), **options)
 
 
-def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, source: str, traceparent: str | None = None) -> Any:
+def send(to: NamedProducer, topic: Topic, message: Message, *, id: object, source: str, traceparent: str | None = None) -> Any:
     """Send one message under its own key with its CloudEvents headers. Returns the client's future."""
     key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
     return to.send(topic.name, key=key, value=message.to_bytes(), headers=envelope_headers(message, id=id, source=source, traceparent=traceparent))
 
 
-class Consumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
+class Consumer(NamedConsumer):
     """A consumer with the addresses and the security of the settings. Five things differ from kafka-python 3.0.12:
 
     - batches are decoded as `infra.kafka.batches` describes;
@@ -77,11 +78,11 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
     """
 
     def __init__(self, settings: Settings, **options: Any) -> None:
-        super().__init__(**client_options(settings), **options)
-        decoding, parse, append = BatchDecoding(settings.kafka, self), self._fetcher._parse_fetched_data, self._fetcher._append
+        super().__init__(KafkaNames(settings.kafka), **client_options(settings), **options)
+        decoding, parse, append = BatchDecoding(settings.kafka, self.highwater_on_broker), self._fetcher._parse_fetched_data, self._fetcher._append
         self._decoding = decoding
         self._fetcher.PartitionRecords = lambda *args, **kwargs: DecodedRecords(decoding, *args, **kwargs)
-        self._fetcher._parse_fetched_data = lambda fetch: _parsed(parse, fetch)
+        self._fetcher._parse_fetched_data = lambda fetch: _parsed(parse, decoding, fetch)
         self._fetcher._append = lambda *args: _appended(append, decoding, *args)
 
     def poll(self, *args: Any, **kwargs: Any) -> Any:
@@ -124,9 +125,9 @@ class DecodedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         return records
 
     def _unpack_records(self, partition: Any, batches: Any, *deserializers: Any) -> Iterator[Any]:
-        unpack = super()._unpack_records
+        unpack, declared = super()._unpack_records, self._decoding.names.declared_partition(partition)
         try:
-            for record in self._decoding.records(self, partition, batches, batches._buffer, lambda tracked: unpack(partition, tracked, *deserializers)):
+            for record in self._decoding.records(self, partition, batches, batches._buffer, lambda tracked: unpack(declared, tracked, *deserializers)):
                 at = record.timestamp
                 yield record if at is not None and FIRST_TIMESTAMP <= at <= LAST_TIMESTAMP else record._replace(timestamp=NO_TIMESTAMP)
         except UnreadableBatch as error:
@@ -140,12 +141,12 @@ def _appended(append: Callable[..., int], decoding: BatchDecoding, drained: Any,
     return max_records if decoding.poll_is_full else added
 
 
-def _parsed(parse: Callable[[Any], Any], fetch: Any) -> Any:
+def _parsed(parse: Callable[[Any], Any], decoding: BatchDecoding, fetch: Any) -> Any:
     """Raises UnreadableBatch if the broker could not read its own log, or sent no complete batch."""
     try:
         return parse(fetch)
     except KafkaError as error:
         if isinstance(error, CorruptRecordError) or type(error) is KafkaError:
-            topic, partition = fetch.topic_partition
+            topic, partition = decoding.names.declared_partition(fetch.topic_partition)
             raise UnreadableBatch(topic, partition, fetch.fetched_offset, "the broker cannot read it", is_damaged=True) from error
         raise

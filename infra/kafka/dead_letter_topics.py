@@ -19,10 +19,11 @@ from infra.errors import CannotContinue
 from infra.kafka.clients import admin, producer
 from infra.kafka.dead_letters import RecordId, RedriveRecord, RedriveRecords, StoredDeadLetter, WithRepeats, parse_dead_letter
 from infra.kafka.errors import broker_errors
+from infra.kafka.names import KafkaNames
 from infra.kafka.topic_reader import TopicReader
-from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES, REDRIVEN
+from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES, is_of_another_deployment
 from infra.settings import Settings
-from schemas.topics import DEAD_LETTER_SUFFIX, MAX_MESSAGE_BYTES
+from schemas.topics import DEAD_LETTER_SUFFIX, MAX_MESSAGE_BYTES, REDRIVEN
 
 TRANSACTIONAL_ID = "retouch-dlq"
 #: After a killed redrive, readers of its topics wait this long until the broker aborts the open transaction.
@@ -58,7 +59,8 @@ class DeadLetterReader:
         self._reader.close()
 
     def names(self) -> list[str]:
-        return sorted(name for name in self._topics if name.endswith(DEAD_LETTER_SUFFIX))
+        """The dead-letter topics, without those of deployments with another `kafka.topic_prefix`."""
+        return sorted(name for name in self._topics if name.endswith(DEAD_LETTER_SUFFIX) and not is_of_another_deployment(name))
 
     def partitions(self, topic: str) -> int:
         """Number of partitions; 0 if the topic does not exist."""
@@ -145,7 +147,8 @@ class RedriveProducer:
         recorded = []
         for (dead_letter, repeats), future in zip(batch, sent, strict=True):
             metadata = future.get(timeout=0)
-            sent_as = RecordId(metadata.topic, metadata.partition, metadata.offset)
+            assert dead_letter.origin is not None  # the plan leaves foreign dead letters out
+            sent_as = RecordId(dead_letter.origin.topic, metadata.partition, metadata.offset)
             for same in (dead_letter, *repeats):
                 record = RedriveRecord(same.set_aside_ms, now_ms, sent_as)
                 recorded.append(self.producer.send(REDRIVEN, key=str(same.id).encode(), value=record.to_bytes()))
@@ -184,7 +187,9 @@ def _create_redrive_topic(settings: Settings) -> None:
         new = {REDRIVEN: {"num_partitions": 1, "replication_factor": settings.kafka.replication_factor, "configs": config}}
         for result in client.create_topics(new, raise_errors=False)["topics"]:
             if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
-                raise CannotContinue(f"the broker refuses topic {REDRIVEN}, which the redrive records need: {result['error_message']}")
+                raise CannotContinue(
+                    f"the broker refuses topic {KafkaNames(settings.kafka).topic(REDRIVEN)}, which the redrive records need: {result['error_message']}"
+                )
         client.wait_for_topics([REDRIVEN], timeout_ms=TIMEOUT_MS)
     finally:
         client.close()

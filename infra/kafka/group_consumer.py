@@ -25,6 +25,7 @@ from kafka.structs import OffsetAndMetadata
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.kafka.clients import Consumer
 from infra.kafka.errors import broker_errors
+from infra.kafka.names import KafkaNames
 from infra.process.health import HEALTH, Condition
 from infra.settings import Settings
 
@@ -46,6 +47,7 @@ class GroupConsumer:
     """Not safe between threads, except `committed`, `commit` and `ends`, which kafka-python serves while another thread polls."""
 
     def __init__(self, settings: Settings, group: str, assignor: type, connect_s: float = CONNECT_S) -> None:
+        self._names = KafkaNames(settings.kafka)
         self.group = group
         self._connect_s = connect_s
         self._start_deadline = 0.0
@@ -53,6 +55,11 @@ class GroupConsumer:
         self._settings = settings
         self._assignor = assignor
         self._consumer: Any = None
+
+    @property
+    def group_on_broker(self) -> str:
+        """The group with its prefix, for operators who look for it on the broker."""
+        return self._names.group(self.group)
 
     @property
     def is_connected(self) -> bool:
@@ -90,7 +97,7 @@ class GroupConsumer:
         polled = self._poll(max_records, timeout_s, prepare)
         is_heard = time.monotonic() - self._consumer._coordinator.heartbeat.last_receive < self._settings.kafka.session_timeout_ms / 1000
         is_serving = polled is not None and self.is_member and is_heard
-        HEALTH.report(Condition.GROUP, None if is_serving else f"no member of group {self.group}, or its coordinator is away")
+        HEALTH.report(Condition.GROUP, None if is_serving else f"no member of group {self.group_on_broker}, or its coordinator is away")
         return polled
 
     def _poll(self, max_records: int, timeout_s: float, prepare: Callable[[], None]) -> list[Any] | None:
@@ -112,7 +119,7 @@ class GroupConsumer:
             return None
         except KafkaError as error:
             address, kind = self._settings.bootstrap_servers(), type(error).__name__
-            raise CannotContinue(f"the broker at {address} refuses {self.client_id} in group {self.group} ({kind}): {REFUSED}") from error
+            raise CannotContinue(f"the broker at {address} refuses {self.client_id} in group {self.group_on_broker} ({kind}): {REFUSED}") from error
         return [record for batch in polled.values() for record in batch]
 
     def assignment(self) -> set[TopicPartition]:
@@ -120,14 +127,16 @@ class GroupConsumer:
 
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of each assigned partition, if the client has one."""
-        return {partition: state.position.offset for partition, state in list(self._states().items()) if state.has_valid_position}
+        positions = {partition: state.position.offset for partition, state in list(self._states().items()) if state.has_valid_position}
+        return self._names.by_declared_partition(positions)
 
     def position(self, partition: TopicPartition) -> int | None:
         """The next offset of this partition. None if it is not assigned, or the client has no position yet."""
-        state = self._states().get(partition)
+        state = self._states().get(self._names.partition(partition))
         return state.position.offset if state is not None and state.has_valid_position else None
 
     def _states(self) -> dict[TopicPartition, Any]:
+        """By partition with the broker's name."""
         states: dict[TopicPartition, Any] = self._consumer._subscription.assignment
         return states
 
@@ -162,8 +171,9 @@ class GroupConsumer:
 
     def committed(self, partitions: Sequence[TopicPartition], timeout_s: float) -> dict[TopicPartition, tuple[int, str]]:
         """Committed offset and metadata, after open transactions have ended. Partitions without a commit are left out."""
-        committed = self._consumer._coordinator.fetch_committed_offsets(partitions, timeout_ms=int(timeout_s * 1000))
-        return {partition: (offset.offset, offset.metadata or "") for partition, offset in committed.items() if offset.offset >= 0}
+        committed = self._consumer._coordinator.fetch_committed_offsets(self._names.partitions(partitions), timeout_ms=int(timeout_s * 1000))
+        found = {partition: (offset.offset, offset.metadata or "") for partition, offset in committed.items() if offset.offset >= 0}
+        return self._names.by_declared_partition(found)
 
     def commit(self, positions: Mapping[TopicPartition, tuple[int, str]], timeout_s: float) -> None:
         """Commit offsets with metadata. Raises KafkaError."""
@@ -202,7 +212,7 @@ class GroupConsumer:
 
     def _name_taken(self) -> str:
         return (
-            f"this process lost its membership in group {self.group}: another process uses its name {self.client_id} "
+            f"this process lost its membership in group {self.group_on_broker}: another process uses its name {self.client_id} "
             "(give each process its own kafka.instance), or this process was paused for too long"
         )
 

@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from infra.errors import CannotContinue, RetouchError
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
+from infra.kafka.names import KafkaNames
 from infra.kafka.topic_settings import COMPARED, Difference, Severity, compare
 from infra.settings import Settings
 from schemas.topics import (
@@ -26,10 +27,12 @@ from schemas.topics import (
     JOIN_STATE_CHANGELOG,
     JOIN_STATE_CHANGELOG_BYTES,
     MAX_MESSAGE_BYTES,
+    REDRIVEN,
     RESPONSES,
     TOPICS,
     Topic,
     dead_letter_topic,
+    declared_names,
 )
 
 log = logging.getLogger(__name__)
@@ -37,8 +40,6 @@ log = logging.getLogger(__name__)
 #: Maximum size of the added dead-letter headers, for a record of the maximum size of its topic.
 DEAD_LETTER_HEADER_BYTES = 65_536
 TIMEOUT_MS = 15_000
-#: The topic of redrive records; compacted, one record for each dead letter (infra.kafka.dead_letter_topics).
-REDRIVEN = "dlq-redriven"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class TopologyComparison:
 
 @dataclass(frozen=True)
 class AppliedTopology:
-    """Result of `apply_topology`: created topics, and `topic setting` for each raised limit."""
+    """Result of `apply_topology`, with the broker's names: created topics, and `topic setting` for each raised limit."""
 
     created: tuple[str, ...]
     raised: tuple[str, ...]
@@ -126,20 +127,24 @@ def apply_topology(settings: Settings) -> AppliedTopology:
         before = _describe(client, settings)
         missing = [state.name for state in before.topics if not state.exists]
         if missing:
-            _create(client, [topic for topic in declared_topics(settings) if topic.name in missing])
+            _create(client, settings, [topic for topic in declared_topics(settings) if topic.name in missing])
         limits = _limits_to_raise(before)
         if limits:
-            _raise_limits(client, limits)
+            _raise_limits(client, settings, limits)
             deadline = time.monotonic() + TIMEOUT_MS / 1000
             while _limits_to_raise(_describe(client, settings)) and time.monotonic() < deadline:  # they take effect a moment later
                 time.sleep(0.05)
-        return AppliedTopology(tuple(missing), tuple(f"{topic} {name}" for topic, names in limits.items() for name in names))
+        on_broker = KafkaNames(settings.kafka).topic
+        return AppliedTopology(tuple(map(on_broker, missing)), tuple(f"{on_broker(topic)} {name}" for topic, names in limits.items() for name in names))
 
 
 def describe_topology(settings: Settings) -> TopologyComparison:
-    """Compare the declared topics with the broker's. Raises CannotContinue if the broker does not answer."""
+    """Compare the declared topics with the broker's, whose names the result has. Raises CannotContinue if the broker does not answer."""
+    on_broker = KafkaNames(settings.kafka).topic
     with _connected(settings) as client:
-        return _describe(client, settings)
+        comparison = _describe(client, settings)
+    topics = tuple(replace(topic, name=on_broker(topic.name)) for topic in comparison.topics)
+    return TopologyComparison(topics, tuple(map(on_broker, comparison.undeclared)))
 
 
 def warn_of_losses(client: Any, settings: Settings, topics: Collection[str]) -> None:
@@ -191,7 +196,8 @@ def _describe(client: Any, settings: Settings) -> TopologyComparison:
     """Raises CannotContinue if the broker does not show the settings of a topic."""
     comparison = _compare(client, settings)
     if comparison.unread:
-        raise CannotContinue(f"the broker does not show the settings of {', '.join(sorted(comparison.unread))}: allow this user DescribeConfigs on topics")
+        unread = ", ".join(map(KafkaNames(settings.kafka).topic, sorted(comparison.unread)))
+        raise CannotContinue(f"the broker does not show the settings of {unread}: allow this user DescribeConfigs on topics")
     return comparison
 
 
@@ -208,8 +214,17 @@ def _compare(client: Any, settings: Settings, topics: Collection[str] = ()) -> T
     configs = client.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
     unread = frozenset(topic.name for topic in declared if topic.name in present and not configs.get(topic.name))
     states = tuple(_state(topic, present.get(topic.name), configs.get(topic.name, {})) for topic in declared)
-    undeclared = (name for name in present if name not in ours and (name.startswith("retouch") or name.endswith(DEAD_LETTER_SUFFIX)))
+    undeclared = (name for name in present if name not in ours and _looks_like_ours(name))
     return TopologyComparison(states, tuple(sorted(undeclared)), unread)
+
+
+def _looks_like_ours(name: str) -> bool:
+    return (name.startswith("retouch") or name.endswith(DEAD_LETTER_SUFFIX)) and not is_of_another_deployment(name)
+
+
+def is_of_another_deployment(name: str) -> bool:
+    """Whether this is a declared name with something before it, which is then another `kafka.topic_prefix`, which begins with ours."""
+    return name not in (declared := declared_names()) and name.endswith(declared)
 
 
 def _state(topic: DeclaredTopic, description: dict[str, Any] | None, config: dict[str, Any]) -> TopicState:
@@ -231,7 +246,7 @@ def _state(topic: DeclaredTopic, description: dict[str, Any] | None, config: dic
     return TopicState(topic.name, exists=True, partitions=partitions, differences=tuple(differences))
 
 
-def _create(client: Any, topics: list[DeclaredTopic]) -> None:
+def _create(client: Any, settings: Settings, topics: list[DeclaredTopic]) -> None:
     """Another process may create the same topics at the same moment, which is no error."""
     new = {t.name: {"num_partitions": t.partitions, "replication_factor": t.replication_factor, "configs": t.config} for t in topics}
     response = client.create_topics(new, raise_errors=False)
@@ -239,7 +254,7 @@ def _create(client: Any, topics: list[DeclaredTopic]) -> None:
 
     for result in response["topics"]:
         if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
-            raise CannotContinue(f"the broker refuses topic {result['name']}: {result['error_message']}")
+            raise CannotContinue(f"the broker refuses topic {KafkaNames(settings.kafka).topic(result['name'])}: {result['error_message']}")
     client.wait_for_topics([t.name for t in topics], timeout_ms=TIMEOUT_MS)
 
 
@@ -256,11 +271,11 @@ def _raises(difference: Difference) -> bool:
     return actual != -1 and (declared == -1 or declared > actual)  # -1 is no limit
 
 
-def _raise_limits(client: Any, limits: dict[str, dict[str, str]]) -> None:
+def _raise_limits(client: Any, settings: Settings, limits: dict[str, dict[str, str]]) -> None:
     answers = client.alter_configs([_resource(topic, values) for topic, values in limits.items()])
     for topic, answer in answers.get("topic", {}).items():
         if answer != "OK":
-            raise CannotContinue(f"the broker refuses to raise the limits of topic {topic}: {answer}")
+            raise CannotContinue(f"the broker refuses to raise the limits of topic {KafkaNames(settings.kafka).topic(topic)}: {answer}")
 
 
 def _resource(topic: str, configs: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,15 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from infra.settings.section import MAX_INT, Count, Positive, Seconds, Section
-from infra.settings.texts import BrokerPassword, BrokerUser, HeaderSecret, Name, RecordPlace, Servers, name, url_of
+from infra.settings.texts import BrokerPassword, BrokerUser, HeaderSecret, KafkaPrefix, Name, RecordPlace, Servers, name, url_of
 from infra.settings.tls_files import certificates, key_problem, private_key
 from schemas.strategies import Strategy
+from schemas.topics import declared_names
+
+#: The most characters that Kafka takes in the name of a topic or a group instance.
+MAX_KAFKA_NAME = 249
+#: The longest name of a consumer group, without prefix: `retouch-reflection`, `retouch-strategies`.
+LONGEST_GROUP = 18
 
 Certificates = Annotated[Path, AfterValidator(certificates)]
 PrivateKey = Annotated[Path, AfterValidator(private_key)]
@@ -30,12 +37,29 @@ class KafkaSettings(Section):
     ssl_certfile: Certificates | None = None  # PEM file of the client's certificate and its chain, for a broker that asks for one (mTLS)
     ssl_keyfile: PrivateKey | None = None  # PEM file of the certificate's private key; None: it is in `ssl_certfile`
     ssl_key_password: BrokerPassword | None = None  # of an encrypted private key
+    topic_prefix: KafkaPrefix = ""  # before the name of each topic on the broker, such as team.retouch. (docs/runtime.md); a change means new, empty topics
+    group_prefix: KafkaPrefix = ""  # before each consumer group, group instance id and transactional id; a change means groups without offsets
     partitions: Positive = 4  # of each new topic; existing topics do not change
     replication_factor: Annotated[int, Field(gt=0, le=32_767)] = 1  # of each new topic
     session_timeout_ms: Annotated[int, Field(ge=1000, le=MAX_INT)] = 10_000  # a consumer that sends no heartbeat for this long loses its partitions
     instance: Name | None = None  # fixed name in consumer groups; None: the host name. Each of two equal processes on one host needs its own
     skip_batches: tuple[RecordPlace, ...] = ()  # batches that every reader skips if they cannot be decoded: topic/partition/offset (docs/runtime.md)
     max_decompressed_bytes: Annotated[int, Field(ge=1 << 20, le=MAX_INT)] = 64 << 20  # limit of a compressed batch's records; a larger batch cannot be decoded
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _topics_are_short_enough(cls, prefix: str) -> str:
+        if len(prefix) > (most := MAX_KAFKA_NAME - max(map(len, declared_names()))):
+            raise ValueError(f"has {len(prefix)} characters, and Kafka takes {MAX_KAFKA_NAME} in a topic's whole name: use at most {most}")
+        return prefix
+
+    @model_validator(mode="after")
+    def _group_names_are_short_enough(self) -> Self:
+        instance = self.instance or socket.gethostname()
+        if len(self.group_prefix) > (most := max(0, MAX_KAFKA_NAME - LONGEST_GROUP - 1 - len(instance))):
+            text = f"Kafka takes {MAX_KAFKA_NAME} characters in a group instance id, which is group_prefix, group and instance ({instance})"
+            raise ValueError(f"group_prefix has {len(self.group_prefix)} characters, and {text}: use at most {most}")
+        return self
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> Self:

@@ -26,6 +26,7 @@ _AUTHORITY = re.compile(r"[^:/]+|\[[^\]/]+\]|([^:/]+|\[[^\]/]+\]):\d+")
 _WEB_SCHEMES = ("http", "https", "ws", "wss", "tcp")  # the last three are written for http(s) by mistake
 _LOCAL = re.compile(r"localhost|\[.*\]|[\d.]+|[^.]*", re.IGNORECASE)
 _SERVER = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})")
+_NO_KAFKA_NAME = re.compile(r"[^A-Za-z0-9._-]")
 _RECORD_PLACE = re.compile(r"[A-Za-z0-9._-]+/(0|[1-9][0-9]*)/(0|[1-9][0-9]*)")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -151,6 +152,13 @@ def name(text: str, without: str = "") -> str:
     return text
 
 
+def kafka_prefix(text: str) -> str:
+    """The beginning of names that Kafka takes."""
+    if found := sorted(set(_NO_KAFKA_NAME.findall(text))):
+        raise ValueError(f"must hold only letters, digits, '.', '_' and '-', not {', '.join(map(repr, found))}: write it such as team.retouch.")
+    return text
+
+
 def record_place(text: str) -> str:
     """topic/partition/offset, as errors name a record."""
     place = text.strip()
@@ -193,6 +201,7 @@ BrokerUser = Annotated[str, AfterValidator(broker_user)]
 BrokerPassword = Annotated[SecretStr, AfterValidator(broker_password)]
 Name = Annotated[str, AfterValidator(name)]
 ModelName = Annotated[str, AfterValidator(partial(name, without="/:'\"`\\"))]  # of a registered model
+KafkaPrefix = Annotated[str, AfterValidator(kafka_prefix)]
 RecordPlace = Annotated[str, AfterValidator(record_place)]
 AnyPath = Annotated[Path, AfterValidator(absolute_path)]
 Directory = Annotated[Path, AfterValidator(directory)]

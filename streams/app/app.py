@@ -2,6 +2,8 @@
 
 Agents use `noack().events()`, our own micro-batches, and retries inside; they call `ack` once everything is on the broker or in the index.
 The Faust table only restores the join state: our own producer call writes its changelog and is awaited before the acknowledgement.
+
+Faust works with the broker's names of topics and groups (`infra.kafka.names`), processors with the declared ones.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from yarl import URL
 
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import LAST_TIMESTAMP, NO_TIMESTAMP
+from infra.kafka.names import KafkaNames
 from infra.kafka.permanent_errors import permanent_error
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
@@ -42,11 +45,11 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.1, 5.0
 
 def make_app(settings: Settings) -> faust.App:
     """An app without agents. Call it on the event loop that will run it."""
-    kafka = settings.kafka
+    kafka, names = settings.kafka, KafkaNames(settings.kafka)
     session_s = kafka.session_timeout_ms / 1000
     brokers = [URL(f"kafka://{address}") for address in settings.bootstrap_servers().split(",")]
     app = faust.App(
-        GROUP,
+        names.group(GROUP),
         broker=brokers,
         broker_credentials=credentials(kafka),
         broker_session_timeout=session_s,
@@ -55,7 +58,7 @@ def make_app(settings: Settings) -> faust.App:
         broker_commit_interval=1.0,
         broker_max_poll_records=POLLED,
         consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=f"{GROUP}-{kafka.instance or socket.gethostname()}",
+        consumer_group_instance_id=names.group(f"{GROUP}-{kafka.instance or socket.gethostname()}"),
         producer_max_request_size=JOIN_STATE_CHANGELOG_BYTES,
         producer_linger=0.0,
         stream_buffer_maxsize=BUFFERED,
@@ -68,6 +71,7 @@ def make_app(settings: Settings) -> faust.App:
     )
     app.transport = Transport(brokers, app, kafka)
     app.producer_transport = app.transport
+    app.conf.Table = StateTable
     return app
 
 
@@ -86,10 +90,16 @@ def credentials(kafka: KafkaSettings) -> Any:
 
 def state_table(app: faust.App, partitions: int) -> Any:
     """The mapping behind `JoinState`. Faust restores it from the changelog when partitions are assigned."""
-    prefix, suffix = f"{GROUP}-", "-changelog"
-    name = JOIN_STATE_CHANGELOG.removeprefix(prefix).removesuffix(suffix)
-    table = app.Table(name, key_type=bytes, value_type=bytes, partitions=partitions)
+    table = app.Table("halves", key_type=bytes, value_type=bytes, partitions=partitions)
     return table.data
+
+
+class StateTable(faust.Table):  # type: ignore[misc]  # Faust is not analysed
+    """A table whose changelog is a declared topic, whatever the app's id."""
+
+    def _changelog_topic_name(self) -> str:
+        changelog: str = self.app.transport.names.topic(JOIN_STATE_CHANGELOG)
+        return changelog
 
 
 def is_idle(app: faust.App, runners: Sequence[Runner]) -> bool:
@@ -114,7 +124,8 @@ class Runner:
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        topic = app.topic(*processor.topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", allow_empty=True)
+        topics = map(app.transport.names.topic, processor.topics)
+        topic = app.topic(*topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", allow_empty=True)
         app.agent(topic, name=f"streams.{processor.name}")(self._run)
 
     async def drain(self) -> None:
@@ -139,7 +150,7 @@ class Runner:
             self._idle.set()
 
     async def _handle(self, events: Sequence[Any]) -> None:
-        records = [consumed_record(event.message) for event in events]
+        records = [consumed_record(self._app.transport.names, event.message) for event in events]
         name, began = self.processor.name, time.monotonic()
         produced = await retry_until_done(lambda: self.processor.handle(records), name, RetryReason.INDEX, self._wait)
         self._attempt_begins()
@@ -216,18 +227,18 @@ async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
     Raises CannotContinue for a permanent error, such as a record that is too large or a missing right.
     """
     try:
-        futures = [await app.producer.send(r.topic, r.key, r.value, r.partition, None, list(r.headers)) for r in records]
+        futures = [await app.producer.send(app.transport.names.topic(r.topic), r.key, r.value, r.partition, None, list(r.headers)) for r in records]
         for error in await asyncio.gather(*futures, return_exceptions=True):
             if isinstance(error, BaseException):
                 raise error
     except (KafkaError, ProducerSendError) as error:
         if permanent := permanent_error(error):
-            raise CannotContinue(f"the broker refuses the results of {GROUP}: {permanent}") from error
+            raise CannotContinue(f"the broker refuses the results of {app.conf.id}: {permanent}") from error
         raise RetryLater(f"the broker did not take {len(records)} records: {type(error).__name__}") from error
 
 
-def consumed_record(message: Any) -> ConsumedRecord:
+def consumed_record(names: KafkaNames, message: Any) -> ConsumedRecord:
     headers = tuple((name, None if value is None else bytes(value)) for name, value in message.headers or ())
     # Faust's timestamps are seconds as a float, which may round up.
     timestamp_ms = NO_TIMESTAMP if message.timestamp is None else min(round(message.timestamp * 1000), LAST_TIMESTAMP)
-    return ConsumedRecord(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value, headers)
+    return ConsumedRecord(names.declared(message.topic), message.partition, message.offset, timestamp_ms, message.key, message.value, headers)

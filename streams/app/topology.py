@@ -14,6 +14,7 @@ from typing import Any
 from infra.errors import CannotContinue
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
+from infra.kafka.names import KafkaNames
 from infra.kafka.topology import changelog
 from infra.settings import Settings
 from schemas.topics import (
@@ -52,8 +53,9 @@ def prepare(settings: Settings, reread: Collection[str]) -> int:
     with broker_errors(settings, CannotContinue):
         client = admin(settings, "retouch-streams-admin", bootstrap_timeout_ms=TIMEOUT_MS)
         try:
-            partitions = _joint_partitions(client)
-            _ensure_changelog(client, partitions, settings.kafka.replication_factor)
+            names = KafkaNames(settings.kafka)
+            partitions = _joint_partitions(client, names)
+            _ensure_changelog(client, names, partitions, settings.kafka.replication_factor)
             if reread:
                 delete_offsets(client, reread, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
             return partitions
@@ -61,28 +63,27 @@ def prepare(settings: Settings, reread: Collection[str]) -> int:
             client.close()
 
 
-def _joint_partitions(client: Any) -> int:
+def _joint_partitions(client: Any, names: KafkaNames) -> int:
     counts = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics() if topic["error_code"] == 0}
     missing = [name for name in (*CONSUMED, *PRODUCED) if name not in counts]
     if missing:
-        raise CannotContinue(f"the broker lacks topics {', '.join(missing)}: create them with `retouch topics apply`")
+        raise CannotContinue(f"the broker lacks topics {', '.join(map(names.topic, missing))}: create them with `retouch topics apply`")
     responses, feedback = counts[RESPONSES.name], counts[FEEDBACK.name]
     if responses != feedback:
         raise CannotContinue(f"topics responses and feedback must have equally many partitions to be joined, not {responses} and {feedback}")
     if counts.get(JOIN_STATE_CHANGELOG, responses) != responses:
-        raise CannotContinue(
-            f"topic {JOIN_STATE_CHANGELOG} has {counts[JOIN_STATE_CHANGELOG]} partitions, responses {responses}: delete it, which drops pending joins"
-        )
+        has = f"topic {names.topic(JOIN_STATE_CHANGELOG)} has {counts[JOIN_STATE_CHANGELOG]} partitions"
+        raise CannotContinue(f"{has}, responses {responses}: delete it, which drops pending joins")
     return responses
 
 
-def _ensure_changelog(client: Any, partitions: int, replication_factor: int) -> None:
+def _ensure_changelog(client: Any, names: KafkaNames, partitions: int, replication_factor: int) -> None:
     from kafka.errors import TopicAlreadyExistsError
 
     topic = {"num_partitions": partitions, "replication_factor": replication_factor, "configs": changelog(partitions, replication_factor).config}
     (result,) = client.create_topics({JOIN_STATE_CHANGELOG: topic}, raise_errors=False)["topics"]
     if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
-        raise CannotContinue(f"the broker refuses topic {JOIN_STATE_CHANGELOG}: {result['error_message']}")
+        raise CannotContinue(f"the broker refuses topic {names.topic(JOIN_STATE_CHANGELOG)}: {result['error_message']}")
     client.wait_for_topics([JOIN_STATE_CHANGELOG], timeout_ms=TIMEOUT_MS)
 
 

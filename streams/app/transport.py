@@ -36,6 +36,7 @@ from yarl import URL
 
 from infra.errors import UnreadableBatch
 from infra.kafka.batches import BatchDecoding, held_bytes
+from infra.kafka.names import KafkaNames
 from infra.settings.stream import KafkaSettings
 from schemas.topics import JOIN_STATE_CHANGELOG
 
@@ -59,7 +60,7 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         # aiokafka's fetcher takes no classes of records. A process has one consumer.
         fetcher.MemoryRecords = FetchedRecords
-        transport.decoding = BatchDecoding(transport.kafka, consumer)
+        transport.decoding = BatchDecoding(transport.kafka, consumer.highwater)
         fetcher.PartitionRecords = functools.partial(DecodedRecords, transport, transport.decoding)
         consumer._client.send = functools.partial(checked_send, consumer._client.send, transport)
         return consumer
@@ -108,8 +109,8 @@ class DecodedRecords(PartitionRecords):  # type: ignore[misc]
 
     def _placeholders(self, offset: int) -> Iterator[Any]:
         """A tombstone for a key without an entry: Faust restores its table until it gets a record at the changelog's end."""
-        if self._tp.topic == JOIN_STATE_CHANGELOG:
-            yield ConsumerRecord(JOIN_STATE_CHANGELOG, self._tp.partition, offset, 0, 0, b"skipped", None, None, 0, -1, ())
+        if self._decoding.names.declared(self._tp.topic) == JOIN_STATE_CHANGELOG:
+            yield ConsumerRecord(self._tp.topic, self._tp.partition, offset, 0, 0, b"skipped", None, None, 0, -1, ())
 
     def _unpack(self, batches: Any) -> Iterator[Any]:
         self._records = batches
@@ -129,7 +130,7 @@ async def checked_send(send: Callable[..., Awaitable[Any]], transport: Transport
         refused = [(topic, number) for topic, number, code, _ in fetched if code == CorruptRecordException.errno]
         cut_off = [(topic, number) for topic, number, _, content in fetched if content and not MemoryRecords(content).has_next()]
         for topic, number in refused + cut_off:
-            transport.fail(UnreadableBatch(topic, number, wanted[topic, number], "the broker cannot read it", is_damaged=True))
+            transport.fail(UnreadableBatch(transport.names.declared(topic), number, wanted[topic, number], "the broker cannot read it", is_damaged=True))
         if cut_off:
             raise CorruptRecordException(f"no complete batch of {len(cut_off)} partitions")  # the fetcher logs it, and tries again after a pause
         if refused:
@@ -206,6 +207,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
     def __init__(self, urls: list[URL], app: faust.App, kafka: KafkaSettings) -> None:
         super().__init__(urls, app)
         self.kafka = kafka
+        self.names = KafkaNames(kafka)
         self.failure: UnreadableBatch | None = None
         self.decoding: BatchDecoding | None = None
 

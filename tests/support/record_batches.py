@@ -127,4 +127,4 @@ class Consumer:
 
 def decoding(*skip: str, end: int | None = None, limit: int = 64 << 20) -> BatchDecoding:
     """Of a consumer whose partition ends at `end`."""
-    return BatchDecoding(KafkaSettings(skip_batches=skip, max_decompressed_bytes=limit), Consumer(end))
+    return BatchDecoding(KafkaSettings(skip_batches=skip, max_decompressed_bytes=limit), Consumer(end).highwater)

@@ -9,13 +9,17 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from cli.dlq_actions import parse_time
+from cli.dlq_actions import _declared, parse_time
 from cli.dlq_output import END_MS, detail, encoded, summary, time_text
 from infra.errors import BadSetting
 from infra.kafka.dead_letters import RecordId, RedriveRecord, parse_dead_letter
+from infra.kafka.names import KafkaNames
 from infra.process.command_output import printable
+from infra.settings.stream import KafkaSettings
 from schemas.dead_letters import dead_letter
 from schemas.records import ConsumedRecord
+
+NAMES = KafkaNames(KafkaSettings())
 
 
 @pytest.mark.parametrize(
@@ -60,16 +64,30 @@ def test_impossible_times_are_refused(text: str) -> None:
 def test_a_summary_holds_no_text_of_users() -> None:
     written = dead_letter(ConsumedRecord("queries", 1, 2, 3, b"tenant/ada", b"secret", [("h", b"private")]), "g", ValueError("bad shape"))
     stored = parse_dead_letter(RecordId("queries-dlt", 0, 9), 1000, written.key, written.value, written.headers)
-    shown = summary(stored, {"queries-dlt/0/9": RedriveRecord(1000, 2000, RecordId("queries", 1, 77))})
+    shown = summary(stored, {"queries-dlt/0/9": RedriveRecord(1000, 2000, RecordId("queries", 1, 77))}, NAMES)
     assert not any(word in str(shown) for word in ("ada", "secret", "private"))
     assert (shown["set_aside_at"], shown["redriven_at"], shown["sent_as"]) == ("1970-01-01T00:00:01.000+00:00", "1970-01-01T00:00:02.000+00:00", "queries/1/77")
-    whole = detail(stored, {})
+    whole = detail(stored, {}, NAMES)
     assert whole["original_headers"] == [{"name": "h", "encoding": "utf-8", "content": "private"}]
     assert [h["content"] for h in whole["dead_letter_headers"]] == ["queries", 1, 2, 3, "g", "builtins.ValueError", "bad shape"]
 
 
+def test_a_summary_has_the_names_of_the_broker() -> None:
+    written = dead_letter(ConsumedRecord("queries", 1, 2, 3, b"k", b"v", []), "retouch-base", ValueError("bad shape"))
+    stored = parse_dead_letter(RecordId("queries-dlt", 0, 9), 1000, written.key, written.value, written.headers)
+    redrives = {"queries-dlt/0/9": RedriveRecord(1000, 2000, RecordId("queries", 1, 77))}
+    shown = summary(stored, redrives, KafkaNames(KafkaSettings(topic_prefix="team.", group_prefix="team-")))
+    assert (shown["id"], shown["group"], shown["sent_as"]) == ("team.queries-dlt/0/9", "team-retouch-base", "team.queries/1/77")
+    assert shown["original"] == {"topic": "team.queries", "partition": 1, "offset": 2}
+
+
+@pytest.mark.parametrize("typed", ["team.queries-dlt", "queries-dlt"])
+def test_a_topic_may_be_typed_as_the_broker_names_it(typed: str) -> None:
+    assert _declared(typed, ["queries-dlt"], KafkaNames(KafkaSettings(topic_prefix="team."))) == "queries-dlt"
+
+
 def test_a_foreign_dead_letter_with_null_headers_is_shown() -> None:
-    whole = detail(parse_dead_letter(RecordId("a-dlt", 0, 0), -1, None, b"\xff", [("n", None)]), {})
+    whole = detail(parse_dead_letter(RecordId("a-dlt", 0, 0), -1, None, b"\xff", [("n", None)]), {}, NAMES)
     assert whole["original_headers"] == [{"name": "n", "encoding": None, "content": None}]
     assert (whole["key"], whole["value"], whole["set_aside_at"], whole["dead_letter_headers"]) == (None, encoded(b"\xff"), "unknown", [])
 

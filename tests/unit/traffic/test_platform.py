@@ -17,6 +17,6 @@ class Away:
 
 def test_a_broker_that_takes_too_long_is_a_reason_to_try_later() -> None:
     platform = object.__new__(Platform)
-    platform._settings, platform._producer, platform._failures = load(kafka={"bootstrap_servers": "127.0.0.1:9"}), Away(), []
+    vars(platform).update(_settings=load(kafka={"bootstrap_servers": "127.0.0.1:9"}), _producer=Away(), _failures=[])
     with pytest.raises(RetryLater, match=r"did not take records \(KafkaTimeoutError\)"):
         platform.flush()

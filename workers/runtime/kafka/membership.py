@@ -130,7 +130,9 @@ class KafkaMembership:
                 self._requests.end()  # it ends if the call ever returns
                 self._requests = ClientThread(f"{self._group}-requests")
             if permanent := permanent_error(error):
-                raise CommitRefused(f"the broker at {self._settings.bootstrap_servers()} refuses group {self._group}: {permanent}") from error
+                raise CommitRefused(
+                    f"the broker at {self._settings.bootstrap_servers()} refuses group {self._consumer.group_on_broker}: {permanent}"
+                ) from error
             raise NotConfirmed(type(error).__name__) from error
 
     async def _resolve(self, unresolved: Mapping[int, object]) -> None:

@@ -13,12 +13,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer as make_producer
 from infra.kafka.group_consumer import offsets_and_metadata
+from infra.kafka.named_clients import NamedProducer
+from infra.kafka.names import KafkaNames
 from infra.kafka.permanent_errors import permanent_error
 from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
@@ -50,7 +51,7 @@ class _ProducerThread:
 
     def __init__(self, name: str) -> None:
         self.thread = ClientThread(name)
-        self.producer: KafkaProducer | None = None
+        self.producer: NamedProducer | None = None
 
     @property
     def transaction_error(self) -> BaseException | None:
@@ -93,7 +94,9 @@ class _KafkaCommitter:
             permanent = permanent_error(error, self._client.transaction_error)
             self._drop()
             if permanent:
-                raise CommitRefused(f"the broker at {self._settings.bootstrap_servers()} takes no results of {self._name}: {permanent}") from error
+                raise CommitRefused(
+                    f"the broker at {self._settings.bootstrap_servers()} takes no results of {KafkaNames(self._settings.kafka).group(self._name)}: {permanent}"
+                ) from error
             raise NotConfirmed(type(error).__name__) from error
 
     async def close(self) -> None:
@@ -119,7 +122,7 @@ class _KafkaCommitter:
     ) -> None:
         raise NotImplementedError
 
-    def _make(self, timeout_s: float, **options: Any) -> KafkaProducer:
+    def _make(self, timeout_s: float, **options: Any) -> NamedProducer:
         request_bytes = MAX_MESSAGE_BYTES + DEAD_LETTER_HEADER_BYTES
         timeout_ms = int(timeout_s * 1000)
         batching = {"linger_ms": 0, "batch_size": 262_144, "retry_backoff_ms": 5}
@@ -180,7 +183,7 @@ class KafkaAtLeastOnce(_KafkaCommitter):
             await membership.commit(positions, timeout_s)
 
 
-def _close(producer: KafkaProducer, timeout_s: float) -> None:
+def _close(producer: NamedProducer, timeout_s: float) -> None:
     try:
         producer.close(timeout=timeout_s)
     except Exception as error:  # it is not used again either way

@@ -9,6 +9,8 @@ from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAu
 from faust.exceptions import ProducerSendError
 
 from infra.errors import CannotContinue, RetryLater
+from infra.kafka.names import KafkaNames
+from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_RECORDS, RetryReason
 from schemas.dead_letters import dead_letter
 from schemas.messages import IdConflict, Malformed
@@ -17,6 +19,8 @@ from streams.app.app import batches, count_acknowledged, deliver, retry_until_do
 from streams.app.app import consumed_record as app_record
 from streams.app.processor import GROUP
 from tests.support.streams_fakes import consumed_record, interaction
+
+NAMES = KafkaNames(KafkaSettings())
 
 
 async def pieces(queue: asyncio.Queue[int | None]) -> AsyncIterator[int]:
@@ -88,7 +92,7 @@ class RefusingProducer:
     ids=["size", "right", "right, at once", "time"],
 )
 async def test_a_permanent_error_is_not_retried(error: Exception, raised: type[Exception], text: str) -> None:
-    app = SimpleNamespace(producer=RefusingProducer(error))
+    app = SimpleNamespace(producer=RefusingProducer(error), transport=SimpleNamespace(names=NAMES), conf=SimpleNamespace(id=GROUP))
     with pytest.raises(raised, match=text):
         await deliver(app, [ProducedRecord("contexts", b"k", b"v")])
 
@@ -104,12 +108,12 @@ def test_acknowledged_records_are_counted_as_done_set_aside_or_conflict() -> Non
 def test_any_time_of_a_record_fits_into_a_dead_letter() -> None:
     message = {"topic": "drafts", "partition": 1, "offset": 2, "key": None, "value": b"v", "headers": []}
     for seconds, timestamp_ms in ((None, -1), (-1e-3, -1), (0.0, 0), ((2**63 - 1) / 1000, 2**63 - 1)):
-        read = app_record(SimpleNamespace(timestamp=seconds, **message))
+        read = app_record(NAMES, SimpleNamespace(timestamp=seconds, **message))
         assert read.timestamp_ms == timestamp_ms
         assert dead_letter(read, GROUP, Malformed("why")).headers
 
 
 def test_a_null_header_stays_null() -> None:
     """For all readers it counts as missing; an empty one would hide an earlier header of its name."""
-    read = app_record(SimpleNamespace(topic="drafts", partition=1, offset=2, timestamp=3.5, key=None, value=b"v", headers=[("a", None), ("b", b"")]))
+    read = app_record(NAMES, SimpleNamespace(topic="drafts", partition=1, offset=2, timestamp=3.5, key=None, value=b"v", headers=[("a", None), ("b", b"")]))
     assert read == ConsumedRecord("drafts", 1, 2, 3500, None, b"v", (("a", None), ("b", b"")))

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from infra.errors import UnreadableBatch
 from infra.kafka.compression import CODECS
+from infra.kafka.names import KafkaNames
+from infra.settings.stream import KafkaSettings
 from streams.app.transport import DecodedRecords, FetchedRecords, checked_send
 from tests.support.record_batches import (
     PARTITION,
@@ -37,6 +39,7 @@ LIMIT = 1 << 20
 
 class Transport:
     def __init__(self) -> None:
+        self.names = KafkaNames(KafkaSettings())
         self.failure: UnreadableBatch | None = None
 
     def fail(self, error: UnreadableBatch) -> None:
