@@ -200,7 +200,7 @@ def test_watch_prints_once_outside_a_terminal(promoter: memory_promoter.MemoryPr
     assert code == 0 and PromotionView.model_validate_json(output) == promoter.view() and output.count("\n") == 1
 
 
-def test_control_characters_do_not_reach_the_terminal(promoter: memory_promoter.MemoryPromoter) -> None:
+def test_control_characters_do_not_reach_the_terminal(promoter: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile = "\x1b[2J\x1b]0;title\x07\x9b2J gone"
     version, report = promoter.state["versions"][1], promoter.state["workers"][0]
     version["transitions"][0]["reason"] = version["parent"] = version["digest"] = version["dataset_digest"] = version["tags"]["note"] = report["worker"] = (
@@ -211,6 +211,7 @@ def test_control_characters_do_not_reach_the_terminal(promoter: memory_promoter.
     for command in (["list"], ["history"], ["watch"], ["show", "2"]):
         output = models(*command)[1]
         assert "gone" in output and not {"\x1b", "\x07", "\x9b"} & set(output), command
+    monkeypatch.setattr(models_actions, "CONFIRMED_WITHIN_S", 0.5)
     promoter.trouble = RetryLater(hostile)
     error = models("promote", "--version", "5", "--json")[2]
     assert "gone" in error and not {"\x1b", "\x07", "\x9b"} & set(error)
