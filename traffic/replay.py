@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ from traffic.datasets.steps import Dataset, Question, ReadCounts
 from traffic.figures import ERRORS
 from traffic.lag import GroupLag
 from traffic.observer import AnswerCounts, Observer
-from traffic.platform import AskingLimits, Platform
+from traffic.platform import AskingLimits, AskingResult, Platform
 from traffic.schedule import OldestFirst
 
 #: Maximum rows in the table of users. The JSON report has all users.
@@ -279,19 +279,11 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
             if unsent or stop.is_set():
                 unsent = True
                 break
-            again = [question for question in wave if question.query.identity in earlier]
-            answered += [earlier[question.query.identity] for question in again]
-            given = platform.send_feedback(again)  # an interrupted replay may not have sent it; a repeat changes nothing
-            for _ in again:
-                on_settled()
-            left = [question for question in wave if question.query.identity not in earlier]
-            outcome = platform.ask(OldestFirst(left), limits, stop=stop, on_settled=on_settled)
-            asked = {question.query.identity: question for question in left}
-            answered += [predictions.Answered.of(asked[query], response) for query, response in outcome.responses.items()]
+            found, outcome = _ask(platform, wave, earlier, limits, stop, on_settled)
+            answered += found
             tally.add(outcome.tally)
-            given, unsent = given + outcome.feedback, outcome.unsent
-            feedback += given
-            if given and not stop.is_set():
+            feedback, unsent = feedback + outcome.feedback, outcome.unsent
+            if outcome.feedback and not stop.is_set():
                 lag.wait([RESPONSES, FEEDBACK], stall_s=stall_s, stop=stop)
                 lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop)
         seconds["questions"] = time.monotonic() - started - seconds["history"]
@@ -320,6 +312,29 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
         "users": figures.by_user(judged),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+
+
+def _ask(
+    platform: Platform,
+    wave: Sequence[Question],
+    earlier: Mapping[MessageIdentity, predictions.Answered],
+    limits: AskingLimits,
+    stop: threading.Event,
+    on_settled: Callable[[], None],
+) -> tuple[list[predictions.Answered], AskingResult]:
+    """Asks the questions of a wave that have no earlier answer. Returns the answers to all questions of the wave.
+
+    The feedback of those with an earlier answer is sent too: an interrupted replay may not have sent it, and a repeat changes nothing.
+    """
+    again = [question for question in wave if question.query.identity in earlier]
+    feedback = platform.send_feedback(again)
+    for _ in again:
+        on_settled()
+    left = {question.query.identity: question for question in wave if question.query.identity not in earlier}
+    outcome = platform.ask(OldestFirst(list(left.values())), limits, stop=stop, on_settled=on_settled)
+    outcome.feedback += feedback
+    new = [predictions.Answered.of(left[query], response) for query, response in outcome.responses.items()]
+    return [*(earlier[question.query.identity] for question in again), *new], outcome
 
 
 def _answered_before(settings: Settings, script: ReplayScript, timeout_s: float, tally: AnswerCounts) -> dict[MessageIdentity, predictions.Answered]:
