@@ -21,6 +21,7 @@ from infra.kafka.dead_letters import RecordId, RedriveRecord, RedriveRecords, St
 from infra.kafka.errors import broker_errors
 from infra.kafka.names import KafkaNames
 from infra.kafka.topic_reader import TopicReader
+from infra.kafka.topic_settings import durability
 from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES, is_of_another_deployment
 from infra.settings import Settings
 from schemas.topics import DEAD_LETTER_SUFFIX, MAX_MESSAGE_BYTES, REDRIVEN
@@ -183,8 +184,8 @@ def _create_redrive_topic(settings: Settings) -> None:
     try:
         if REDRIVEN in client.list_topics():
             return
-        config = {"cleanup.policy": "compact"}
-        new = {REDRIVEN: {"num_partitions": 1, "replication_factor": settings.kafka.replication_factor, "configs": config}}
+        replicas = settings.kafka.replication_factor
+        new = {REDRIVEN: {"num_partitions": 1, "replication_factor": replicas, "configs": {"cleanup.policy": "compact"} | durability(replicas)}}
         for result in client.create_topics(new, raise_errors=False)["topics"]:
             if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
                 raise CannotContinue(

@@ -26,6 +26,8 @@ COMPARED = (
     "min.insync.replicas",
     "unclean.leader.election.enable",
 )
+#: `min.insync.replicas` of topics with more replicas than this.
+MIN_IN_SYNC = 2
 #: Kafka's default of `message.timestamp.after.max.ms`: clocks of producers differ.
 AFTER_MAX_MS = 3_600_000
 #: Kafka writes "no limit" as -1, or as the largest number.
@@ -136,15 +138,20 @@ class _Comparison:
         return _limit(self.actual.get(name, self.declared.get(name, "-1")))
 
 
+def durability(replicas: int) -> dict[str, str]:
+    """The declared settings of a topic with so many replicas: from three on a record is acknowledged when two brokers have it, so one may be away."""
+    return {"min.insync.replicas": str(MIN_IN_SYNC)} if replicas > MIN_IN_SYNC else {}
+
+
 def _durability(actual: Mapping[str, str], replicas: int) -> Iterator[Difference]:
     """Against the replicas that the topic has. A setting that one replica makes meaningless is no difference."""
     in_sync = int(actual.get("min.insync.replicas", "1"))
     if in_sync > replicas:
         effect = f"every record is refused: the topic has {replicas} replica{'s' if replicas > 1 else ''}"
         yield Difference("min.insync.replicas", f"at most {replicas}", str(in_sync), Severity.REFUSES, effect)
-    elif replicas > 2 and in_sync < 2:
+    elif replicas > MIN_IN_SYNC > in_sync:
         effect = "an acknowledged record may be on one broker only, and is lost with its disk"
-        yield Difference("min.insync.replicas", "2", str(in_sync), Severity.DIFFERS, effect)
+        yield Difference("min.insync.replicas", str(MIN_IN_SYNC), str(in_sync), Severity.DIFFERS, effect)
     if replicas > 1 and actual.get("unclean.leader.election.enable") == "true":
         effect = "after a failure a replica that lacks acknowledged records may lead: these records are lost"
         yield Difference("unclean.leader.election.enable", "false", "true", Severity.LOSES, effect)

@@ -18,7 +18,7 @@ from infra.errors import CannotContinue, RetouchError
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
 from infra.kafka.names import KafkaNames
-from infra.kafka.topic_settings import COMPARED, Difference, Severity, compare
+from infra.kafka.topic_settings import COMPARED, Difference, Severity, compare, durability
 from infra.settings import Settings
 from schemas.topics import (
     DEAD_LETTER_SUFFIX,
@@ -108,14 +108,15 @@ class AppliedTopology:
 def declared_topics(settings: Settings) -> tuple[DeclaredTopic, ...]:
     """All topics, then their dead-letter topics, then the topic of redrive records, with the partitions of new topics."""
     dead_letters = [Topic(dead_letter_topic(t.name), t.message, t.key, "the process that failed", "retouch dlq", FOREVER) for t in DEAD_LETTERED]
-    ours = [DeclaredTopic(t.name, settings.kafka.partitions, settings.kafka.replication_factor, _config(t)) for t in (*TOPICS, *dead_letters)]
-    return (*ours, DeclaredTopic(REDRIVEN, 1, settings.kafka.replication_factor, {"cleanup.policy": "compact"}))
+    replicas = settings.kafka.replication_factor
+    ours = [DeclaredTopic(t.name, settings.kafka.partitions, replicas, _config(t) | durability(replicas)) for t in (*TOPICS, *dead_letters)]
+    return (*ours, DeclaredTopic(REDRIVEN, 1, replicas, {"cleanup.policy": "compact"} | durability(replicas)))
 
 
 def changelog(partitions: int, replication_factor: int) -> DeclaredTopic:
     """The changelog of the join state. The streams process creates it, and never `apply_topology`: it needs the partitions that `responses` has."""
     config = {"cleanup.policy": "compact", "retention.bytes": "-1", "max.message.bytes": str(JOIN_STATE_CHANGELOG_BYTES)}
-    return DeclaredTopic(JOIN_STATE_CHANGELOG, partitions, replication_factor, config)
+    return DeclaredTopic(JOIN_STATE_CHANGELOG, partitions, replication_factor, config | durability(replication_factor))
 
 
 def apply_topology(settings: Settings) -> AppliedTopology:
@@ -265,6 +266,8 @@ def _limits_to_raise(comparison: TopologyComparison) -> dict[str, dict[str, str]
 
 
 def _raises(difference: Difference) -> bool:
+    if difference.name == "min.insync.replicas":
+        return difference.severity is Severity.DIFFERS  # otherwise it exceeds the topic's replicas
     if difference.name not in ("retention.ms", "retention.bytes", "delete.retention.ms", "max.message.bytes"):
         return False
     declared, actual = int(difference.declared), int(difference.actual)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from infra.errors import CannotContinue
-from infra.kafka.topology import _compare, _describe, warn_of_losses
+from infra.kafka.topic_settings import compare
+from infra.kafka.topology import TopicState, TopologyComparison, _compare, _describe, _limits_to_raise, changelog, declared_topics, warn_of_losses
 from infra.settings import Settings
-from schemas.topics import JOIN_STATE_CHANGELOG, topics_of
+from schemas.topics import JOIN_STATE_CHANGELOG, QUERIES, topics_of
 
 PARTITION = {"replica_nodes": [1]}
 
@@ -36,6 +37,20 @@ def test_the_streams_changelog_counts_as_declared() -> None:
 
 def test_a_changelog_that_does_not_exist_yet_is_not_missing() -> None:
     assert JOIN_STATE_CHANGELOG not in {topic.name for topic in _compare(StubAdminClient("queries"), Settings()).topics}
+
+
+@pytest.mark.parametrize(("replicas", "in_sync"), [(1, None), (2, None), (3, "2"), (5, "2")])
+def test_from_three_replicas_on_every_topic_wants_two_in_sync(replicas: int, in_sync: str | None) -> None:
+    settings = Settings().changed(kafka={"replication_factor": replicas})
+    declared = (*declared_topics(settings), changelog(4, replicas))
+    assert {topic.config.get("min.insync.replicas") for topic in declared} == {in_sync}
+
+
+@pytest.mark.parametrize(("in_sync", "raised"), [("1", {"queries": {"min.insync.replicas": "2"}}), ("2", {}), ("4", {})])
+def test_only_too_few_replicas_in_sync_are_raised(in_sync: str, raised: dict[str, dict[str, str]]) -> None:
+    differences = compare(QUERIES.config(), QUERIES.config() | {"min.insync.replicas": in_sync}, replicas=3)
+    state = TopicState("queries", exists=True, partitions=4, differences=differences)
+    assert _limits_to_raise(TopologyComparison((state,), ())) == raised
 
 
 def test_topics_whose_settings_are_hidden_are_named() -> None:
