@@ -14,9 +14,9 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from infra.kafka.clients import admin, producer
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings, load
+from lab.cluster.certificates import Authority
 from schemas.topics import QUERIES
 from streams.app.app import credentials
-from tests.support.certificates import Authority
 from tests.support.secure_broker import PASSWORD, USER, SecureBroker, secure_broker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -10,7 +10,7 @@ from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
 from infra.process.ports import free_port
 from infra.settings import Settings, load
-from tests.support.certificates import Authority
+from lab.cluster.certificates import Authority
 
 USER, PASSWORD = "ada", "right-password"
 PROTOCOLS = {"MTLS": "SSL", "PASSWORD": "SASL_SSL"}

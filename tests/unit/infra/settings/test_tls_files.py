@@ -6,7 +6,7 @@ import pytest
 
 from infra.errors import BadSetting
 from infra.settings import load
-from tests.support.certificates import Authority
+from lab.cluster.certificates import Authority
 
 PASSWORD = "hunter2"
 

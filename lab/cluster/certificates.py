@@ -1,4 +1,4 @@
-"""A certificate authority and what it signs, as PEM files, for tests of TLS."""
+"""A certificate authority and what it signs, as PEM files: for TLS of the lab's cluster, and of tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+#: Certificates are valid for this many days.
+VALID_DAYS = 30
 
 _DAY = datetime.timedelta(days=1)
 
@@ -35,6 +38,7 @@ class Authority:
         certfile, keyfile = self.directory / f"{name}.pem", self.directory / f"{name}-key.pem"
         certfile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         encryption = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
+        keyfile.touch(mode=0o600)
         keyfile.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
         return certfile, keyfile
 
@@ -46,4 +50,4 @@ def _named(name: str) -> x509.Name:
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-    return builder.serial_number(x509.random_serial_number()).not_valid_before(now - _DAY).not_valid_after(now + 30 * _DAY)
+    return builder.serial_number(x509.random_serial_number()).not_valid_before(now - _DAY).not_valid_after(now + VALID_DAYS * _DAY)
