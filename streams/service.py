@@ -140,6 +140,7 @@ class StreamsService:
 
     def __init__(self, settings: Settings, embedder: Embedder, stores: Stores, partitions: int) -> None:
         from streams.app.app import Runner, make_app, state_table
+        from streams.app.gauges import StreamsGauges
 
         self._settings = settings
         self._failure: BaseException | None = None
@@ -163,6 +164,7 @@ class StreamsService:
         )
         self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]
         self._app.on_partitions_assigned.connect(self._on_assigned)
+        self._gauges = StreamsGauges(self._app)
         self._fetching: dict[Any, tuple[int, float]] = {}
         self._failed_at: float | None = None
 
@@ -183,6 +185,8 @@ class StreamsService:
         while not stop.is_set():
             self._check()
             HEALTH.report(Condition.GROUP, self._group_problem())
+            if self._is_serving():
+                self._gauges.publish()
             if not ready and self._is_serving():
                 mark_ready(self._settings)
                 ready = True
@@ -193,6 +197,7 @@ class StreamsService:
         drained, _ = await asyncio.wait([asyncio.ensure_future(runner.drain()) for runner in self._runners], timeout=DRAIN_S)
         if len(drained) < len(self._runners):
             log.warning("stopping before the current batches are done; the next start reads them again")
+        self._gauges.clear()
         try:
             await asyncio.wait_for(self._app.stop(), STOP_S)
         except TimeoutError:

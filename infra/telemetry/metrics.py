@@ -88,8 +88,19 @@ STRATEGY_FALLBACKS = Counter(
 FEATURES_WITHOUT_FACTOR = Counter("retouch_features_without_factor_total", "{feature}", "features of RPM's queries that are similar to no factor of the user")
 REWRITES_WITHOUT_FORMAT = Counter("retouch_rewrites_without_format_total", "{rewrite}", "rewrites that were used although their trace is missing or doubled")
 
-WORKER_LAG = Gauge("retouch_worker_lag_records", "{record}", "records of a partition after the committed offset", ["topic", "partition"])
-WORKER_OLDEST = Gauge("retouch_worker_oldest_unhandled_seconds", "s", "age of the oldest record that is read and not yet committed", ["topic"])
+GROUP_LAG = Gauge(
+    "retouch_group_lag_records",
+    "{record}",
+    "offsets of a partition that its consumer group has not handled: unread, or read and not committed",
+    ["group", "topic", "partition"],
+)
+GROUP_OLDEST_AGE = Gauge(
+    "retouch_group_oldest_age_seconds",
+    "s",
+    "age of the oldest record of a partition that its consumer group has not handled, at most; 0 if there is none",
+    ["group", "topic", "partition"],
+)
+
 WORKER_IN_FLIGHT = Gauge("retouch_worker_in_flight", "{record}", "records in a handler", ["worker"])
 WORKER_HELD = Gauge("retouch_worker_held", "{record}", "records read and not yet committed", ["worker"])
 WORKER_COMMITS = Counter("retouch_worker_commits_total", "{commit}", "transactions of results and offsets", ["worker", "outcome"], {"outcome": CommitOutcome})
@@ -138,8 +149,8 @@ METRICS: tuple[AnyInstrument, ...] = (
     STRATEGY_FALLBACKS,
     FEATURES_WITHOUT_FACTOR,
     REWRITES_WITHOUT_FORMAT,
-    WORKER_LAG,
-    WORKER_OLDEST,
+    GROUP_LAG,
+    GROUP_OLDEST_AGE,
     WORKER_IN_FLIGHT,
     WORKER_HELD,
     WORKER_COMMITS,

@@ -141,6 +141,10 @@ async def checked_send(send: Callable[..., Awaitable[Any]], transport: Transport
 class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
     logger = driver.logger
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.last_read_ms: dict[Any, int | None] = {}  # timestamp of the last record that was polled, by partition
+
     def _new_consumer_thread(self) -> ReadCommittedThread:
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -154,6 +158,7 @@ class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
         rebalances = self.app.rebalancing_count
         records = await super()._getmany(pollable, timeout if len(pollable) == len(active_partitions) else REFILL_S)
         if self.app.rebalancing_count == rebalances:
+            self.last_read_ms |= {tp: of_partition[-1].timestamp for tp, of_partition in records.items() if of_partition}
             return records
         await self._thread.give_back(records)
         return {}

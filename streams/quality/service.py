@@ -18,6 +18,7 @@ from kafka.errors import KafkaError
 from infra.errors import CannotContinue, UnreadableBatch
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
+from infra.kafka.group_gauges import PUBLISH_EVERY_S, GroupGauges, Unhandled
 from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.process.loop_guard import guarded
@@ -29,7 +30,7 @@ from schemas.messages import Malformed
 from schemas.quality import Moments, Quality
 from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, topics_of
 from streams.quality.checkpoint import PartitionCheckpoint
-from streams.quality.consumer import QualityConsumer
+from streams.quality.consumer import GROUP, QualityConsumer
 from streams.quality.open_spans import RecordRef
 from streams.quality.partition_metrics import TOPICS, PartitionMetrics, QualityMessage
 
@@ -72,6 +73,7 @@ class QualityService:
         self._published_at = self._committed_at = self._moved_at = time.monotonic()
         self._positions: dict[int, dict[str, int]] = {}  # at the last move
         self._window = 0.0
+        self._gauges, self._next_gauges_at = GroupGauges(GROUP), 0.0
         self._consumer = QualityConsumer(settings)
         with broker_errors(settings, CannotContinue, "answer"):
             self._producer = producer(settings, "retouch-quality")
@@ -87,6 +89,7 @@ class QualityService:
                 self._count(record)
         self._pause_topics()
         self._check_stall()
+        self._publish_gauges()
         if time.monotonic() - self._published_at >= self._quality.every_s:
             self.publish()
 
@@ -108,6 +111,7 @@ class QualityService:
         return bool(self._metrics) and all(len(self._caught_up(number)) == len(TOPICS) for number in self._metrics)
 
     def close(self) -> None:
+        self._gauges.clear()
         with contextlib.suppress(KafkaError):
             self._producer.close(timeout=1)
         self._consumer.close()
@@ -173,6 +177,19 @@ class QualityService:
             self._positions, self._moved_at = positions, now
         if now - self._moved_at > self._settings.streams.stall_timeout_s:
             raise CannotContinue(f"online quality reads nothing although records are ahead, for {self._settings.streams.stall_timeout_s:g} s")
+
+    def _publish_gauges(self) -> None:
+        """A record is handled once it is counted: cells and checkpoints follow within `quality.every_s`."""
+        if time.monotonic() < self._next_gauges_at:
+            return
+        self._next_gauges_at = time.monotonic() + PUBLISH_EVERY_S
+        partitions = {}
+        for number, metrics in self._metrics.items():
+            positions, ends = self._consumer.positions(number), self._consumer.ends(number)
+            for topic in positions.keys() & ends.keys():
+                newest_s = metrics.clock(topic)
+                partitions[topic, number] = Unhandled(max(0, ends[topic] - positions[topic]), last_read_ms=None if newest_s is None else int(newest_s * 1000))
+        self._gauges.publish(partitions)
 
     def _set_reward_metric(self) -> None:
         """The reward of the last complete window."""

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from infra.process.lifecycle import OK
 from infra.settings import load
+from tests.support.metrics_page import address, get, wait_until
 from tests.support.openai_server import completion, serving
 from tests.support.own_broker import own_broker
-from tests.support.streams_process import StreamsProcess, running
+from tests.support.streams_process import running
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-
-#: A bound for a busy machine.
-WAIT_S = 120.0
-
-
-def address(process: StreamsProcess) -> str:
-    lines = (json.loads(line) for line in process.log().splitlines() if line.startswith("{"))
-    return next(str(line["address"]) for line in lines if "address" in line)
-
-
-def get(url: str, path: str) -> str:
-    return httpx.get(url + path, timeout=WAIT_S).text
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("module", ["workers base", "streams"])

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from infra.kafka.group_gauges import Unhandled
 from schemas.messages import Fingerprint, IdConflict, MessageIdentity
 from schemas.records import ProducedRecord
 from workers.runtime.broker import ResumePoint
@@ -44,6 +45,7 @@ class PartitionState:
     recent: dict[MessageIdentity, RecentRecord]  # the last records that were read or read back, oldest first
     held: dict[int, InFlight] = field(default_factory=dict)  # by offset: read, and not committed
     read_back: Mapping[int, Fingerprint] = field(default_factory=dict)  # by offset, after the assignment
+    last_read_ms: int | None = None  # timestamp of the last record that was read
     read_back_to: int = 0  # a finished record below this offset that was not read back was set aside
 
 
@@ -95,16 +97,11 @@ class AssignedPartitions:
         """Partitions read so far above their watermark that reading must pause."""
         return {number for number, p in self._partitions.items() if p.tracker.span >= self._metadata_bytes * SPAN_PER_BYTE}
 
-    @property
-    def oldest_ms(self) -> int | None:
-        """Timestamp of the oldest held record."""
-        firsts = (next(iter(p.held.values()), None) for p in self._partitions.values())
-        return min((record.consumed.timestamp_ms for record in firsts if record), default=None)
-
-    def held_of(self, number: int) -> int:
-        """Number of records of one partition that are read and not committed."""
-        partition = self._partitions.get(number)
-        return len(partition.held) if partition else 0
+    def unhandled(self, number: int, unread: int) -> Unhandled:
+        """The figures of an assigned partition, of which `unread` offsets were not read."""
+        partition = self._partitions[number]
+        first = next(iter(partition.held.values()), None)
+        return Unhandled(unread, len(partition.held), first.consumed.timestamp_ms if first else None, partition.last_read_ms)
 
     def assign(self, number: int, resume: ResumePoint) -> None:
         """Add an assigned partition. Metadata of another program is treated as empty."""
@@ -140,6 +137,7 @@ class AssignedPartitions:
         partition = self._partitions.get(consumed.partition)
         if partition is None:
             return False
+        partition.last_read_ms = consumed.timestamp_ms
         if not partition.tracker.admit(consumed.offset):
             self.skipped += 1
             if consumed.offset in partition.read_back or consumed.offset >= partition.read_back_to:

@@ -8,28 +8,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from infra.errors import CannotContinue
+from infra.kafka.group_gauges import PUBLISH_EVERY_S, GroupGauges
 from infra.telemetry.metrics import (
     WORKER_COMMIT_MS,
     WORKER_COMMITS,
     WORKER_HELD,
     WORKER_IN_FLIGHT,
-    WORKER_LAG,
     WORKER_METADATA_UNREADABLE,
-    WORKER_OLDEST,
     WORKER_RECORDS,
     CommitOutcome,
 )
-from schemas.topics import dead_letter_topic
+from schemas.topics import consumer_group, dead_letter_topic
 from workers.runtime.broker import Membership, NotConfirmed
 from workers.runtime.clock import Clock
 from workers.runtime.in_flight import HandlingOutcome, InFlight
 from workers.runtime.partition_state import AssignedPartitions
 from workers.runtime.pool import HandlerPool
-
-CHECK_EVERY_S = 5.0
 
 
 class Watchdog:
@@ -44,7 +40,8 @@ class Watchdog:
         self._clock = clock
         self._progress_at = clock.monotonic()
         self._unreadable = 0
-        self._published: set[int] = set()
+        self._gauges = GroupGauges(consumer_group(name))
+        self._ends: Mapping[int, int] = {}
         self.read_to: Mapping[int, int] = {}
 
     def progress(self) -> None:
@@ -67,7 +64,7 @@ class Watchdog:
 
     async def watch(self, membership: Membership, pool: HandlerPool) -> None:
         """Raises CannotContinue for a worker that stalls."""
-        every_s = min(CHECK_EVERY_S, self._stall_timeout_s / 4)
+        every_s = min(PUBLISH_EVERY_S, self._stall_timeout_s / 4)
         retries = 0
         while True:
             await self._clock.sleep(every_s)
@@ -75,19 +72,21 @@ class Watchdog:
                 retries = pool.retries
                 self.progress()
             try:
-                lags = self._lags(await membership.ends())
-            except NotConfirmed:
-                continue  # the broker is away, which is no stall of ours
-            self._publish(lags, pool)
-            self._check_stall(sum(lags.values()), len(membership.awaited))
+                self._ends = await membership.ends()
+            except NotConfirmed:  # the broker is away, which is no stall of ours
+                self._publish(self._unread(), pool)  # records grow older
+                continue
+            unread = self._unread()
+            self._publish(unread, pool)
+            self._check_stall(sum(unread.values()), len(membership.awaited))
 
     def has_read_to(self, ends: Mapping[int, int]) -> bool:
         """Whether all these partitions are assigned and read to these ends."""
         return set(ends) <= self._partitions.numbers and all(self.read_to.get(number, 0) >= end for number, end in ends.items())
 
-    def clear_lags(self) -> None:
-        """The worker has ended: remove its partitions from the lag metric."""
-        self._publish_lags({})
+    def clear_gauges(self) -> None:
+        """The worker has ended: remove its partitions from the group's metrics."""
+        self._gauges.clear()
 
     def _check_stall(self, lag: int, awaited: int) -> None:
         if not lag and not awaited and not self._partitions.held:
@@ -97,26 +96,18 @@ class Watchdog:
             state = f"{lag} records of {self._topic} unread, {self._partitions.held} in flight, {awaited} partitions without a start position"
             raise CannotContinue(f"worker {self.name} stalls: {state}, no progress for {stalled_s:.0f} s")
 
-    def _lags(self, ends: Mapping[int, int]) -> dict[int, int]:
-        """Unread offsets of each assigned partition."""
-        return {number: max(0, ends.get(number, 0) - self.read_to.get(number, 0)) for number in self._partitions.numbers}
+    def _unread(self) -> dict[int, int]:
+        """Unread offsets of each assigned partition, as of the last ends that the broker returned."""
+        return {number: max(0, self._ends.get(number, 0) - self.read_to.get(number, 0)) for number in self._partitions.numbers}
 
-    def _publish(self, lags: Mapping[int, int], pool: HandlerPool) -> None:
-        oldest_ms = self._partitions.oldest_ms
-        WORKER_OLDEST.set(max(0.0, datetime.now(UTC).timestamp() - oldest_ms / 1000) if oldest_ms else 0.0, topic=self._topic)
+    def _publish(self, unread: Mapping[int, int], pool: HandlerPool) -> None:
         WORKER_IN_FLIGHT.set(pool.running, worker=self.name)
         WORKER_HELD.set(self._partitions.held, worker=self.name)
-        self._publish_lags({number: lag + self._partitions.held_of(number) for number, lag in lags.items()})
+        partitions = {(self._topic, number): self._partitions.unhandled(number, offsets) for number, offsets in unread.items()}
+        self._gauges.publish(partitions, self._clock.now().timestamp() * 1000)
         if self._partitions.unreadable > self._unreadable:
             WORKER_METADATA_UNREADABLE.add(self._partitions.unreadable - self._unreadable)
             self._unreadable = self._partitions.unreadable
-
-    def _publish_lags(self, lags: Mapping[int, int]) -> None:
-        for number in self._published - lags.keys():
-            WORKER_LAG.remove(topic=self._topic, partition=str(number))
-        for number, lag in lags.items():
-            WORKER_LAG.set(lag, topic=self._topic, partition=str(number))
-        self._published = set(lags)
 
 
 class FailureLimit:

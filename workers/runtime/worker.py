@@ -241,7 +241,7 @@ class Worker(Generic[M]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._watchdog.clear_lags()
+        self._watchdog.clear_gauges()
         if self._pool.failure.done():
             self._pool.failure.exception()
         await self._membership.leave(for_good=for_good)

@@ -10,7 +10,7 @@ from infra.settings import Settings
 from infra.settings.process import TelemetrySettings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.export import exporting
-from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_LAG, WORKER_RECORDS
+from infra.telemetry.metrics import GROUP_LAG, WORKER_CALLS_MS, WORKER_RECORDS
 from infra.telemetry.tracing import SpanKind, messaging, span
 from schemas.envelope import new_traceparent
 from tests.support.otlp_collector import attributes, collecting
@@ -24,11 +24,11 @@ def settings(url: str, **telemetry: float) -> Settings:
 def test_metrics_arrive_with_names_units_labels_and_values() -> None:
     with collecting() as collector, exporting(settings(collector.url), "workers base"):
         WORKER_RECORDS.add(3, worker="exported", outcome="produced")
-        WORKER_LAG.set(7, topic="exported", partition="0")
+        GROUP_LAG.set(7, group="retouch-exported", topic="exported", partition="0")
         WORKER_CALLS_MS.record(30, worker="exported")
         WORKER_CALLS_MS.record(90_000, worker="exported")
     assert collector.services == {"retouch-workers-base"}
-    records, lag, calls = (collector.metrics[metric.name] for metric in (WORKER_RECORDS, WORKER_LAG, WORKER_CALLS_MS))
+    records, lag, calls = (collector.metrics[metric.name] for metric in (WORKER_RECORDS, GROUP_LAG, WORKER_CALLS_MS))
     assert (records.unit, lag.unit, calls.unit) == ("{record}", "{record}", "ms")
     assert records.sum.is_monotonic and records.description == WORKER_RECORDS.meaning
     (counted,) = [p for p in records.sum.data_points if attributes(p.attributes)["worker"] == "exported"]

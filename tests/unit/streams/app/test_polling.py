@@ -35,7 +35,7 @@ class Client(BufferedConsumer):
         self.polled.append(active_partitions)
         if self._rebalances_during_poll:
             self.app.on_rebalance_start()
-        return {tp: [SimpleNamespace(offset=7), SimpleNamespace(offset=8)] for tp in active_partitions}
+        return {tp: [SimpleNamespace(offset=7, timestamp=70), SimpleNamespace(offset=8, timestamp=80)] for tp in active_partitions}
 
     async def _take_back(self, records: dict[Any, list[Any]]) -> None:
         self.given_back.append({tp: of_partition[0].offset for tp, of_partition in records.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from infra.kafka.group_gauges import Unhandled
 from schemas.ids import derive
 from schemas.messages import Fingerprint, MessageIdentity
 from schemas.records import ProducedRecord
@@ -276,14 +277,15 @@ def test_a_partition_far_above_its_watermark_is_reported_as_far_ahead() -> None:
     assert partitions.far_ahead == set()
 
 
-def test_the_timestamp_of_the_oldest_held_record_is_reported() -> None:
+def test_what_is_unhandled_is_reported_for_each_partition() -> None:
     partitions = assigned(0, 1)
-    assert partitions.oldest_ms is None
+    assert partitions.unhandled(0, 9) == Unhandled(9)
     records = [*read(partitions, 7), *read(partitions, 3, 4, partition=1)]
-    assert partitions.oldest_ms == 1_700_000_000_003
+    assert partitions.unhandled(0, 0) == Unhandled(0, 1, 1_700_000_000_007, 1_700_000_000_007)
+    assert partitions.unhandled(1, 2) == Unhandled(2, 2, 1_700_000_000_003, 1_700_000_000_004)
     finish(partitions, records[1])
     commit(partitions)
-    assert partitions.oldest_ms == 1_700_000_000_004
+    assert partitions.unhandled(1, 2) == Unhandled(2, 1, 1_700_000_000_004, 1_700_000_000_004)
 
 
 @pytest.mark.parametrize("numbers", [1, 4])
