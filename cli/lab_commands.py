@@ -29,6 +29,21 @@ def chaos(
     run_command(lambda settings: command.run(settings, minutes=minutes, seed=seed, out=out, ordered=ordered, as_json=as_json))
 
 
+@lab.command(epilog=EXIT_CODES)
+def cluster(
+    out: Annotated[Path | None, typer.Option(help="State directory: data, certificates, passwords, settings files, logs. Default: stack.dir/cluster.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="A user, with a password in NAME.password; may be repeated. Default: retouch.")] = None,
+    tls: Annotated[bool, typer.Option("--tls/--no-tls", help="Encrypted connections, with certificates of an authority of the cluster's own.")] = True,
+    scram: Annotated[bool, typer.Option("--scram/--no-scram", help="Users with passwords, by SCRAM-SHA-512.")] = True,
+    acls: Annotated[bool, typer.Option("--acls/--no-acls", help="A user may do only what an ACL allows.")] = True,
+) -> None:
+    """Run a Kafka cluster of three nodes on this machine until Ctrl-C, to try a deployment on; it keeps its data."""
+    from lab.cluster import command
+    from lab.cluster.layout import Security
+
+    run_command(lambda settings: command.run(settings, out=out, users=user or (), security=Security(tls=tls, scram=scram, acls=acls)))
+
+
 @lab.command(epilog=ANOMALIES)
 def simulate(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, counted from `--seed`.")] = 1,

@@ -170,6 +170,16 @@ class Admin:
     def delete_group_offsets(self, group: str, partitions: Iterable[Any]) -> dict[Any, Any]:
         return self._ours(self._client.delete_group_offsets(self._names.group(group), self._names.partitions(partitions)))
 
+    def describe_cluster(self) -> dict[str, Any]:
+        return dict(self._client.describe_cluster())
+
+    def describe_metadata_quorum(self) -> dict[str, Any]:
+        return dict(self._client.describe_metadata_quorum())
+
+    def alter_user_scram_credentials(self, alterations: Iterable[Any]) -> dict[str, str | None]:
+        """The error for each user, or None."""
+        return dict(self._client.alter_user_scram_credentials(list(alterations)))
+
     def _ours(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
         return self._names.by_declared_partition({part: value for part, value in values.items() if self._names.has_prefix(part.topic)})
 

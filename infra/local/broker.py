@@ -5,13 +5,12 @@ It has no security and no replication; a cluster's Kafka has both. `lab.cluster`
 
 from __future__ import annotations
 
-import socket
 import time
 from pathlib import Path
 from typing import Self
 
 from infra.errors import BadSetting, CannotContinue
-from infra.local.kafka_node import SMALL_PROPERTIES, START_TIMEOUT_S, KafkaNode, require_free
+from infra.local.kafka_node import SMALL_PROPERTIES, START_TIMEOUT_S, KafkaNode, accepts, require_free
 from infra.process.ports import free_port, why_taken
 from infra.settings import Settings
 
@@ -60,7 +59,7 @@ class Broker(KafkaNode):
 
     def answers(self) -> bool:
         """Whether the broker answers a client. Blocks for at most a few seconds."""
-        if not _accepts(self._settings.host, self.port):
+        if not accepts(self._settings.host, self.port):
             return False
         from kafka import KafkaAdminClient
         from kafka.errors import RetriableError
@@ -127,11 +126,3 @@ def _ports(properties: Path) -> tuple[int, int] | None:
             client, controller = (int(listener.rsplit(":", 1)[1]) for listener in line.split(",")[:2])
             return client, controller
     return None
-
-
-def _accepts(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=1):
-            return True
-    except OSError:
-        return False

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import subprocess
 import uuid
 from abc import ABC, abstractmethod
@@ -155,6 +156,15 @@ def require_free(host: str, port: int, remedy: str) -> None:
     """Raises CannotContinue if a server cannot listen on this port."""
     if reason := why_taken(host, port):
         raise CannotContinue(f"port {port} on {host} is taken ({reason}): {remedy}")
+
+
+def accepts(host: str, port: int) -> bool:
+    """Whether a server listens on this port. A client of Kafka would log a warning for each try."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def write_properties(path: Path, properties: Mapping[str, str]) -> None:
