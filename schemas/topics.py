@@ -84,6 +84,8 @@ TOPICS = (
     *(PROFILE_TASKS, PROFILES),
     *(SHADOWS, QUALITY, MODEL_EVENTS, SERVING, ERASURES),
 )
+#: Topics with a user's records that the platform writes, with any partitioner (infra.kafka.forwarding).
+PLATFORM_TOPICS = (INTERACTIONS, QUERIES, FEEDBACK)
 #: Topics whose consumers have a dead-letter topic.
 DEAD_LETTERED = (
     INTERACTIONS,

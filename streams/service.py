@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
+from infra.kafka.forwarding import Forwarder
 from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.health import HEALTH, Condition
 from infra.process.lifecycle import FAILED, mark_ready
@@ -26,6 +27,7 @@ from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, PROFILES, topics_
 from streams.app.join_state import JoinState
 from streams.app.processor import Processor
 from streams.app.topology import prepare
+from streams.history.forward_once import ForwardOnce
 from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
 from streams.index.embedder import Embedder, SentenceEmbedder
@@ -147,7 +149,8 @@ class StreamsService:
         self._assigned: set[tuple[str, int]] | None = None  # None until the first assignment
         self._settled_at = time.monotonic()
         self._app = make_app(settings)
-        state = JoinState(state_table(self._app, partitions))
+        entries = state_table(self._app, partitions)
+        forwarder = Forwarder(self._partition_count)
         profiles = ProfileIndex(stores.profiles, embedder.dimension)
         reads = ProfileReads()
         summaries = Summaries(stores.history, profiles, settings.profiles, reads=reads)
@@ -156,11 +159,13 @@ class StreamsService:
         factors = FactorLookups(embedder, profiles, histories, features, reads)
         search = HistorySearch(embedder, stores.history, settings.retrieval, query_prefix=settings.embedder.query_prefix)
         processors: tuple[Processor, ...] = (
-            HistoryProcessor(embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries, features),
+            HistoryProcessor(
+                embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries, features, ForwardOnce(forwarder, entries, partitions)
+            ),
             RetrievalProcessor(search, settings.retrieval.k_max),
             *(LookupProcessor(search, summaries, factors, kind) for kind in LookupKind),
             ProfileProcessor(profiles, embedder, histories),
-            OutcomesProcessor(state, join_window_s=settings.streams.join_window_s, assigned=self._joint_partitions),
+            OutcomesProcessor(JoinState(entries), join_window_s=settings.streams.join_window_s, assigned=self._joint_partitions, forwarder=forwarder),
         )
         self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]
         self._app.on_partitions_assigned.connect(self._on_assigned)
@@ -271,6 +276,11 @@ class StreamsService:
 
     async def _on_assigned(self, _: Any, assigned: set[Any], **__: Any) -> None:
         self._assigned = {(self._app.transport.names.declared(partition.topic), partition.partition) for partition in assigned}
+
+    def _partition_count(self, topic: str) -> int:
+        """As of the consumer's last metadata; 0 without it."""
+        cluster = self._app.consumer._thread._consumer._client.cluster
+        return len(cluster.partitions_for_topic(self._app.transport.names.topic(topic)) or ())
 
     def _joint_partitions(self) -> set[int]:
         return {partition for topic, partition in self._assigned or () if topic in OutcomesProcessor.topics}

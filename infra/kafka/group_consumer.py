@@ -87,6 +87,10 @@ class GroupConsumer:
         """Empty if the topic does not exist. Raises RetryLater if the broker is away. For `connect_s` after `connect` it retries before it raises."""
         return set(self._retried(lambda: self._consumer.partitions_for_topic(topic)) or ())
 
+    def known_partitions(self, topic: str) -> int:
+        """The number of partitions in the client's last metadata, without a request. 0 if it has none of this topic."""
+        return len(self._consumer._cluster.partitions_for_topic(self._names.topic(topic)) or ())
+
     def poll(self, max_records: int, timeout_s: float, prepare: Callable[[], None] = lambda: None) -> list[Any] | None:
         """At most `max_records`, in the order of each partition; with 0 it only serves the group. None while the broker is away.
 

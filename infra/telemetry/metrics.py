@@ -30,6 +30,7 @@ class RecordOutcome(StrEnum):
     CONFLICT = "conflict"  # set aside: it has the identity of an earlier record and other content
     EXPIRED = "expired"  # its deadline passed
     DEGRADED = "degraded"  # answered with the base answer
+    FORWARDED = "forwarded"  # written again on its user's partition, because the platform's partitioner chose another one
 
 
 class RetryReason(StrEnum):
@@ -58,6 +59,7 @@ class StreamOutcome(StrEnum):
     DONE = "done"
     SET_ASIDE = "set_aside"
     CONFLICT = "conflict"  # set aside: it has the identity of an earlier record and other content
+    FORWARDED = "forwarded"  # written again on its user's partition, because the platform's partitioner chose another one
 
 
 class QualityOutcome(StrEnum):

@@ -25,12 +25,14 @@ from yarl import URL
 
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import LAST_TIMESTAMP, NO_TIMESTAMP
+from infra.kafka.forwarding import FORWARDED_FROM
 from infra.kafka.names import KafkaNames
 from infra.kafka.permanent_errors import permanent_error
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
 from schemas.dead_letters import is_id_conflict, original_position
+from schemas.envelope import header_values
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import JOIN_STATE_CHANGELOG, JOIN_STATE_CHANGELOG_BYTES
 from streams.app.processor import GROUP, Processor
@@ -175,12 +177,17 @@ class Runner:
 
 
 def count_acknowledged(processor: str, records: Sequence[ConsumedRecord], produced: Sequence[ProducedRecord]) -> None:
-    """A record counts as set aside, or as a conflict, if its dead letter is among `produced`."""
+    """A record counts as set aside, as a conflict or as forwarded, if its dead letter or its copy is among `produced`."""
+    read = {record.topic for record in records}
+    copies = (record for record in produced if record.topic in read)
+    forwarded = {(record.topic, header_values(record.headers).get(FORWARDED_FROM)) for record in copies}
     dead_letters = {position: record for record in produced if (position := original_position(record.headers))}
     for record in records:
         outcome = StreamOutcome.DONE
         if dead_letter := dead_letters.get((record.topic, record.partition, record.offset)):
             outcome = StreamOutcome.CONFLICT if is_id_conflict(dead_letter.headers) else StreamOutcome.SET_ASIDE
+        elif (record.topic, f"{record.partition}/{record.offset}".encode()) in forwarded:
+            outcome = StreamOutcome.FORWARDED
         STREAMS_RECORDS.add(processor=processor, outcome=outcome)
 
 

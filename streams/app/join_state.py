@@ -39,6 +39,8 @@ class _Kind(NamedTuple):
     message: type[Response] | type[Feedback] | None = None
 
 
+#: Prefix of the entries of `streams.history.forward_once`, which share the mapping and never expire.
+FORWARDED_TO = b"O"
 _RESPONSE, _FEEDBACK, _FINGERPRINT = _Kind(b"R", b"r", Response), _Kind(b"F", b"f", Feedback), _Kind(b"J")
 
 
@@ -103,7 +105,8 @@ class JoinState:
 
         Entries of other partitions are dropped silently: the process that owns them reports them.
         """
-        old = [key for key, entry in self._entries.items() if len(entry) < _ENTRY.size or _ENTRY.unpack_from(entry)[0] < before_ms]
+        joins = ((key, entry) for key, entry in self._entries.items() if key[:1] != FORWARDED_TO)
+        old = [key for key, entry in joins if len(entry) < _ENTRY.size or _ENTRY.unpack_from(entry)[0] < before_ms]
         for key in old:
             pending = self._read(key)
             if pending is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from infra.errors import PoisonMessage
 from schemas.dead_letters import dead_letter
 from schemas.envelope import new_traceparent
 from schemas.interactions import Interaction
@@ -12,6 +13,7 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.sameness import is_blank
 from schemas.topics import INTERACTIONS, PROFILE_TASKS
 from streams.app.processor import GROUP, output
+from streams.history.forward_once import ForwardOnce
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
@@ -24,39 +26,53 @@ class HistoryProcessor:
     topics = (INTERACTIONS.name,)
     linger_s = 0.02
 
-    def __init__(self, embedder: Embedder, index: HistoryIndex, batch: int, summaries: Summaries | None = None, features: FeatureTasks | None = None) -> None:
-        """`summaries`, `features`: get the new items, and return tasks for the profiles worker."""
+    def __init__(
+        self,
+        embedder: Embedder,
+        index: HistoryIndex,
+        batch: int,
+        summaries: Summaries | None = None,
+        features: FeatureTasks | None = None,
+        forwarding: ForwardOnce | None = None,
+    ) -> None:
+        """`summaries`, `features`: get the new items, and return tasks for the profiles worker. Without `forwarding` records are indexed wherever they lie."""
         self._embedder = embedder
         self._index = index
         self.batch = batch
-        self._summaries, self._features = summaries, features
+        self._summaries, self._features, self._forwarding = summaries, features, forwarding
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
-        """Index every new interaction. Returns dead letters for unreadable records and for conflicts with an interaction in the index or in this batch.
+        """Index every new interaction. Returns records to forward, and dead letters for unreadable ones and for conflicts with the index or within this batch.
 
         Of two interactions with one id the first stays: prompts and training data already name it. A retried batch is not embedded again.
         """
         if self._embedded is None or self._embedded[0] is not records:
             self._embedded = (records, *await self._embed(records))
-        _, points, dead_letters = self._embedded
+        _, points, others = self._embedded
         await self._index.upsert(points)
         self._embedded = None
         tasks = await self._summaries.after(point.interaction for point in points) if self._summaries else []
         tasks += await self._features.after(points) if self._features else []
-        return [*(output(PROFILE_TASKS, task, id=task.task_id, traceparent=new_traceparent()) for task in tasks), *dead_letters]
+        return [*(output(PROFILE_TASKS, task, id=task.task_id, traceparent=new_traceparent()) for task in tasks), *others]
 
     async def _embed(self, records: Sequence[ConsumedRecord]) -> tuple[list[IndexPoint], list[ProducedRecord]]:
+        """The points to write; the records to forward, and the dead letters."""
         readable: list[tuple[ConsumedRecord, Interaction]] = []
-        dead_letters: list[ProducedRecord] = []
+        others: list[ProducedRecord] = []
         for record in records:
             try:
-                readable.append((record, record.read(Interaction)[0]))
-            except Malformed as error:
-                dead_letters.append(dead_letter(record, GROUP, error))
-        new = await self._new(readable, dead_letters)
+                interaction = record.read(Interaction)[0]
+                if self._forwarding and (forwarded := self._forwarding.forward(record, interaction.key)):
+                    others.append(forwarded)
+                else:
+                    readable.append((record, interaction))
+            except (Malformed, PoisonMessage) as error:
+                others.append(dead_letter(record, GROUP, error))
+        others += self._forwarding.take_changes() if self._forwarding else []
+        new = await self._new(readable, others)
         vectors = await self._embedder.embed([text_of(interaction) for _, interaction in new])
-        return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(new, vectors, strict=True)], dead_letters
+        return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(new, vectors, strict=True)], others
 
     async def _new(
         self, readable: Sequence[tuple[ConsumedRecord, Interaction]], dead_letters: list[ProducedRecord]

@@ -1,6 +1,7 @@
 """Joins responses and feedback to outcomes, whichever comes first. The user's own text goes back to `interactions`.
 
-Both topics have the user as key and equally many partitions, so both records of a join reach the same process. One stream reads both topics record
+Both topics have the user as key and equally many partitions, so both records of a join reach the same process. Feedback that the platform's partitioner
+put elsewhere is forwarded first (`infra.kafka.forwarding`). One stream reads both topics record
 by record, so two records cannot miss each other. Every id is derived: joining again after a restart repeats a record and adds none. A conflict
 becomes a dead letter: a response to another query under the same query id, or other feedback under the same feedback id, such as feedback to
 another query.
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from infra.errors import PoisonMessage
+from infra.kafka.forwarding import Forwarder
 from schemas.dead_letters import dead_letter
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
@@ -33,18 +35,27 @@ RESPONSE_BYTES = JOIN_STATE_CHANGELOG_BYTES - 4096
 
 
 class OutcomesProcessor:
-    """`assigned` returns the partitions assigned to this process. `now` is the wall clock, in seconds."""
+    """`assigned` returns the partitions assigned to this process. `now` is the wall clock, in seconds. Without `forwarder` nothing is forwarded."""
 
     name = "outcomes"
     topics = (RESPONSES.name, FEEDBACK.name)
     batch = 64
     linger_s = 0.001
 
-    def __init__(self, state: JoinState, *, join_window_s: float, assigned: Callable[[], set[int]], now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        state: JoinState,
+        *,
+        join_window_s: float,
+        assigned: Callable[[], set[int]],
+        now: Callable[[], float] = time.time,
+        forwarder: Forwarder | None = None,
+    ) -> None:
         self._state = state
         self._window_s = join_window_s
         self._assigned = assigned
         self._now = now
+        self._forwarder = forwarder
         self._expired_at = now()
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
@@ -73,6 +84,8 @@ class OutcomesProcessor:
 
     def _on_feedback(self, record: ConsumedRecord) -> list[ProducedRecord]:
         feedback, _ = record.read(Feedback)
+        if self._forwarder and self._forwarder.is_misplaced(record, feedback.key):
+            return [self._forwarder.forward(record, feedback.key)]
         query = MessageIdentity(feedback.key, feedback.query_id)
         response = self._state.response(query)
         if response is not None:

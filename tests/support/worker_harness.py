@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from infra.kafka.forwarding import FORWARDED_FROM
 from infra.settings import load
 from infra.settings.stream import WorkersSettings
 from schemas.drafts import Draft
@@ -33,10 +34,13 @@ class WorkerHarness:
     def __init__(self, partitions: int = 4, **cluster: Any) -> None:
         self.cluster = MemoryCluster(dict.fromkeys((QUERIES.name, DRAFTS.name, dead_letter_topic(QUERIES.name)), partitions), **cluster)
 
-    def ask(self, *queries: Query, partition: int | None = None, ce_id: object = None, source: str = "/test", extra: Headers = ()) -> None:
-        """`extra`: further headers."""
+    def ask(
+        self, *queries: Query, partition: int | None = None, ce_id: object = None, source: str = "/test", extra: Headers = (), forwarded: bool = True
+    ) -> None:
+        """`extra`: further headers. `forwarded`: on a chosen `partition` the record counts as forwarded, so it is handled there."""
+        placed = [] if partition is None or not forwarded else [(FORWARDED_FROM, b"0/0")]
         for query in queries:
-            headers = [*envelope_headers(query, id=ce_id or query.query_id, source=source), *extra]
+            headers = [*envelope_headers(query, id=ce_id or query.query_id, source=source), *placed, *extra]
             self.cluster.log.append(QUERIES.name, query.key, query.to_bytes(), headers, partition)
 
     def worker(self, handle: Handler[Query], *, instance: str = "one", faults: Faults | None = None, concurrency: int = 16, **options: Any) -> Worker[Query]:

@@ -71,6 +71,10 @@ class Membership(Protocol):
     def topic(self) -> str: ...
 
     @property
+    def partition_count(self) -> int:
+        """The present number of the topic's partitions. 0 before `join`."""
+
+    @property
     def joined(self) -> bool:
         """Whether this process is a member of a stable group."""
 

@@ -41,6 +41,7 @@ class HandlingOutcome(StrEnum):
     SET_ASIDE = "set_aside"  # it goes to the dead-letter topic
     REPEAT = "repeat"  # its identity was read before, with the same content
     CONFLICT = "conflict"  # its identity was read before, with other content: it goes to the dead-letter topic
+    FORWARDED = "forwarded"  # it was not on its user's partition, and is written there
 
 
 @dataclass(frozen=True)

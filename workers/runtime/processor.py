@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from infra.errors import CannotContinue, DependencyUnavailable, PoisonMessage, RetryLater, type_and_line
+from infra.kafka.forwarding import Forwarder
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
 from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
 from schemas.dead_letters import dead_letter
@@ -34,7 +35,9 @@ class HandlerFailed(PoisonMessage):
 
 
 class RecordProcessor(Generic[M]):
-    def __init__(self, spec: HandlerSpec[M], clock: Clock | None = None, rng: random.Random | None = None) -> None:
+    """Without `forwarder` every record is handled, wherever it lies."""
+
+    def __init__(self, spec: HandlerSpec[M], clock: Clock | None = None, rng: random.Random | None = None, forwarder: Forwarder | None = None) -> None:
         self._name = spec.name
         self._source = f"/workers/{spec.name}"
         self._group = consumer_group(spec.name)
@@ -42,6 +45,7 @@ class RecordProcessor(Generic[M]):
         self._spec = spec
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
+        self._forwarder = forwarder
 
     def parse(self, record: InFlight) -> None:
         """Parse a record before it is admitted: the fingerprint of its message decides whether it is a repeat. Refuses a malformed record."""
@@ -66,7 +70,7 @@ class RecordProcessor(Generic[M]):
             # A topic does not carry its message's type.
             incoming: Incoming[M] = Incoming(message, envelope, record.consumed.source, record.last_failure)  # type: ignore[arg-type]
             with span(self._span, incoming.envelope.traceparent, SpanKind.CONSUMER, self._attributes(record)) as current:
-                result = await self._try(record, incoming)
+                result = self._forwarded(record, incoming) or await self._try(record, incoming)
                 current.add({"retouch.retries": record.failures, "retouch.outcome": result.outcome if isinstance(result, Finished) else "try_again"})
                 return result
         except PoisonMessage as error:
@@ -75,6 +79,13 @@ class RecordProcessor(Generic[M]):
             raise
         except Exception as error:  # around the handler: a deadline that fails, an output that cannot be written
             return self._set_aside(record, HandlerFailed(type_and_line(error)), record.failures)
+
+    def _forwarded(self, record: InFlight, incoming: Incoming[M]) -> Finished | None:
+        """None if the record lies on its user's partition. Raises PoisonMessage if it cannot be forwarded."""
+        key: bytes | None = getattr(incoming.message, "key", None)
+        if self._forwarder is None or key is None or not self._forwarder.is_misplaced(record.consumed, key):
+            return None
+        return Finished((self._forwarder.forward(record.consumed, key),), HandlingOutcome.FORWARDED)
 
     async def _try(self, record: InFlight, incoming: Incoming[M]) -> Finished | TryAgain:
         deadline = self._spec.deadline(incoming.message)

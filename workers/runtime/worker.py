@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from infra.errors import UnreadableBatch
+from infra.kafka.forwarding import Forwarder
 from infra.process.loop_guard import guarded_event_loop
 from infra.settings import Settings
 from infra.settings.stream import DeliveryMode, KeyOrder
@@ -70,6 +71,7 @@ class WorkerCounts:
     set_aside: int = 0
     repeats: int = 0
     conflicts: int = 0  # set aside as conflicts with an earlier record
+    forwarded: int = 0  # written again on their user's partition
     skipped: int = 0  # read again, although the commit's metadata marks them as finished
     retries: int = 0
     abandoned: int = 0
@@ -105,7 +107,7 @@ class Worker(Generic[M]):
         self._broker = broker
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
-        self._processor = RecordProcessor(spec, self._clock, self._rng)
+        self._processor = RecordProcessor(spec, self._clock, self._rng, Forwarder(lambda _: self._membership.partition_count))
         self._grace_s = settings.stack.stop_timeout_s / 2
         self._partitions = AssignedPartitions(remember=settings.workers.remember, metadata_bytes=settings.workers.metadata_bytes)
         self._failure_limit = FailureLimit(self._topic)
@@ -131,6 +133,7 @@ class Worker(Generic[M]):
             set_aside=outcomes[HandlingOutcome.SET_ASIDE],
             repeats=outcomes[HandlingOutcome.REPEAT],
             conflicts=outcomes[HandlingOutcome.CONFLICT],
+            forwarded=outcomes[HandlingOutcome.FORWARDED],
             skipped=self._partitions.skipped,
             retries=self._pool.retries if commits else 0,
             abandoned=self._abandoned,

@@ -50,6 +50,7 @@ class KafkaMembership:
     def __init__(self, settings: Settings, name: str, topic: Topic, remember: int) -> None:
         self.topic = topic.name
         self._input = topic
+        self.partition_count = 0
         self.generation: Any = None
         self._settings = settings
         self._remember = remember
@@ -155,6 +156,7 @@ class KafkaMembership:
             if time.monotonic() > deadline:  # a group that forms before its topic exists assigns no partitions
                 raise CannotContinue(f"topic {self.topic} does not exist: run `retouch topics apply`")
             time.sleep(0.2)
+        self.partition_count = self._consumer.known_partitions(self.topic)
         self._consumer.subscribe([self.topic], _Listener(self, self._group))
 
     def _poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
@@ -165,6 +167,7 @@ class KafkaMembership:
             self._consumer.pause_only([TopicPartition(self.topic, number) for number in (*paused, *self._unresolved)])
 
         records = self._consumer.poll(max_records, timeout_s, prepare)
+        self.partition_count = self._consumer.known_partitions(self.topic) or self.partition_count
         if records is not None and self._consumer.is_member:
             self.generation = self._consumer.metadata
         in_flight = [self._in_flight(record) for record in records or () if record.partition not in self._unresolved]

@@ -11,12 +11,12 @@ between poll and commit. It may wait, raise NotConfirmed for a lost request or a
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
+from infra.kafka.forwarding import partition_of
 from workers.runtime.broker import CommitRefused, NotConfirmed
 from workers.runtime.memory.group import MemoryGroup
 from workers.runtime.offsets import METADATA_BYTES, Position
@@ -184,7 +184,7 @@ class MemoryLog:
         return entry
 
     def _partition_of(self, topic: str, key: bytes | None) -> int:
-        return zlib.crc32(key or b"") % len(self._partitions[topic])
+        return partition_of(key or b"", len(self._partitions[topic]))
 
     def _wake(self) -> None:
         for waiting in self._waiting:

@@ -34,6 +34,10 @@ class MemoryMembership:
         self._listener: RebalanceListener
 
     @property
+    def partition_count(self) -> int:
+        return len(self._log.partitions(self.topic)) if self._log.has(self.topic) else 0
+
+    @property
     def joined(self) -> bool:
         return self.generation is not None
 

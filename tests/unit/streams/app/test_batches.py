@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAu
 from faust.exceptions import ProducerSendError
 
 from infra.errors import CannotContinue, RetryLater
+from infra.kafka.forwarding import Forwarder
 from infra.kafka.names import KafkaNames
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_RECORDS, RetryReason
@@ -97,12 +98,13 @@ async def test_a_permanent_error_is_not_retried(error: Exception, raised: type[E
         await deliver(app, [ProducedRecord("contexts", b"k", b"v")])
 
 
-def test_acknowledged_records_are_counted_as_done_set_aside_or_conflict() -> None:
-    good, bad, other = (consumed_record("interactions", interaction("sea"), offset=offset) for offset in (0, 1, 2))
-    produced = [dead_letter(bad, GROUP, Malformed("why")), dead_letter(other, GROUP, IdConflict(good.source))]
-    count_acknowledged("counted", [good, bad, other], produced)
+def test_acknowledged_records_are_counted_by_outcome() -> None:
+    good, bad, other, misplaced = (consumed_record("interactions", interaction("sea"), offset=offset) for offset in (0, 1, 2, 3))
+    copy = Forwarder(lambda topic: 4).forward(misplaced, b"acme/alice")
+    produced = [dead_letter(bad, GROUP, Malformed("why")), dead_letter(other, GROUP, IdConflict(good.source)), copy]
+    count_acknowledged("counted", [good, bad, other, misplaced], produced)
     counts = {dict(labels)["outcome"]: count for labels, count in STREAMS_RECORDS.values().items() if dict(labels)["processor"] == "counted"}
-    assert counts == {"done": 1, "set_aside": 1, "conflict": 1}
+    assert counts == {"done": 1, "set_aside": 1, "conflict": 1, "forwarded": 1}
 
 
 def test_any_time_of_a_record_fits_into_a_dead_letter() -> None:

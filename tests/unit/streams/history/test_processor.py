@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from infra.errors import RetryLater
+from infra.kafka.forwarding import Forwarder, partition_of
 from schemas.dead_letters import is_id_conflict
 from schemas.interactions import Interaction
-from schemas.topics import INTERACTIONS
+from schemas.records import ConsumedRecord, ProducedRecord
+from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, MAX_MESSAGE_BYTES
+from streams.history.forward_once import ForwardOnce
 from streams.history.processor import HistoryProcessor, text_of
 from streams.index.tenant_filter import IndexPoint, Scope, best_first
 from tests.support.streams_fakes import MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, interaction
@@ -110,3 +113,57 @@ def test_content_and_response_are_embedded_unless_blank() -> None:
     assert text_of(interaction("sea")) == "about sea\ncomedy"
     for blank in ("", "  ", "\u200b\u3164"):
         assert text_of(interaction("sea", content=blank)) == "comedy"
+
+
+class Partitions:
+    """A processor over four partitions, and what a restart finds again: the changelog's entries."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """With an empty index."""
+        self.index = MemoryIndex()
+        forwarding = ForwardOnce(Forwarder(lambda topic: 4), dict(self.entries), 4)
+        self.history = HistoryProcessor(WordEmbedder(), self.index, batch=8, forwarding=forwarding)
+
+    async def handle(self, *records: ConsumedRecord) -> list[ProducedRecord]:
+        """What goes to topics other than the changelog."""
+        produced = await self.history.handle(records)
+        self.entries |= {record.key: record.value for record in produced if record.topic == JOIN_STATE_CHANGELOG and record.key and record.value}
+        return [record for record in produced if record.topic != JOIN_STATE_CHANGELOG]
+
+
+HOME = partition_of(b"acme/alice", 4)
+
+
+async def test_a_misplaced_interaction_is_forwarded_and_indexed_from_its_copy_only() -> None:
+    partitions = Partitions()
+    records = [consumed_record(INTERACTIONS.name, interaction(name), partition=(HOME + 1) % 4, offset=n) for n, name in enumerate(("sea", "war"))]
+    copies = await partitions.handle(*records)
+    assert [(copy.topic, copy.key, copy.value) for copy in copies] == [("interactions", b"acme/alice", record.value) for record in records]
+    assert not partitions.index.points
+    read = [replace(record, partition=HOME, headers=copy.headers) for record, copy in zip(records, copies, strict=True)]
+    assert await partitions.handle(*read) == []
+    assert {point.source.partition for point in partitions.index.points.values()} == {HOME}
+
+
+async def test_a_reread_for_an_empty_index_forwards_nothing_again() -> None:
+    """Neither is an interaction lost that had no copy, because the topic had fewer partitions when it was read."""
+    partitions = Partitions()
+    misplaced = consumed_record(INTERACTIONS.name, interaction("sea"), partition=(HOME + 1) % 4, offset=5)
+    before = consumed_record(INTERACTIONS.name, interaction("war"), partition=(HOME + 1) % 4, offset=4)
+    (copy,) = await partitions.handle(misplaced)
+    partitions.restart()
+    assert await partitions.handle(before, misplaced, replace(misplaced, partition=HOME, headers=copy.headers)) == []
+    assert len(partitions.index.points) == 2
+    later = consumed_record(INTERACTIONS.name, interaction("sky"), partition=(HOME + 1) % 4, offset=6)
+    assert len(await partitions.handle(later)) == 1
+
+
+async def test_a_misplaced_interaction_that_cannot_be_written_again_is_set_aside() -> None:
+    record = consumed_record(INTERACTIONS.name, interaction("sea"), partition=(HOME + 1) % 4)
+    (letter,) = await Partitions().handle(replace(record, headers=(*record.headers, ("large", bytes(MAX_MESSAGE_BYTES)))))
+    assert letter.topic == "interactions-dlt"
+    assert b"not on its user's partition" in dict(letter.headers)["kafka_dlt-exception-message"]

@@ -7,13 +7,14 @@ from uuid import UUID
 
 import pytest
 
+from infra.kafka.forwarding import Forwarder, partition_of
 from schemas.dead_letters import is_id_conflict
 from schemas.envelope import read_message
 from schemas.interactions import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import FEEDBACK, JOIN_STATE_CHANGELOG, RESPONSES
-from streams.app.join_state import JoinState, PendingRecords
+from streams.app.join_state import FORWARDED_TO, JoinState, PendingRecords
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import Scope
 from streams.outcomes.processor import PENDING_FEEDBACK, OutcomesProcessor
@@ -315,3 +316,24 @@ async def test_a_bad_record_is_dead_lettered_and_the_others_continue() -> None:
     join, question = Join(), query()
     bad = replace(feedback_record(feedback(question)), value=b"{}")
     assert topics(await join.handle(response_record(question), bad, feedback_record(feedback(question)))) == ["feedback-dlt", "outcomes", "interactions"]
+
+
+async def test_misplaced_feedback_is_forwarded_in_order_and_joined_from_its_copy_once() -> None:
+    join, question = Join(), query()
+    join.processor = OutcomesProcessor(JoinState(join.entries), join_window_s=3600, assigned=lambda: {0, 1, 2, 3}, forwarder=Forwarder(lambda topic: 4))
+    home = partition_of(question.key, 4)
+    first, second = feedback(question, score=0.5), feedback(question, "other words")
+    misplaced = [feedback_record(each, partition=(home + 1) % 4, offset=n) for n, each in enumerate((first, second))]
+    copies = await join.handle(response_record(question, partition=home), *misplaced)
+    assert [(copy.topic, copy.value) for copy in copies] == [("feedback", record.value) for record in misplaced]
+    read = [replace(record, partition=home, offset=8 + n, headers=copy.headers) for n, (record, copy) in enumerate(zip(misplaced, copies, strict=True))]
+    produced = await join.handle(*read, read[0])
+    outcomes = [read_message(Outcome, record.headers, record.value)[0] for record in produced if record.topic == "outcomes"]
+    assert [(outcome.truth, outcome.score) for outcome in outcomes[:2]] == [(first.truth, first.score), (second.truth, second.score)]
+    assert outcomes[2] == outcomes[0], "a copy that is written twice repeats its outcome, under the same id"
+
+
+def test_the_offsets_of_forwarded_records_never_expire() -> None:
+    state = JoinState(entries := {FORWARDED_TO + bytes(4): bytes(8)})
+    assert list(state.expire(2**60, {0})) == []
+    assert entries == {FORWARDED_TO + bytes(4): bytes(8)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from infra.errors import CannotContinue, DependencyUnavailable, RetryLater
+from infra.kafka.forwarding import partition_of
 from schemas.queries import Query
 from tests.support.worker_harness import WAIT_S, ScriptedHandler, WorkerHarness, answer, degrade, draft, each_once, never_returns, numbered, serve_until
 from tests.support.worker_messages import make_query
@@ -286,3 +288,18 @@ async def test_the_lifespan_is_entered_before_the_first_record_and_left_after_th
 
     await serve_until(harness.worker(handle, lifespan=lifespan), lambda: bool(harness.answers()))
     assert happened == ["begin", "record", "end"]
+
+
+async def test_queries_on_a_foreign_partition_are_forwarded_and_answered_once_in_order() -> None:
+    """As librdkafka's default partitioner places them: by CRC32."""
+    harness, queries = WorkerHarness(), numbered(40, users=8)
+    for query in queries:
+        harness.ask(query, partition=zlib.crc32(query.key) % 4, forwarded=False)
+    misplaced = [query for query in queries if zlib.crc32(query.key) % 4 != partition_of(query.key, 4)]
+    worker = harness.worker(answer, order="key")
+    await serve_until(worker, lambda: len(harness.answers()) == 40)
+    assert harness.answered() == each_once(queries)
+    assert worker.counts.forwarded == len(misplaced) > 0
+    for user in range(8):
+        texts = [draft.query.text for draft in harness.answers() if draft.query.user == f"u{user}"]
+        assert texts == sorted(texts, key=int)

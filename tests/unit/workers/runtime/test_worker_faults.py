@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from infra.errors import CannotContinue, PoisonMessage, UnreadableBatch
+from infra.kafka.forwarding import FORWARDED_FROM, partition_of
 from schemas.envelope import envelope_headers
 from schemas.queries import Query
 from schemas.topics import QUERIES
@@ -350,3 +351,15 @@ async def test_a_redriven_dead_letter_above_the_position_is_handled_after_a_rest
     restarted_worker = harness.worker(answer)
     await serve_until(restarted_worker, lambda: len(harness.answers()) >= 4 and restarted_worker.counts.repeats == 1)
     assert harness.answered() == each_once(queries)
+
+
+async def test_a_forwarded_query_is_committed_with_its_copy() -> None:
+    """A kill between the two neither loses nor doubles the copy."""
+    harness, queries = WorkerHarness(), numbered(40, users=8)
+    for query in queries:
+        harness.ask(query, partition=(partition_of(query.key, 4) + 1) % 4, forwarded=False)
+    for answered in (5, 15, 25):
+        await kill_when(harness.worker(answer, concurrency=2), lambda answered=answered: len(harness.answers()) >= answered)  # type: ignore[misc]
+    await serve_until(harness.worker(answer), lambda: len(harness.answers()) == 40)
+    copies = [record for record in harness.cluster.log.committed_records(QUERIES.name) if FORWARDED_FROM in dict(record.headers)]
+    assert harness.answered() == each_once(queries) and len(copies) == 40
