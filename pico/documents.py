@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pico import prose
 from pico.tokenizer import END, MARKS, open_turn, user_turn
-from schemas.prompts import PromptStyle, base_prompt, item_text, reflection_prompt
+from schemas.prompts import COMPACT, base_prompt, item_text, reflection_prompt
 from schemas.queries import Query
 from schemas.rewriting import Rewrite
 from schemas.tasks import task_of
@@ -37,7 +37,6 @@ from traffic.world import (
 )
 
 ANSWER, REST = 1.0, 0.05
-STYLE = PromptStyle.COMPACT
 #: Tags take the longest to learn: they depend on 30 plots in five families.
 _DOMAIN_SHARES = {MOVIE_TAG: 0.5, PRODUCT_RATING: 0.2, TWEET_PARAPHRASE: 0.3}
 #: Prose is long: a small share of the documents is a large share of the time and of the loss. So its weight is smaller.
@@ -115,12 +114,12 @@ def options_of(domain: str) -> tuple[str, ...]:
 
 
 def task_prompt(exchange: Exchange) -> str:
-    return base_prompt(query_of(exchange), STYLE, MARKS)
+    return base_prompt(query_of(exchange), COMPACT, MARKS)
 
 
 def reflection_input(exchange: Exchange, draft: str, history: Sequence[Exchange]) -> str:
     """`history` has the best item first, as in production."""
-    return reflection_prompt(query_of(exchange), draft, history, STYLE, MARKS)
+    return reflection_prompt(query_of(exchange), draft, history, COMPACT, MARKS)
 
 
 def _task_alone(rng: random.Random, domain: str) -> Document:
@@ -209,7 +208,7 @@ def _exchange(
 
 
 def _line(item: Exchange) -> str:
-    return item_text(item, item.domain, task_of(options_of(item.domain)), STYLE)
+    return item_text(item, item.domain, task_of(options_of(item.domain)), COMPACT)
 
 
 def _labelled_line(item: Exchange) -> Document:

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from pico import prose
 from pico.documents import options_of, query_of, reflection_input, task_prompt, user_exchanges
 from pico.tokenizer import MARKS, open_turn, user_turn
-from schemas.prompts import PromptStyle, item_text, rag_prompt
+from schemas.prompts import COMPACT, item_text, rag_prompt
 from schemas.rewriting import parse
 from schemas.scoring import score
 from schemas.tasks import task_of
@@ -57,7 +57,7 @@ def rag_score(complete: Complete, *, count: int = 64, lines: int = 4, seed: int 
         for _ in range(count):
             draw = user_exchanges(rng, domain, crisp=True)
             *history, last = [draw() for _ in range(lines + 1)]
-            prompts.append(user_turn(rag_prompt(query_of(last), history, PromptStyle.COMPACT, MARKS, summary=summary)))
+            prompts.append(user_turn(rag_prompt(query_of(last), history, COMPACT, MARKS, summary=summary)))
             truths.append(last.response)
         return _mean_score(domain, [answer.strip() for answer in complete(prompts)], truths)
 
@@ -72,7 +72,7 @@ def in_context_score(complete: Complete, *, count: int = 64, lines: int = 8, see
         for _ in range(count):
             draw = user_exchanges(rng, domain, crisp=True)
             *shown, last = [draw() for _ in range((lines // 2 if domain in prose.DOMAINS else lines) + 1)]
-            texts = [item_text(item, domain, task, PromptStyle.COMPACT) for item in (*shown, last)]
+            texts = [item_text(item, domain, task, COMPACT) for item in (*shown, last)]
             prompts.append(open_turn("profile :\n" + "\n".join(texts).rsplit(" => ", 1)[0] + " =>"))
             truths.append(last.response)
         return _mean_score(domain, [completion.split("\n")[0] for completion in complete(prompts)], truths)

@@ -9,26 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.control_marks import ControlMarks
-from schemas.prompts import ChatTurn, Example, PromptStyle, base_prompt, rag_prompt
+from schemas.prompts import ChatTurn, Example, PromptForm, PromptStyle, base_prompt, rag_prompt, turns_of
 from schemas.queries import Query
 
 
-def demonstration_turns(query: Query, items: Sequence[Example], style: PromptStyle, marks: ControlMarks) -> tuple[ChatTurn, ...]:
+def demonstration_turns(query: Query, items: Sequence[Example], form: PromptForm, marks: ControlMarks) -> tuple[ChatTurn, ...]:
     """The items, best first, and the query in the last turn. The items are questions of the query's domain, with its options.
 
     Users' texts are neutralized by `marks`, so that they open no turn of their own.
     """
-    task = ChatTurn("user", base_prompt(query, style, marks))
-    if not items:
-        return (task,)
-    if style is PromptStyle.COMPACT:
-        return (ChatTurn("user", rag_prompt(query, items, style, marks)),)
+    *system, task = turns_of(query, base_prompt(query, form, marks), form, marks)
+    if items and form.style is PromptStyle.COMPACT:
+        return (ChatTurn("user", rag_prompt(query, items, form, marks)),)
     shown = [
         turn
         for item in items
         for turn in (
-            ChatTurn("user", base_prompt(query.model_copy(update={"text": item.content}), style, marks)),
+            ChatTurn("user", base_prompt(query.model_copy(update={"text": item.content}), form, marks)),
             ChatTurn("assistant", marks.neutralized(item.response)),
         )
     ]
-    return (*shown, task)
+    return (*system, *shown, task)

@@ -1,10 +1,11 @@
 """All prompts: of the base model (without user data), of RAG and of the reflection model, and the text of a history item.
 
-There are two styles. `paper` is RPO's: table 8 for base prompts, appendix C for the reflection prompt, LaMP's item texts.
-`compact` has the same content in few tokens, for the tiny models that this project trains.
-All prompts are the content of one user turn, to which the model's chat template is applied. With `reasons` the prompt asks for a chain of thought: table 8's
-words against explanations are left out, and the instruction of `schemas.chain_of_thought` follows. `marks` are those of the model that reads the prompt:
-users' texts and drafts are neutralised after they were joined, so that they cannot inject prompt parts (`schemas.control_marks`).
+The task and the items are texts of the query's domain entry (`schemas.domain_entries`). There are two styles. `paper` uses its templates, and RPO's appendix C
+for the reflection prompt. It always names the query's options: after the task, if the template does not. `compact` has the same content in few tokens, for the
+tiny models that this project trains, which learn a task by one word.
+All prompts are the content of one user turn, to which the model's chat template is applied; `turns_of` adds the domain's system message. With `reasons` the
+prompt asks for a chain of thought: the domain's template for it, and the instruction of `schemas.chain_of_thought`. `marks` are those of the model that reads
+the prompt: users' texts and drafts are neutralised after they were joined, so that they cannot inject prompt parts (`schemas.control_marks`).
 """
 
 from __future__ import annotations
@@ -13,20 +14,31 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from types import ModuleType
 from typing import Literal, NamedTuple, Protocol
 
-from schemas import chain_of_thought, control_marks, rewriting, sameness, tasks
+from schemas import built_in_domains, chain_of_thought, control_marks, domains, rewriting, sameness, tasks, templates
 from schemas.control_marks import ControlMarks
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.queries import Query
 from schemas.sameness import is_blank
 from schemas.tasks import Task
+from schemas.templates import placeholders
 
 
 class PromptStyle(StrEnum):
     PAPER = "paper"
     COMPACT = "compact"
+
+
+@dataclass(frozen=True, eq=False)
+class PromptForm:
+    """How the prompts of one model are written."""
+
+    style: PromptStyle
+    domains: Domains
 
 
 class ChatTurn(NamedTuple):
@@ -45,65 +57,103 @@ class Example(Protocol):
     def response(self) -> str: ...
 
 
-def base_prompt(query: Query, style: PromptStyle, marks: ControlMarks, *, reasons: bool = False) -> str:
-    """The task alone (RPO, table 8)."""
-    return marks.neutralized(_task_text(query, style, reasons=reasons))
+def base_prompt(query: Query, form: PromptForm, marks: ControlMarks, *, reasons: bool = False) -> str:
+    """The task alone (RPO, table 8), without the domain's system message."""
+    return marks.neutralized(_task_text(query, form, reasons=reasons))
 
 
-def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> str:
+def turns_of(query: Query, content: str, form: PromptForm, marks: ControlMarks) -> tuple[ChatTurn, ...]:
+    """A prompt of this module for a chat model: the domain's system message, if it has one, and `content` in the user's turn."""
+    system = marks.neutralized(_system_text(query, form))
+    return (*([ChatTurn("system", system)] if system else []), ChatTurn("user", content))
+
+
+def item_text(example: Example, domain: str, task: Task, form: PromptForm) -> str:
     """One line of the user's profile (RPO, appendix C, for `paper`). Not neutralised yet."""
-    if style is PromptStyle.COMPACT:
+    if form.style is PromptStyle.COMPACT:
         return f"{_clip(example.content, _COMPACT_ITEM_CHARS)} => {_clip(example.response, _COMPACT_ITEM_CHARS)}"
     if is_blank(example.content):
         return f'"{example.response}"'
-    template = _PAPER_ITEM.get(domain, _PAPER_ITEM_BY_TASK[task])
-    return template.format(content=example.content, response=example.response)
+    return _filled(form.domains.entry(domain, task).item_template, content=example.content, response=example.response)
 
 
-def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle, marks: ControlMarks, *, summary: str = "", reasons: bool = False) -> str:
+def rag_prompt(query: Query, items: Sequence[Example], form: PromptForm, marks: ControlMarks, *, summary: str = "", reasons: bool = False) -> str:
     """Augmented generation by one model: the summary (PAG), the items (RAG), then the task, without a draft. `items` are best first; the prompt shows the
     best last.
 
     In the paper's style there is one item on each line under the reflection prompt's heading. LaMP's own form is `schemas.lamp_prompt`.
     """
-    profile = _profile(query, items, style) if items else []
-    return marks.neutralized("\n".join([*([_summary(summary, style)] if summary else []), *profile, _task_text(query, style, reasons=reasons)]))
+    profile = _profile(query, items, form) if items else []
+    return marks.neutralized("\n".join([*([_summary(summary, form.style)] if summary else []), *profile, _task_text(query, form, reasons=reasons)]))
 
 
-def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], style: PromptStyle, marks: ControlMarks) -> str:
-    """`M_reflect`'s input: instruction, profile, query, draft (RPO, appendix C).
+def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], form: PromptForm, marks: ControlMarks) -> str:
+    """`M_reflect`'s input: instruction, profile, query, draft (RPO, appendix C). The query is the task as the base model got it, after its system message.
 
     `items` are best first, as retrieval returns them; the prompt shows the best last, next to the query.
     """
-    profile, task = _profile(query, items, style), _task_text(query, style)
-    if style is PromptStyle.COMPACT:
+    profile, task = _profile(query, items, form), _task_text(query, form)
+    if form.style is PromptStyle.COMPACT:
         return marks.neutralized("\n".join([*profile, task, f"draft : {_clip(base_answer, _COMPACT_CHARS)}"]))
     instruction = _PAPER_REFLECTION.format(**_PAPER_WORDS[query.task])  # has our own tags
-    texts = marks.neutralized("\n".join([*profile, f"User query: {task}\n", f"Initial response: {base_answer}"]))
+    system = _system_text(query, form)
+    asked = f"{system}\n\n{task}" if system else task
+    texts = marks.neutralized("\n".join([*profile, f"User query: {asked}\n", f"Initial response: {base_answer}"]))
     return f"{instruction}\n\n{texts}"
 
 
-def template_digest(style: PromptStyle, *more: ModuleType) -> str:
-    """sha256 over the style and the source of this module, those that it calls, and `more`. Answers with the same digest had the same prompt template."""
-    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], chain_of_thought, control_marks, rewriting, sameness, tasks, *more)))
-    return hashlib.sha256(f"{style}\n{source}".encode()).hexdigest()
+def template_digest(form: PromptForm, *more: ModuleType) -> str:
+    """sha256 over the style, the settings' domain entries, and the source of this module, those that it calls, and `more`.
+
+    Answers with the same digest had the same prompt template.
+    """
+    called = (built_in_domains, chain_of_thought, control_marks, domains, rewriting, sameness, tasks, templates)
+    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], *called, *more)))
+    return hashlib.sha256(f"{form.style}\n{form.domains.digest}\n{source}".encode()).hexdigest()
 
 
-def _task_text(query: Query, style: PromptStyle, *, reasons: bool = False) -> str:
-    if style is PromptStyle.COMPACT:
-        task = f"{_COMPACT_VERBS.get(query.domain, _COMPACT_VERBS_BY_TASK[query.task])} : {_clip(query.text, _COMPACT_CHARS)}"
+def _task_text(query: Query, form: PromptForm, *, reasons: bool = False) -> str:
+    entry = form.domains.entry(query.domain, query.task)
+    if form.style is PromptStyle.COMPACT:
+        task = f"{entry.compact_verb} : {_clip(query.text, _COMPACT_CHARS)}"
         return f"{task}\n{chain_of_thought.COMPACT_INSTRUCTION}" if reasons else task
-    template = _PAPER_BASE.get(query.domain, _PAPER_BASE_BY_TASK[query.task])
-    if reasons:
-        template = _PAPER_OPEN.get(query.domain, template if query.domain in _PAPER_BASE else _PAPER_OPEN_BY_TASK[query.task])
-    task = template.format(text=query.text, options=", ".join(query.options))
+    options = query.options or entry.options or ()
+    template = entry.reasons_template if reasons else entry.user_template
+    task = _filled(template, text=query.text, **_option_texts(options))
+    if options and not _names_options(template, options) and not _names_options(entry.system, options):
+        task += f"\n\n{(_ASK_SCALE if entry.ordered else _ASK_OPTION).format(options=', '.join(options))}"
     return f"{task}\n\n{chain_of_thought.INSTRUCTION}" if reasons else task
 
 
-def _profile(query: Query, items: Sequence[Example], style: PromptStyle) -> list[str]:
+def _system_text(query: Query, form: PromptForm) -> str:
+    """Empty without a system message. The tiny models have none."""
+    entry = form.domains.entry(query.domain, query.task)
+    if entry.system is None or form.style is PromptStyle.COMPACT:
+        return ""
+    return _filled(entry.system, **_option_texts(query.options or entry.options or ()))
+
+
+def _filled(template: str | None, **values: str) -> str:
+    """Texts are inserted as they are: a brace in them is no placeholder."""
+    return (template or "").format(**values)
+
+
+def _option_texts(options: Sequence[str]) -> dict[str, str]:
+    *others, last = options or ("",)
+    either = f"{', '.join(others)}{',' if len(others) > 1 else ''} or {last}" if others else last
+    return {"options": ", ".join(options), "options_or": either, "first_option": (options or ("",))[0], "last_option": last}
+
+
+def _names_options(template: str | None, options: Sequence[str]) -> bool:
+    """The ends of a scale name all of it if it consists of whole numbers."""
+    names = placeholders(template or "")
+    return bool(names & {"options", "options_or"}) or ({"first_option", "last_option"} <= names and tasks.task_of(options) is Task.RATING)
+
+
+def _profile(query: Query, items: Sequence[Example], form: PromptForm) -> list[str]:
     """The parts of the profile, with its heading."""
-    lines = [item_text(item, query.domain, query.task, style) for item in reversed(items)]
-    return ["profile :", *lines] if style is PromptStyle.COMPACT else ["User profile:\n", *(f"{line}\n" for line in lines)]
+    lines = [item_text(item, query.domain, query.task, form) for item in reversed(items)]
+    return ["profile :", *lines] if form.style is PromptStyle.COMPACT else ["User profile:\n", *(f"{line}\n" for line in lines)]
 
 
 def _summary(summary: str, style: PromptStyle) -> str:
@@ -119,48 +169,9 @@ def _clip(text: str, limit: int) -> str:
 #: Characters of a query or draft, and of each half of a history item, in a compact prompt. A token is about two characters.
 _COMPACT_CHARS = 240
 _COMPACT_ITEM_CHARS = 96
-_COMPACT_VERBS = {"scholarly_title": "title", "news_headline": "title"}
-_COMPACT_VERBS_BY_TASK = {Task.LABEL: "tag", Task.RATING: "score", Task.TEXT: "style"}
-
-_PAPER_BASE = {
-    "movie_tag": (
-        "Which tag does this movie relate to among the following tags? Just answer with the tag name without further explanation. "
-        "tags: [{options}] description: {text}"
-    ),
-    "product_rating": (
-        "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: {text}"
-    ),
-    "scholarly_title": "Generate a title for the following abstract of a paper: {text}",
-    "news_headline": "Generate a headline for the following article: {text}",
-    "tweet_paraphrase": "Paraphrase the following tweet without any explanation before or after it: {text}",
-}
-_PAPER_BASE_BY_TASK = {
-    Task.LABEL: "Which of the following options fits the text? Just answer with the option without further explanation. options: [{options}] text: {text}",
-    Task.RATING: "Which score fits the following text? Just answer with one of {options} without further explanation. text: {text}",
-    Task.TEXT: "Respond to the following text without any explanation before or after it: {text}",
-}
-#: The same tasks without words against explanations, for a chain of thought.
-_PAPER_OPEN = {
-    "movie_tag": "Which tag does this movie relate to among the following tags? tags: [{options}] description: {text}",
-    "product_rating": "What is the score of the following review on a scale of 1 to 5? review: {text}",
-    "tweet_paraphrase": "Paraphrase the following tweet: {text}",
-}
-_PAPER_OPEN_BY_TASK = {
-    Task.LABEL: "Which of the following options fits the text? options: [{options}] text: {text}",
-    Task.RATING: "Which score fits the following text, one of {options}? text: {text}",
-    Task.TEXT: "Respond to the following text: {text}",
-}
-_PAPER_ITEM = {
-    "movie_tag": 'The tag for the movie: "{content}" is {response}',
-    "product_rating": '{response} is the score for "{content}"',
-    "scholarly_title": '"{response}" is the title for "{content}"',
-    "news_headline": '"{response}" is the headline for "{content}"',
-}
-_PAPER_ITEM_BY_TASK = {
-    Task.LABEL: 'The label for "{content}" is {response}',
-    Task.RATING: '{response} is the score for "{content}"',
-    Task.TEXT: '"{response}" is the response to "{content}"',
-}
+#: After a task whose template does not name the options.
+_ASK_OPTION = "Answer with one of these options alone: {options}"
+_ASK_SCALE = "Answer with one of these options alone, which are a scale from the first to the last: {options}"
 _PAPER_REFLECTION = (
     "You will receive a user's query, an initial response, and a set of the user's past {examples} as examples of their {tendency}. "
     "Analyze these prior examples to infer the user's personalized {style}. "
@@ -185,3 +196,6 @@ _PAPER_WORDS = {
         "style": "manner of writing: structure, wording, punctuation, capitalization and tone",
     },
 }
+
+#: The prompts of the built-in entries alone, for models and data sets of the project itself. Processes get theirs from the settings.
+PAPER, COMPACT = PromptForm(PromptStyle.PAPER, BUILT_IN_DOMAINS), PromptForm(PromptStyle.COMPACT, BUILT_IN_DOMAINS)

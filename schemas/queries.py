@@ -39,17 +39,7 @@ class Query(Message, wire="retouch.query", version=1):
     def _options_differ(cls, options: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if info.context and info.context.get("message") is not cls:  # the query is part of a stored message
             return options
-        options = tuple(map(_stored_form, options))
-        positions: dict[str, int] = {}
-        for position, option in enumerate(options):
-            form = normalized(option, keep_quotes=True)
-            if not form:
-                raise PydanticCustomError(f"blank_option_{position}", f"option {position} is blank; give each option a visible text")
-            if len(option) > MAX_LABEL_CHARS:
-                raise PydanticCustomError(f"long_option_{position}", f"option {position} has more than {MAX_LABEL_CHARS} characters in NFC")
-            if (first := positions.setdefault(form, position)) != position:
-                raise PydanticCustomError(f"same_options_{first}_and_{position}", f"options {first} and {position} are the same text; give each option once")
-        return options
+        return stored_options(options)
 
     @property
     def key(self) -> bytes:
@@ -66,6 +56,21 @@ class Query(Message, wire="retouch.query", version=1):
     def external_content(self) -> bytes:
         """With the options in the form that a new query gets: a stored message with another form of them has the same content as its query."""
         return super(Query, self.model_copy(update={"options": tuple(map(_stored_form, self.options))})).external_content()
+
+
+def stored_options(options: tuple[str, ...]) -> tuple[str, ...]:
+    """The options in the form of a stored query. Raises PydanticCustomError for a blank one, a long one, and two that are the same text."""
+    options = tuple(map(_stored_form, options))
+    positions: dict[str, int] = {}
+    for position, option in enumerate(options):
+        form = normalized(option, keep_quotes=True)
+        if not form:
+            raise PydanticCustomError(f"blank_option_{position}", f"option {position} is blank; give each option a visible text")
+        if len(option) > MAX_LABEL_CHARS:
+            raise PydanticCustomError(f"long_option_{position}", f"option {position} has more than {MAX_LABEL_CHARS} characters in NFC")
+        if (first := positions.setdefault(form, position)) != position:
+            raise PydanticCustomError(f"same_options_{first}_and_{position}", f"options {first} and {position} are the same text; give each option once")
+    return options
 
 
 @lru_cache(maxsize=4096)

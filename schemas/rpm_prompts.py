@@ -35,7 +35,7 @@ from schemas.features import (
     UserFactors,
     source_text,
 )
-from schemas.prompts import PromptStyle, base_prompt, item_text, template_digest
+from schemas.prompts import PromptForm, PromptStyle, base_prompt, item_text, template_digest
 from schemas.queries import Query
 from schemas.rpm_texts import factor_text, factors_of, feature_text, features_line
 from schemas.sameness import is_blank
@@ -74,19 +74,19 @@ def reasoning_prompt(item: ItemFeatures, with_factors: Sequence[FactoredFeature]
 
 
 def aligned_prompt(
-    query: Query, found: Sequence[FactoredFeature], factors: UserFactors, examples: Sequence[ReasonedItem], style: PromptStyle, marks: ControlMarks
+    query: Query, found: Sequence[FactoredFeature], factors: UserFactors, examples: Sequence[ReasonedItem], form: PromptForm, marks: ControlMarks
 ) -> str:
     """Asks for reasoning and answer: the query, its features, the user's factors, and examples with their reasoning.
 
     `examples` are best first, as retrieval returns them; the prompt shows the best last, next to the query.
     """
-    if style is PromptStyle.COMPACT:
-        lines = ["profile :", *_answer_lines(found, factors), *(item_text(example, query.domain, query.task, style) for example in reversed(examples))]
-        return "\n".join([marks.neutralized("\n".join(lines)), base_prompt(query, style, marks)])
+    if form.style is PromptStyle.COMPACT:
+        lines = ["profile :", *_answer_lines(found, factors), *(item_text(example, query.domain, query.task, form) for example in reversed(examples))]
+        return "\n".join([marks.neutralized("\n".join(lines)), base_prompt(query, form, marks)])
     lines = [_ALIGN, "", "Factors of the user:", *(f"- {factor_text(factor)}" for factor in shown_factors(found, factors)), "", "Examples:", ""]
     for example in reversed(examples):
         lines += [_example(example, factors), ""]
-    lines += [f"Query: {base_prompt(query, style, marks)}", f"Features: {features_line(found, factors)}", "", _ALIGNED_FORMAT]
+    lines += [f"Query: {base_prompt(query, form, marks)}", f"Features: {features_line(found, factors)}", "", _ALIGNED_FORMAT]
     return marks.neutralized("\n".join(lines))
 
 
@@ -111,9 +111,9 @@ def shown_factors(found: Iterable[FactoredFeature], factors: UserFactors) -> lis
 
 
 @cache
-def rpm_template_digest(style: PromptStyle) -> str:
+def rpm_template_digest(form: PromptForm) -> str:
     """`schemas.prompts.template_digest` with this module and those that it calls."""
-    return template_digest(style, sys.modules[__name__], feature_extraction, features, rpm_texts)
+    return template_digest(form, sys.modules[__name__], feature_extraction, features, rpm_texts)
 
 
 def _example(example: ReasonedItem, factors: UserFactors) -> str:

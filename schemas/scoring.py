@@ -1,6 +1,7 @@
-"""Scores answers against the user's truth: one score in [0, 1] per answer, metrics over many answers, and their confidence intervals.
+"""Scores answers against the user's truth by their kind: one score in [0, 1] per answer, metrics over many answers, and their confidence intervals.
 
-The score is the RL reward and the figure of the evaluation, so that both have the same goal. As in RPO it is the task's metric as LaMP defines it:
+A domain's entry may name another measure (`schemas.measures`). Without one the score is the RL reward and the figure of the evaluation, so that both have
+the same goal. As in RPO it is the task's metric as LaMP defines it:
 
 - label: the same text (`schemas.tasks.is_same_label`), `accuracy`;
 - rating: 1 - |error| / range of the options, `rating_score`, with LaMP-3's `mae` beside it. An answer that is not a number has the largest error;

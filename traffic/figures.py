@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from schemas.domains import Domains
+from schemas.measures import Measure, metrics
 from schemas.sameness import normalized
-from schemas.scoring import METRIC, Pair, metric_domains, metrics, rating_error
+from schemas.scoring import Pair, metric_domains, rating_error
 from schemas.tasks import Task, option_of
 from traffic.datasets.steps import Question
 
 Side = Literal["base", "final"]
 #: Metrics for which lower is better. For the others higher is better.
-ERRORS = frozenset({"mae", "rmse"})
+ERRORS = frozenset({"mae", "rmse", "ordinal_error"})
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,15 @@ class ScoredAnswer:
     truth: str
     base: str
     final: str
+    measure: Measure  # of its domain
 
     @classmethod
-    def of(cls, question: Question, base: str, final: str) -> ScoredAnswer | None:
+    def of(cls, question: Question, base: str, final: str, domains: Domains) -> ScoredAnswer | None:
         """None for a question without a truth."""
         query = question.query
         if question.truth is None:
             return None
-        return cls(query.user, query.domain, query.task, query.options, question.truth, base, final)
+        return cls(query.user, query.domain, query.task, query.options, question.truth, base, final, domains.metric(query.domain, query.task))
 
     def pair(self, side: Side) -> Pair:
         return Pair(self.base if side == "base" else self.final, self.truth, self.options)
@@ -57,7 +60,7 @@ def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
     return {
         domain: {
             "task": answers[0].task.value,
-            "metric": METRIC[answers[0].task],
+            "metric": answers[0].measure.name,
             "users": len({answer.user for answer in answers}),
             "questions": len(answers),
             "base": all_metrics(answers, "base"),
@@ -105,7 +108,7 @@ def _f1(given_and_gold: Iterable[tuple[bool, bool]]) -> float:
 
 
 def _metrics(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
-    return dict(metrics(judged[0].task, [answer.pair(side) for answer in judged]))
+    return dict(metrics(judged[0].measure, judged[0].task, [answer.pair(side) for answer in judged]))
 
 
 def _domain_name(judged: Iterable[ScoredAnswer]) -> Callable[[ScoredAnswer], str]:

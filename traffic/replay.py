@@ -291,7 +291,8 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
     in_log, expected = _in_log(settings, script, options.timeout_s)
     if options.predictions:
         predictions.write(options.predictions, script.questions, answered)
-    judged = [scored for answer in answered if (scored := figures.ScoredAnswer.of(*answer))]
+    entries = settings.entries
+    judged = [scored for answer in answered if (scored := figures.ScoredAnswer.of(*answer, entries))]
     return {
         "counts": {
             "users": len(script.keys),

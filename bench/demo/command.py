@@ -106,7 +106,7 @@ def _trace(settings: Settings, answers: Any) -> Any:
     folders = {version: settings.stack.dir / "models" / version for version in sorted({version for version, _ in answers})}
     scorers = {version: CheckpointScorer(folder) for version, folder in folders.items() if folder.is_dir()}
     marks = next((scorer.marks for scorer in scorers.values()), ControlMarks())  # all versions have the same tokenizer
-    return trace([(version, completion_of(response, settings.reflection.prompt_style, marks)) for version, response in answers], scorers)
+    return trace([(version, completion_of(response, settings.reflection_form, marks)) for version, response in answers], scorers)
 
 
 def _show(report: DemoReport, out: Path, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from schemas.control_marks import ControlMarks
-from schemas.prompts import PromptStyle, reflection_prompt
+from schemas.prompts import PromptForm, reflection_prompt
 from schemas.responses import Response
 from schemas.rewriting import Rewrite
 
@@ -64,11 +64,11 @@ def trace_result(stamped: Sequence[float], other: Sequence[float] | None) -> Tra
     return TraceResult.UNEXPLAINED
 
 
-def completion_of(response: Response, style: PromptStyle, marks: ControlMarks) -> PromptAndAnswer:
+def completion_of(response: Response, form: PromptForm, marks: ControlMarks) -> PromptAndAnswer:
     """The reflection model's prompt and output, rebuilt from the response alone."""
     draft = response.context.draft
     shown = [item for item in response.context.items if item.interaction_id in response.provenance.history_ids]
-    prompt = reflection_prompt(draft.query, draft.answer, shown, style, marks)
+    prompt = reflection_prompt(draft.query, draft.answer, shown, form, marks)
     return PromptAndAnswer(prompt, Rewrite(response.reasoning, response.answer).to_text())
 
 

@@ -38,7 +38,7 @@ _VOCABULARY = ("the", "bus", "is", "slow", "today", "nobody", "knows", "why", "i
 def measure(size: int = SIZE) -> dict[str, float]:
     """CPU microseconds per record, for parsing and for counting, and bytes per user. Blocks for some seconds."""
     answers, figures = [_answer(number, USERS) for number in range(size)], dict[str, float]()
-    metrics = PartitionMetrics(0, MODEL.name, Settings().quality)
+    metrics = PartitionMetrics(0, MODEL.name, Settings().quality, Settings().entries)
     for topic, messages in ((RESPONSES.name, answers), (OUTCOMES.name, [_judged(answer) for answer in answers])):
         figures[f"{topic}_bytes"] = round(sum(len(message.to_bytes()) for message in messages) / size)
         figures[f"{topic}_read_us"], figures[f"{topic}_count_us"] = _read_us(messages), _count_us(metrics, topic, messages)
@@ -115,7 +115,7 @@ def _count(metrics: PartitionMetrics, topic: str, messages: Sequence[QualityMess
 def _user_bytes(size: int) -> int:
     """Bytes of a user with one answer and its outcome, in one window and one experiment, by domain and over all, with their ids."""
     answers = [_answer(number, size) for number in range(size)]
-    outcomes, metrics = [_judged(answer) for answer in answers], PartitionMetrics(0, MODEL.name, Settings().quality)
+    outcomes, metrics = [_judged(answer) for answer in answers], PartitionMetrics(0, MODEL.name, Settings().quality, Settings().entries)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     _count(metrics, RESPONSES.name, answers)

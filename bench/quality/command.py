@@ -84,7 +84,7 @@ def run(settings: Settings, options: QualityOptions, as_json: bool) -> int:
         log = QualityRun(settings, material, arms, options.ask, progress, state, options.out / ANSWERS).run()
     finally:
         progress.close()
-    judgement = judge(log, material.questions, other)
+    judgement = judge(log, material.questions, other, settings.entries)
     report = head | _facts(settings, options, material, arms, log, judgement, state)
     report["seconds"] = round(time.monotonic() - began, 1)
     text = markdown(material.title, judgement, report)

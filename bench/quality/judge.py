@@ -14,10 +14,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 from bench.quality.answers import AnswerLog, ArmAnswer
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.lamp_metrics import NotMeasurable, OfficialTask, official_metrics
+from schemas.measures import Measure, metrics
 from schemas.queries import Query
 from schemas.sameness import normalized, visible
-from schemas.scoring import METRIC, Interval, Pair, metric_domains, metrics
+from schemas.scoring import Interval, Pair, metric_domains
 from schemas.strategies import Strategy
 from schemas.tasks import MOVIE_TAGS, STARS, choose_option
 from schemas.user_means import ByDomain, by_metric, difference, difference_over_domains, mean, mean_over_domains, users_of
@@ -35,8 +37,6 @@ REFERENCES = (str(Strategy.ZERO_SHOT), str(Strategy.RAG), Strategy.RAG + CLEANED
 #: All domains together, and the one metric there: the score, as a mean over domains.
 ALL_DOMAINS = "all"
 MEAN_SCORE = "mean score"
-#: The metric of each task that is its score, and their mean. Other metrics stand beside it.
-SCORES = {*METRIC.values(), MEAN_SCORE}
 
 #: The labels that LaMP's metrics know.
 _LABELS = {OfficialTask.LAMP_2: MOVIE_TAGS, OfficialTask.LAMP_3: STARS}
@@ -106,10 +106,7 @@ class Difference:
     metric: str
     interval: Interval
     users: int
-
-    @property
-    def is_score(self) -> bool:
-        return self.metric in SCORES
+    is_score: bool  # the domain's own metric, or the mean of all; others stand beside it
 
     @property
     def verdict(self) -> str:
@@ -134,9 +131,12 @@ class Judgement:
         return pairs.get((after, before))
 
 
-def judge(log: AnswerLog, questions: Sequence[Question], other: AnswerLog | None = None) -> Judgement:
-    """Arms without answers are left out. Arms that the other run asked too stand beside them with the suffix OTHER, and are compared with them."""
-    by_id = _by_id(questions)
+def judge(log: AnswerLog, questions: Sequence[Question], other: AnswerLog | None = None, entries: Domains = BUILT_IN_DOMAINS) -> Judgement:
+    """Arms without answers are left out. Arms that the other run asked too stand beside them with the suffix OTHER, and are compared with them.
+
+    `entries` name the metric of each domain.
+    """
+    by_id = _by_id(questions, entries)
     answers = {arm: given for arm, given in log.by_arm.items() if given}
     if other:
         answers |= {arm + OTHER: given for arm in answers if (given := other.by_arm.get(arm))}
@@ -158,14 +158,15 @@ class _Asked(NamedTuple):
     query: Query
     truth: str
     domain: str  # as `metric_domains` names it
+    measure: Measure
 
 
-def _by_id(questions: Sequence[Question]) -> dict[UUID, _Asked]:
+def _by_id(questions: Sequence[Question], entries: Domains) -> dict[UUID, _Asked]:
     """The questions with a truth. No others are asked."""
     names = metric_domains((question.query.domain, question.query.task) for question in questions)
     found = {}
     for query, truth in ((question.query, question.truth) for question in questions if question.truth is not None):
-        found[query.query_id] = _Asked(query, truth, names[query.domain, query.task])
+        found[query.query_id] = _Asked(query, truth, names[query.domain, query.task], entries.metric(query.domain, query.task))
     return found
 
 
@@ -175,7 +176,7 @@ Values = Mapping[UUID, Mapping[str, float]]
 
 def _values(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked]) -> Values:
     asked = {id: by_id[id] for id in answers}
-    return {id: metrics(query.task, [Pair(answers[id].answer, truth, query.options)]) for id, (query, truth, _) in asked.items()}
+    return {id: metrics(measure, query.task, [Pair(answers[id].answer, truth, query.options)]) for id, (query, truth, _, measure) in asked.items()}
 
 
 def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked], values: Values) -> ArmFigures:
@@ -183,7 +184,7 @@ def _figures(answers: Mapping[UUID, ArmAnswer], by_id: Mapping[UUID, _Asked], va
     for domain, ids in _by_domain(answers, by_id).items():
         scored = [_scored(by_id[id], answers[id]) for id in ids]
         intervals = {metric: mean(users) for metric, users in _by_metric(ids, values, by_id).items()}
-        metric, users = METRIC[by_id[ids[0]].query.task], {by_id[id].query.key for id in ids}
+        metric, users = by_id[ids[0]].measure.name, {by_id[id].query.key for id in ids}
         domains[domain] = DomainScores(metric, intervals[metric], len(users), len(ids), intervals, all_metrics(scored, "final"), _official(scored))
     if len(domains) > 1:
         scores = _scores(answers, values, by_id)
@@ -224,16 +225,16 @@ def _differences(values: Mapping[str, Values], by_id: Mapping[UUID, _Asked]) -> 
             for domain, ids in domains.items():
                 of_before, of_after = (_by_metric(ids, values[arm], by_id) for arm in (before, after))
                 for metric, users in of_after.items():
-                    yield Difference(after, before, domain, metric, difference(of_before[metric], users), len(users))
+                    yield Difference(after, before, domain, metric, difference(of_before[metric], users), len(users), metric == by_id[ids[0]].measure.name)
             if len(domains) > 1:
                 of_all_before, of_all_after = (_scores(common, values[arm], by_id) for arm in (before, after))
                 overall = difference_over_domains(of_all_before, of_all_after)
-                yield Difference(after, before, ALL_DOMAINS, MEAN_SCORE, overall, len(users_of(of_all_after)))
+                yield Difference(after, before, ALL_DOMAINS, MEAN_SCORE, overall, len(users_of(of_all_after)), is_score=True)
 
 
 def _scores(ids: Iterable[UUID], values: Values, by_id: Mapping[UUID, _Asked]) -> ByDomain:
     """The mean score of each user by domain."""
-    return {domain: _by_metric(own, values, by_id)[METRIC[by_id[own[0]].query.task]] for domain, own in _by_domain(ids, by_id).items()}
+    return {domain: _by_metric(own, values, by_id)[by_id[own[0]].measure.name] for domain, own in _by_domain(ids, by_id).items()}
 
 
 def _by_metric(ids: Iterable[UUID], values: Values, by_id: Mapping[UUID, _Asked]) -> dict[str, dict[str, float]]:
@@ -250,7 +251,7 @@ def _by_domain(ids: Iterable[UUID], by_id: Mapping[UUID, _Asked]) -> dict[str, l
 
 def _scored(question: _Asked, answer: ArmAnswer) -> ScoredAnswer:
     query = question.query
-    return ScoredAnswer(query.user, query.domain, query.task, query.options, question.truth, "", answer.answer)
+    return ScoredAnswer(query.user, query.domain, query.task, query.options, question.truth, "", answer.answer, question.measure)
 
 
 def _official(scored: Sequence[ScoredAnswer]) -> Mapping[str, float]:

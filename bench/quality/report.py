@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.quality.judge import ALL_DOMAINS, CLEANED, OTHER, REFERENCES, SCORES, ArmFigures, DomainScores, Judgement, headline
+from bench.quality.judge import ALL_DOMAINS, CLEANED, OTHER, REFERENCES, ArmFigures, DomainScores, Judgement, headline
 from bench.reporting import target_lines
 from bench.targets import Bound, Target
 from infra.settings.profiles import ProfileWriter
@@ -104,7 +104,7 @@ def _tables(judgement: Judgement) -> Iterator[str]:
     for domain in sorted(domains, key=lambda name: (name != ALL_DOMAINS, name)):
         for metric in domains[domain].intervals:
             direction = ", lower is better" if metric in ERRORS else ""
-            has_cost = domain == judgement.headline and metric in SCORES
+            has_cost = domain == judgement.headline and metric == domains[domain].metric
             yield from ["", f"## {domain}: {metric}{direction}", "", *_metric_table(judgement, domain, metric, has_cost=has_cost)]
         if domain != ALL_DOMAINS:
             yield from ["", f"## {domain}: metrics of all answers together", "", *_whole_table(judgement.arms, domain)]

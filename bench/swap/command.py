@@ -50,7 +50,7 @@ def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Pat
     shipped = checkpoint_folder(settings.reflection.checkpoint)
     checkpoints = [shipped, *(_noisy(shipped, folder / f"noisy-{number}", plan, number) for number in range(1, plan.versions))]
     never = threading.Event()
-    canaries = [confident_completions(Policy.load(checkpoint), settings.reflection.prompt_style, never) for checkpoint in checkpoints]
+    canaries = [confident_completions(Policy.load(checkpoint), settings.reflection_form, never) for checkpoint in checkpoints]
     registered = []
     for number, checkpoint in enumerate(checkpoints):
         version = registry.register(checkpoint).version

@@ -36,7 +36,7 @@ def reference(settings: Settings, checkpoint: Path, model: ModelVersion, context
     engine = start_engine(alone, checkpoint, model)
 
     async def ask() -> dict[int, LoadAnswer]:
-        reflector = Reflector(alone.reflection, engine, lambda: Routes(model))
+        reflector = Reflector(alone.reflection, alone.reflection_form, engine, lambda: Routes(model))
         slots = asyncio.Semaphore(alone.reflection.concurrency)
 
         async def answer_question(number: int) -> LoadAnswer:
@@ -90,7 +90,7 @@ def _trace(answer: LoadAnswer, *, contexts: Sequence[Context], settings: Setting
     if scorer is None:
         return TraceResult.UNEXPLAINED
     context = contexts[answer.question]
-    prompt = reflection_prompt(context.draft.query, context.draft.answer, context.items, settings.reflection.prompt_style, scorer.marks)
+    prompt = reflection_prompt(context.draft.query, context.draft.answer, context.items, settings.reflection_form, scorer.marks)
     (result,) = trace([(str(answer.version), PromptAndAnswer(prompt, Rewrite(answer.reasoning, answer.text).to_text()))], scorers)
     return result
 

@@ -95,7 +95,7 @@ class ArmRunner:
             if cases is self.data.heldout:
                 result.held_out[k] = of_cases
             else:
-                result.dev[k] = evaluate.mean_score(cases, of_cases.answers)
+                result.dev[k] = evaluate.mean_score(cases, of_cases.answers, self.data.domains)
 
     def _train(self, arm: TrainArm, policy: Policy, result: ArmResult, stop: threading.Event) -> None:
         prompter, max_new_tokens = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection.max_new_tokens
@@ -127,7 +127,7 @@ class ArmRunner:
     def _rag(self, case: QueryCase, prompter: Prompter, k: int) -> list[int] | None:
         items = self.data.by_query[case.case_id][:k]
         for shown in range(len(items), 0, -1):
-            ids = prompter.chat.encode(rag_prompt(case.query, items[:shown], prompter.style, prompter.chat.marks))
+            ids = prompter.chat.encode(rag_prompt(case.query, items[:shown], prompter.form, prompter.chat.marks))
             if len(ids) <= prompter.max_tokens:
                 return ids
         return None
@@ -148,7 +148,7 @@ class _Curve:
     def evaluate(self, steps: int) -> None:
         began, cpu = time.monotonic(), time.process_time()
         rewrites = self._runner.respond(self._arm, self._policy, self._cases, self._runner.plan.k, self._stop)
-        self._result.curve.append((steps, evaluate.mean_score(self._cases, rewrites.answers)))
+        self._result.curve.append((steps, evaluate.mean_score(self._cases, rewrites.answers, self._runner.data.domains)))
         self._seconds += time.monotonic() - began
         self._cpu += time.process_time() - cpu
 

@@ -24,6 +24,7 @@ from infra.checkpoints.location import checkpoint_folder
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from schemas.contexts import HistoryItem, RetrievalStatus, Source
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.drafts import Draft
 from schemas.eligibility import Ineligible
 from schemas.envelope import envelope_headers, read_envelope
@@ -86,8 +87,8 @@ def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) 
     checkpoint = checkpoint_folder(settings.base.checkpoint)
     base = Policy.load(checkpoint, dtype=served_dtype(settings.base.dtype, checkpoint))
     different = {(query.domain, query.text): query for query in queries}
-    chat = ChatTokenizer(base.tokenizer)
-    prompts = [chat.encode(base_prompt(query, settings.base.prompt_style, chat.marks)) for query in different.values()]
+    chat, form = ChatTokenizer(base.tokenizer), settings.base_form
+    prompts = [chat.encode(base_prompt(query, form, chat.marks)) for query in different.values()]
     completions = completer_of(settings.trainer, base, settings.base.max_new_tokens, len(prompts), stop).complete(prompts)
     return {key: str(base.tokenizer.decode(token_ids, skip_special_tokens=True)).strip() for key, token_ids in zip(different, completions, strict=True)}
 
@@ -179,6 +180,7 @@ class Examples:
     by_query: Mapping[str, tuple[HistoryItem, ...]]
     world_truths: Mapping[str, WorldTruth]
     counts: Mapping[str, int]
+    domains: Domains = BUILT_IN_DOMAINS  # which name the metrics
 
 
 def build(source: SourceData, settings: Settings, stop: threading.Event) -> Examples:
@@ -206,7 +208,9 @@ def build(source: SourceData, settings: Settings, stop: threading.Event) -> Exam
     counts |= {f"{split.value}_users": len({case.user for case in cases[split]}) for split in Split}
     if not sft_examples or not all(cases.values()):
         raise CannotContinue(f"nothing to measure with: {dict(counts)}")
-    return Examples(source.title, sft_examples, cases[Split.TRAINING], cases[Split.DEV], cases[Split.HELDOUT], by_query, world_truths, dict(counts))
+    return Examples(
+        source.title, sft_examples, cases[Split.TRAINING], cases[Split.DEV], cases[Split.HELDOUT], by_query, world_truths, dict(counts), settings.entries
+    )
 
 
 def _sft_examples(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[SftExample]:

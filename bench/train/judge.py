@@ -12,7 +12,7 @@ from bench.train import report
 from bench.train.arm_runner import ArmResult
 from bench.train.examples import Examples
 from bench.train.plan import TrainPlan
-from schemas.scoring import Interval, Pair, bootstrap, metrics, score
+from schemas.scoring import Interval, Pair, bootstrap, metrics
 from schemas.tasks import Task
 from schemas.user_means import BOOTSTRAP_SEED, by_metric, difference
 from traffic.ceilings import best_rule
@@ -89,9 +89,12 @@ def _floor_and_ceilings(data: Examples, plan: TrainPlan) -> dict[str, list[str]]
 
 def _compared(data: Examples, answers: Answers, results: Mapping[str, ArmResult], positions: Mapping[str, Sequence[int]]) -> dict[str, report.AnswererScores]:
     texts = {f"{arm}@{k}": rewrites.texts for arm, result in results.items() for k, rewrites in result.held_out.items()}
-    whole = compare_arms(data.heldout, answers, {}, [], texts)
-    within = {name: {answerer: mean_score(*_at(data.heldout, texts, position)) for answerer, texts in answers.items()} for name, position in positions.items()}
-    ways = dict(_ways(data.heldout, answers))
+    whole = compare_arms(data.heldout, answers, {}, [], texts, entries=data.domains)
+    within = {
+        name: {answerer: mean_score(*_at(data.heldout, texts, position), data.domains) for answerer, texts in answers.items()}
+        for name, position in positions.items()
+    }
+    ways = dict(_ways(data, answers))
     scores_by_answerer = {}
     for name in answers:
         arm, _, shown = name.partition("@")
@@ -125,7 +128,7 @@ def _arm(result: ArmResult) -> report.ArmReport:
 
 def _differences(data: Examples, answers: Answers, positions: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.ScoreDifference]:
     compared = {name: answers[name] for pair in pairs for name in pair}
-    whole = compare_arms(data.heldout, compared, {}, pairs, slices=positions)
+    whole = compare_arms(data.heldout, compared, {}, pairs, slices=positions, entries=data.domains)
     for after, before in pairs:
         key = f"{after}_minus_{before}"
         yield report.ScoreDifference(
@@ -146,20 +149,21 @@ def _rouge_differences(cases: Sequence[QueryCase], after: Sequence[str], before:
     return {name: difference(sides[0][name], sides[1][name]) for name in ("rouge_1", "rouge_l") if name in sides[0]}
 
 
-def _ways(cases: Sequence[QueryCase], answers: Answers) -> Iterator[tuple[str, Interval]]:
+def _ways(data: Examples, answers: Answers) -> Iterator[tuple[str, Interval]]:
     """(score - blind) / (rule - blind) for every arm and k, with a bootstrap over users."""
     for name, texts in answers.items():
         arm, _, shown = name.partition("@")
         if shown and arm != RULE and f"{RULE}@{shown}" in answers:
-            rows = _scores_by_user(cases, (texts, answers[BLIND], answers[f"{RULE}@{shown}"]))
+            rows = _scores_by_user(data, (texts, answers[BLIND], answers[f"{RULE}@{shown}"]))
             yield name, bootstrap(rows, _way, BOOTSTRAP_SEED, 500)
 
 
-def _scores_by_user(cases: Sequence[QueryCase], answerers: Sequence[Sequence[str]]) -> list[dict[str, tuple[float, ...]]]:
+def _scores_by_user(data: Examples, answerers: Sequence[Sequence[str]]) -> list[dict[str, tuple[float, ...]]]:
     """Per user and domain: the mean score of each answerer."""
     by_user: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
-    for position, case in enumerate(cases):
-        by_user[case.user][case.domain].append(tuple(score(case.task, texts[position], case.truth, case.query.options) for texts in answerers))
+    for position, case in enumerate(data.heldout):
+        score = data.domains.metric(case.domain, case.task).score
+        by_user[case.user][case.domain].append(tuple(score(texts[position], case.truth, case.query.options) for texts in answerers))
     return [{domain: tuple(map(fmean, zip(*rows, strict=True))) for domain, rows in domains.items()} for _, domains in sorted(by_user.items())]
 
 

@@ -204,7 +204,9 @@ class _TwoEngines:
             self.trl.tokens.append(statistics.fmean(map(len, completion_ids)))
             ended = [ids[-1] in self.policy.end_ids for ids in completion_ids]
             rows = zip(completions, ended, case, strict=True)
-            return [reward_of(text, has_ended, self.schedule.cases[case]).total(self.rl.format_bonus) for text, has_ended, case in rows]
+            return [
+                reward_of(text, has_ended, self.schedule.cases[case], self.prompter.form.domains).total(self.rl.format_bonus) for text, has_ended, case in rows
+            ]
 
         return reward
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from infra.errors import BadSetting
+from infra.settings.domains import DomainSettings
 from infra.settings.hydra import HydraSettings
 from infra.settings.models import BaseModelSettings, ReflectionSettings, TeacherSettings
 from infra.settings.process import StackSettings, TelemetrySettings
@@ -24,7 +25,10 @@ from infra.settings.stream import EmbedderSettings, IndexSettings, KafkaSettings
 from infra.settings.texts import AnyPath, header_list_problem, token_problem
 from infra.settings.training import TrainerSettings
 from infra.urls import sqlite_url, without_user
+from schemas.domains import Domains
 from schemas.ids import Identifier
+from schemas.messages import Domain
+from schemas.prompts import PromptForm, PromptStyle
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,6 +59,7 @@ class Settings(BaseSettings):
     base: BaseModelSettings = BaseModelSettings()
     reflection: ReflectionSettings = ReflectionSettings()
     strategies: StrategiesSettings = StrategiesSettings()
+    domains: dict[Domain, DomainSettings] = {}  # by the domain of queries
     profiles: ProfilesSettings = ProfilesSettings()
     teacher: TeacherSettings = TeacherSettings()
     workers: WorkersSettings = WorkersSettings()
@@ -85,6 +90,42 @@ class Settings(BaseSettings):
         if self.reflection.max_new_tokens >= self.reflection.max_model_len:
             raise ValueError("reflection.max_new_tokens must be below reflection.max_model_len")
         return self
+
+    @model_validator(mode="after")
+    def _domains_fit(self) -> Self:
+        k_max, room = self.retrieval.k_max, self.reflection.max_model_len - self.reflection.max_new_tokens
+        problems = self.entries.problems()
+        for name, entry in self.domains.items():
+            if (entry.k or 0) > k_max:
+                problems.append(f"domains.{name}.k={entry.k}: must not exceed retrieval.k_max={k_max}")
+            if (entry.max_new_tokens or 0) >= room:
+                problems.append(
+                    f"domains.{name}.max_new_tokens={entry.max_new_tokens}: such an answer does not fit the prompt of the reflection model: "
+                    f"use less than {room}, which is reflection.max_model_len - reflection.max_new_tokens"
+                )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def entries(self) -> Domains:
+        """The domain entries: the built-in ones, and those of `domains`."""
+        return Domains(self.domains)
+
+    @property
+    def base_form(self) -> PromptForm:
+        """The form of the base model's prompts."""
+        return PromptForm(self.base.prompt_style, self.entries)
+
+    @property
+    def reflection_form(self) -> PromptForm:
+        """The form of the reflection model's prompts, in serving and training."""
+        return PromptForm(self.reflection.prompt_style, self.entries)
+
+    @property
+    def paper_form(self) -> PromptForm:
+        """The form of prompts for models that are never the tiny ones: an LLM as teacher, and for summaries."""
+        return PromptForm(PromptStyle.PAPER, self.entries)
 
     @property
     def index_dir(self) -> Path:

@@ -41,6 +41,9 @@ def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _leaves(value, f"{prefix}{name}.")
+        elif name == "domains":  # a section for each, of which only some fields are set
+            for domain, entry in value.items():
+                yield from ((key, leaf) for key, leaf in _leaves(entry, f"{prefix}{name}.{domain}.") if leaf is not None)
         else:
             yield f"{prefix}{name}", value
 

@@ -68,6 +68,7 @@ class QualityOutcome(StrEnum):
     CONFLICT = "conflict"  # not in the figures: it has the identity of an earlier record and other content
     UNUSED = "unused"  # not about a version, or feedback that cannot be scored
     MALFORMED = "malformed"
+    MEASURE_FAILED = "measure_failed"  # the domain's own measure, an entry point, raised or gave no score
 
 
 TEACHER_TAUGHT = Counter("retouch_teacher_taught_total", "{outcome}", "outcomes that became a trajectory", ["teacher"])

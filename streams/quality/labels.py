@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from uuid import UUID
 
+from schemas.domains import Domains
 from schemas.experiments import Arm
 from schemas.outcomes import Outcome
 from schemas.quality import comparison_id
@@ -45,10 +46,11 @@ def counted_response(response: Response, name: str) -> list[CountedAnswer]:
     return [CountedAnswer(labels, response_values(response) if labels.is_of_version else strategy_response_values(response)) for labels in every]
 
 
-def counted_outcome(outcome: Outcome, name: str) -> list[CountedAnswer]:
-    """Where the feedback to a response counts; nowhere if it does not score the answer."""
-    every = _labels(outcome.response, name)
-    counted = [CountedAnswer(labels, outcome_values(outcome) if labels.is_of_version else strategy_outcome_values(outcome)) for labels in every]
+def counted_outcome(outcome: Outcome, name: str, entries: Domains) -> list[CountedAnswer]:
+    """Where the feedback to a response counts; nowhere if it does not score the answer. Raises MeasureFailed."""
+    every = list(_labels(outcome.response, name))
+    values = [outcome_values(outcome, entries) if labels.is_of_version else strategy_outcome_values(outcome, entries) for labels in every]
+    counted = list(map(CountedAnswer, every, values))
     return [answer for answer in counted if answer.values]
 
 

@@ -7,23 +7,23 @@ In the cells of *strategies* and *comparisons* every answer is measured alike, w
 answer (`base_failed`, `expired`) scores as an empty answer, the lowest score that its truth allows. Leaving it out would favour a strategy that
 fails more often.
 
-The reward scores the answer against the user's truth if the truth is valid for the query, else it is the user's own score. If there are both, the
-truth decides: training and the gate use it too, and a user can score neither the base answer nor an answer that was not shown.
+The reward scores the answer against the user's truth, by the reward of the query's domain, if the truth is valid for the query. Else it is the user's own
+score. If there are both, the truth decides: training and the gate use it too, and a user can score neither the base answer nor an answer that was not shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from schemas.domains import Domains
 from schemas.eligibility import valid_truth
 from schemas.experiments import Arm, Assignment
+from schemas.measures import Measure
 from schemas.outcomes import Outcome
 from schemas.quality import LATENCY_LIMIT_MS, LENGTH_LIMIT, Metric
+from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
 from schemas.sameness import is_blank
-from schemas.scoring import score, style_f1
+from schemas.scoring import style_f1
 from schemas.shadows import Shadow
-from schemas.tasks import task_of
 
 MetricValues = dict[Metric, float]
 
@@ -62,16 +62,14 @@ def shadow_values(shadow: Shadow) -> MetricValues:
     return _answer_values(shadow.status, shadow.answer, shadow.base_answer, shadow.reflect_ms)
 
 
-def outcome_values(outcome: Outcome) -> MetricValues:
-    """Empty if the feedback does not score an answer of the model."""
+def outcome_values(outcome: Outcome, entries: Domains) -> MetricValues:
+    """Empty if the feedback does not score an answer of the model. Raises MeasureFailed."""
     if not is_measured(outcome.response):
         return {}
     draft, truth = outcome.response.context.draft, valid_truth(outcome)
     if truth is not None:
-        return {
-            Metric.REWARD: reward(draft.query.options, outcome.response.answer, truth),
-            Metric.BASE_REWARD: reward(draft.query.options, draft.answer, truth),
-        }
+        score, options = measure_of(draft.query, entries).score, draft.query.options
+        return {Metric.REWARD: score(outcome.response.answer, truth, options), Metric.BASE_REWARD: score(draft.answer, truth, options)}
     return {} if outcome.score is None else {Metric.REWARD: outcome.score}
 
 
@@ -83,16 +81,19 @@ def strategy_response_values(response: Response) -> MetricValues:
     return {Metric.FALLBACK: float(is_fallback), Metric.LATENCY_MS: min(steps_ms, LATENCY_LIMIT_MS)}
 
 
-def strategy_outcome_values(outcome: Outcome) -> MetricValues:
-    """Without the base answer's reward: a strategy that reads the history first has no base answer. Empty if the feedback does not score the answer."""
-    truth = valid_truth(outcome)
+def strategy_outcome_values(outcome: Outcome, entries: Domains) -> MetricValues:
+    """Without the base answer's reward: a strategy that reads the history first has no base answer. Empty if the feedback does not score the answer.
+
+    Raises MeasureFailed.
+    """
+    query, truth = outcome.response.context.draft.query, valid_truth(outcome)
     if truth is not None:
-        return {Metric.REWARD: reward(outcome.response.context.draft.query.options, outcome.response.answer, truth)}
+        return {Metric.REWARD: measure_of(query, entries).score(outcome.response.answer, truth, query.options)}
     return {} if outcome.score is None else {Metric.REWARD: outcome.score}
 
 
-def reward(options: Sequence[str], answer: str, truth: str) -> float:
-    return score(task_of(options), answer, truth, options)
+def measure_of(query: Query, entries: Domains) -> Measure:
+    return entries.reward(query.domain, query.task)
 
 
 def _answer_values(status: ResponseStatus, answer: str, base: str, reflect_ms: float) -> MetricValues:

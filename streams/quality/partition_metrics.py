@@ -13,6 +13,7 @@ Within these bounds the cells depend on the records alone.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,8 +21,10 @@ from uuid import UUID
 
 from infra.settings.promotion import QualitySettings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_SCORED, QualityOutcome
+from schemas.domains import Domains
 from schemas.eligibility import valid_truth
 from schemas.experiments import Arm
+from schemas.measures import MeasureFailed
 from schemas.messages import MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.quality import Metric, Moments, Quality
@@ -30,11 +33,13 @@ from schemas.shadows import Shadow, shadow_id
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
 from streams.quality.checkpoint import PartitionCheckpoint
 from streams.quality.labels import AnswerLabels, CountedAnswer, counted_outcome, counted_response
-from streams.quality.measures import reward, shadow_values
+from streams.quality.measures import measure_of, shadow_values
 from streams.quality.open_spans import OpenSpans, RecordRef, Span
 from streams.quality.seen_ids import SeenIds
 from streams.quality.shadow_join import ShadowAnswer, ShadowJoin, UserTruth
 from streams.quality.sums import Cell, CellSums, user_hash
+
+log = logging.getLogger(__name__)
 
 TOPICS = (RESPONSES.name, OUTCOMES.name, SHADOWS.name)
 REMEMBERED = 50_000
@@ -43,16 +48,18 @@ QualityMessage = Response | Outcome | Shadow
 
 
 class PartitionMetrics:
-    """`name` is the registered model's; `checkpoints` are the committed ones, by topic. Not safe between threads."""
+    """`name` is the registered model's; `entries` name the reward of each domain; `checkpoints` are the committed ones, by topic. Not safe between threads."""
 
     def __init__(
         self,
         partition: int,
         name: str,
         settings: QualitySettings,
+        entries: Domains,
         checkpoints: Mapping[str, PartitionCheckpoint] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self._entries = entries
         self._partition, self._name, self._window_s, self._now = partition, name, settings.window_s, now
         stored = dict(checkpoints or {})
         self._read_to = {topic: checkpoint.read_to for topic, checkpoint in stored.items()}
@@ -72,13 +79,17 @@ class PartitionMetrics:
     def count(self, message: QualityMessage, ref: RecordRef) -> None:
         """Count one record. The records of a topic come in order."""
         self.skip(ref)
-        match message:
-            case Response():
-                outcome = self._on_response(message, ref)
-            case Outcome():
-                outcome = self._on_outcome(message, ref)
-            case Shadow():
-                outcome = self._on_shadow(message, ref)
+        try:
+            match message:
+                case Response():
+                    outcome = self._on_response(message, ref)
+                case Outcome():
+                    outcome = self._on_outcome(message, ref)
+                case Shadow():
+                    outcome = self._on_shadow(message, ref)
+        except MeasureFailed as error:
+            log.warning("an answer has no reward", extra={"topic": ref.topic, "partition": self._partition, "offset": ref.offset, "reason": str(error)})
+            outcome = QualityOutcome.MEASURE_FAILED
         QUALITY_RECORDS.add(topic=ref.topic, outcome=outcome)
 
     def skip(self, ref: RecordRef) -> None:
@@ -146,7 +157,7 @@ class PartitionMetrics:
         return QualityOutcome.COUNTED
 
     def _on_outcome(self, outcome: Outcome, ref: RecordRef) -> QualityOutcome:
-        response, counted = outcome.response, counted_outcome(outcome, self._name)
+        response, counted = outcome.response, counted_outcome(outcome, self._name, self._entries)
         if not counted:
             return QualityOutcome.UNUSED
         if self._earlier(outcome, ref) is QualityOutcome.CONFLICT:
@@ -176,8 +187,8 @@ class PartitionMetrics:
         labels, values = of_version
         if labels.arm is not Arm.CHAMPION or not self._spans.is_live(labels.experiment):
             return
-        options = outcome.response.context.draft.query.options
-        user_truth = UserTruth(ref.at, options, truth, values[Metric.REWARD], values[Metric.BASE_REWARD])
+        asked = outcome.response.context.draft.query
+        user_truth = UserTruth(ref.at, measure_of(asked, self._entries), asked.options, truth, values[Metric.REWARD], values[Metric.BASE_REWARD])
         shadow = MessageIdentity(query.key, shadow_id(labels.experiment, query.id))
         answer = self._shadow_join.add_truth(query, user_truth, is_awaited=shadow not in self._seen[SHADOWS.name])
         if answer:
@@ -185,7 +196,7 @@ class PartitionMetrics:
 
     def _score_shadow(self, answer: ShadowAnswer, truth: UserTruth, ref: RecordRef) -> None:
         """Counts in the window of the later of the two, which stays open until both are read."""
-        shadow_reward = reward(truth.options, answer.answer, truth.truth)
+        shadow_reward = truth.measure.score(answer.answer, truth.truth, truth.options)
         values = {Metric.REWARD: shadow_reward, Metric.BASE_REWARD: truth.base_reward, Metric.GAIN: shadow_reward - truth.shown_reward}
         at = max(answer.at, truth.at)
         self._add(CountedAnswer(answer.labels, values), ref._replace(at=at), datetime.fromtimestamp(at, UTC))

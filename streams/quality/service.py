@@ -123,7 +123,7 @@ class QualityService:
         for number in partitions - self._metrics.keys():
             with broker_errors(self._settings, CannotContinue, f"return the committed offsets of partition {number}"):
                 checkpoints = self._consumer.checkpoints(number)
-            self._metrics[number] = PartitionMetrics(number, self._settings.registry.model_name, self._quality, checkpoints)
+            self._metrics[number] = PartitionMetrics(number, self._settings.registry.model_name, self._quality, self._settings.entries, checkpoints)
             reread_to = {topic: checkpoint.read_to for topic, checkpoint in checkpoints.items()}
             log.info("partition assigned", extra={"partition": number, "reread_to": reread_to})
         if not self._ready:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from infra.telemetry.metrics import QUALITY_SHADOWS_GIVEN_UP
+from schemas.measures import Measure
 from schemas.messages import MessageIdentity
 from streams.quality.labels import AnswerLabels
 
@@ -26,6 +27,7 @@ class UserTruth(NamedTuple):
     """A user's truth to a query that may have a shadow answer, with the rewards of the shown answer and of the base answer."""
 
     at: float
+    measure: Measure
     options: tuple[str, ...]
     truth: str
     shown_reward: float

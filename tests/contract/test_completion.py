@@ -13,7 +13,7 @@ from infra.errors import CannotContinue
 from infra.settings.models import Dtype, EngineKind
 from infra.settings.training import TrainerSettings
 from pico.checkpoints import REFLECTOR
-from schemas.prompts import PromptStyle
+from schemas.prompts import COMPACT
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
@@ -33,7 +33,7 @@ def policy() -> Policy:
 
 @pytest.fixture(scope="module")
 def prompts(policy: Policy) -> list[list[int]]:
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     cases = [make_case(number, items=1 + number % 3) for number in range(10)]
     return [prompter.chat.ids(prompter.text(case, case.items) or "") for case in cases]
 

@@ -18,7 +18,7 @@ import pytest
 from infra.checkpoints.verification import differences
 from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
-from schemas.prompts import PromptStyle
+from schemas.prompts import PAPER
 from tests.support.outcomes import make_case, make_sft_example
 from tests.support.tiny_model import make_checkpoint
 
@@ -45,7 +45,7 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     stop = threading.Event()
     peak_memory.reset()
     policy = trainable_policy(checkpoint, trainer)
-    prompter = Prompter(policy.tokenizer, PromptStyle.PAPER, 1024)
+    prompter = Prompter(policy.tokenizer, PAPER, 1024)
     result: dict[str, Any] = {"parameters": sum(weight.numel() for weight in policy.model.parameters())}
     result["trained_parameters"] = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
 

@@ -29,7 +29,7 @@ from schemas.envelope import read_message
 from schemas.messages import Malformed
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
-from schemas.prompts import PromptStyle
+from schemas.prompts import COMPACT
 from schemas.quality import Quality
 from schemas.run_report import RlStep
 from schemas.topics import TOPICS, dead_letter_topic
@@ -147,7 +147,7 @@ def test_a_stopped_rl_run_resumes_at_its_step(stored: Path, tmp_path: Path) -> N
     policy = Policy.load(stored / "checkpoint")
     rl = RlSettings(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
     trained: list[RlStep] = []
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     steps = train_with_shared_prompts(
         RlInputs(policy, [make_case(n) for n in range(5)], prompter, rl, 6, 3, threading.Event(), tmp_path / "rl", trained.append, checkpoint_every=3)
     )

@@ -18,6 +18,7 @@ from infra.kafka.topic_reader import TopicReader
 from infra.local.broker import Broker
 from infra.settings import Settings, load
 from infra.settings.promotion import QualitySettings
+from schemas.domains import BUILT_IN_DOMAINS
 from schemas.envelope import read_message
 from schemas.experiments import Arm
 from schemas.ids import derive
@@ -120,7 +121,7 @@ def computed_directly(settings: Settings, experiment: UUID) -> dict[bytes, dict[
     by_partition, quality = dict[int, PartitionMetrics](), QualitySettings(window_s=1)
     with TopicReader(settings, "test") as reader:
         for record in reader.read(reader.ranges(*kinds)):
-            metrics = by_partition.setdefault(record.partition, PartitionMetrics(record.partition, "any", quality))
+            metrics = by_partition.setdefault(record.partition, PartitionMetrics(record.partition, "any", quality, BUILT_IN_DOMAINS))
             try:
                 message, _ = read_message(kinds[record.topic], record.headers, record.value)
             except Malformed:

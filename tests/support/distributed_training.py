@@ -14,7 +14,8 @@ import trl
 from safetensors.torch import save_file
 
 from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
-from schemas.prompts import PromptStyle
+from schemas.domains import Domains
+from schemas.prompts import COMPACT
 from tests.support.outcomes import make_case, make_sft_example
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
@@ -29,7 +30,7 @@ SFT = SftSettings(batch_size=4, micro_batch=1, max_steps=3, epochs=9)
 RL = RlSettings(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)
 
 
-def reward_of(text: str, ended: bool, case: QueryCase) -> Reward:
+def reward_of(text: str, ended: bool, case: QueryCase, domains: Domains) -> Reward:
     return Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended)
 
 
@@ -46,7 +47,7 @@ def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     vars(trl_trainer)["reward_of"] = reward_of
     trl.GRPOTrainer._generate_single_turn = given_completions
     policy = trainable_policy(checkpoint, TrainerSettings(lora=LoraSettings(rank=4)))
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     examples = [make_sft_example(n, reasoning="they like b " * n or "b") for n in range(5)]
     result_of_sft = sft.train(policy, examples, prompter, TrainerSettings(sft=SFT, checkpoint_every=2), threading.Event(), state_dir / "sft")
     cases = [make_case(n) for n in range(4)]

@@ -10,7 +10,7 @@ from threading import Event
 from infra.hydra.checkpoint import HydraCheckpoint
 from infra.hydra.model import HydraModel
 from schemas.ids import derive
-from schemas.prompts import ChatTurn, PromptStyle
+from schemas.prompts import PAPER, ChatTurn
 from schemas.queries import Query
 from trainer.hydra.asking import Ask
 from trainer.hydra.histories import PastItem
@@ -74,4 +74,4 @@ class TasteBox:
 
 
 def black_box(ask: Ask) -> BlackBox:
-    return BlackBox(ask, PromptStyle.PAPER, 2, Event())
+    return BlackBox(ask, PAPER, 2, Event())

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
-from schemas.prompts import PromptStyle, reflection_prompt
+from schemas.prompts import PromptForm, reflection_prompt
 from trainer.data.query_cases import QueryCase
 
 
@@ -29,7 +29,7 @@ class Prompter:
     """Builds prompts of at most `max_tokens`. The least similar items are left out first."""
 
     tokenizer: Any
-    style: PromptStyle
+    form: PromptForm
     max_tokens: int
     max_new_tokens: int | None = None  # of a served answer with its end token; None: no bound
 
@@ -40,7 +40,7 @@ class Prompter:
     @classmethod
     def of(cls, settings: Settings, tokenizer: Any) -> Prompter:
         reflection = settings.reflection
-        return cls(tokenizer, reflection.prompt_style, reflection.max_model_len - reflection.max_new_tokens, reflection.max_new_tokens)
+        return cls(tokenizer, settings.reflection_form, reflection.max_model_len - reflection.max_new_tokens, reflection.max_new_tokens)
 
     def text(self, case: QueryCase, items: Sequence[HistoryItem]) -> str | None:
         """The prompt over `items` (best first), or None if not even one of them fits."""
@@ -50,7 +50,7 @@ class Prompter:
     def fitting(self, case: QueryCase, items: Sequence[HistoryItem]) -> FittedPrompt | None:
         """Like `text`, with the number of items shown."""
         for shown in range(len(items), 0, -1):
-            content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style, self.chat.marks)
+            content = reflection_prompt(case.query, case.base_answer, items[:shown], self.form, self.chat.marks)
             text = self.chat.turn(content)
             ids = self.chat.ids(text)
             if len(ids) <= self.max_tokens and not self.chat.holds_control_tokens(ids):

@@ -17,7 +17,7 @@ from schemas.contexts import HistoryItem
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.demonstrations import demonstration_turns
 from schemas.gate import GateResult
-from schemas.prompts import ChatTurn, base_prompt, rag_prompt
+from schemas.prompts import ChatTurn, base_prompt, rag_prompt, turns_of
 from schemas.run_report import Evaluation
 from schemas.sameness import is_blank
 from schemas.tasks import read_answer
@@ -42,8 +42,8 @@ class Exam:
 
     def by_rag(self) -> list[str]:
         """RAG's answers at temperature 0; for an unreadable one, and without items, the stored base answer."""
-        prompts = [(case, rag_prompt(case.query, items, self.box.style, WELL_KNOWN_MARKS)) for case in self.cases if (items := _usable(case)[: self.k])]
-        answers = self.box.answers([Question((ChatTurn("user", prompt),), 1, 0.0) for _, prompt in prompts])
+        prompts = [(case, self._rag_turns(case, items)) for case in self.cases if (items := _usable(case)[: self.box.form.domains.k(case.domain, self.k)])]
+        answers = self.box.answers([Question(turns, 1, 0.0) for _, turns in prompts])
         found = {case.case_id: read_answer(texts[0], case.query.options) for (case, _), texts in zip(prompts, answers, strict=True) if texts}
         return [_or(found.get(case.case_id), case.base_answer) for case in self.cases]
 
@@ -54,15 +54,19 @@ class Exam:
         found = {case.case_id: self._chosen(model, case, texts) for (case, _), texts in zip(with_items, self.box.answers(questions), strict=True)}
         return [_or(found.get(case.case_id), answer) for case, answer in zip(self.cases, by_rag, strict=True)]
 
+    def _rag_turns(self, case: QueryCase, items: Sequence[HistoryItem]) -> tuple[ChatTurn, ...]:
+        form = self.box.form
+        return turns_of(case.query, rag_prompt(case.query, items, form, WELL_KNOWN_MARKS), form, WELL_KNOWN_MARKS)
+
     def _turns(self, model: HydraModel, case: QueryCase, items: Sequence[HistoryItem]) -> tuple[ChatTurn, ...]:
         best = [items[one.position] for one in model.rank(case.user, case.query.text, items)[: self.settings.demonstrations]]
-        return demonstration_turns(case.query, best, self.box.style, WELL_KNOWN_MARKS)
+        return demonstration_turns(case.query, best, self.box.form, WELL_KNOWN_MARKS)
 
     def _chosen(self, model: HydraModel, case: QueryCase, texts: Sequence[str]) -> str | None:
         readable = [(text.strip(), answer) for text in texts if (answer := read_answer(text, case.query.options)) is not None]
         if not readable:
             return None
-        task = base_prompt(case.query, self.box.style, WELL_KNOWN_MARKS)
+        task = base_prompt(case.query, self.box.form, WELL_KNOWN_MARKS)
         return readable[model.choose(case.user, task, [text for text, _ in readable]).position][1]
 
 

@@ -20,7 +20,7 @@ from infra.ranking.bm25 import corpus_text, rank
 from infra.settings.hydra import HydraSettings
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.demonstrations import demonstration_turns
-from schemas.prompts import ChatTurn, PromptStyle, base_prompt
+from schemas.prompts import ChatTurn, PromptForm, base_prompt
 from schemas.tasks import Task
 from trainer.hydra.asking import Ask, Question, ask_all
 from trainer.hydra.histories import PastItem, PseudoQuery
@@ -45,7 +45,7 @@ class BlackBox:
     """The base model with what its prompts need."""
 
     ask: Ask
-    style: PromptStyle
+    form: PromptForm
     concurrency: int
     stop: threading.Event
 
@@ -53,7 +53,7 @@ class BlackBox:
         return ask_all(self.ask, questions, self.concurrency, self.stop)
 
     def turns(self, pseudo: PseudoQuery, items: Sequence[PastItem]) -> tuple[ChatTurn, ...]:
-        return demonstration_turns(pseudo.query, items, self.style, WELL_KNOWN_MARKS)
+        return demonstration_turns(pseudo.query, items, self.form, WELL_KNOWN_MARKS)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def scorer_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, rerank: Rerank, s
     return [
         row
         for pseudo, candidates in zip(pseudos, box.answers(questions), strict=True)
-        for row in _candidate_rows(pseudo, base_prompt(pseudo.query, box.style, WELL_KNOWN_MARKS), candidates)
+        for row in _candidate_rows(pseudo, base_prompt(pseudo.query, box.form, WELL_KNOWN_MARKS), candidates)
     ]
 
 

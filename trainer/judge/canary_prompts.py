@@ -20,7 +20,7 @@ import torch
 from schemas.control_marks import ControlMarks
 from schemas.ids import derive
 from schemas.promotion import CanaryPrompt
-from schemas.prompts import PromptStyle, reflection_prompt
+from schemas.prompts import PromptForm, reflection_prompt
 from schemas.queries import Query
 from schemas.rewriting import TAGS
 from schemas.tasks import MOVIE_TAGS, STARS
@@ -63,18 +63,18 @@ _PLAIN = ("Name three colours of the rainbow.", "one two three four five six", "
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def user_turns(style: PromptStyle, marks: ControlMarks) -> list[str]:
-    """Invented user turns: some as serving writes them in this style, and some plain ones."""
-    turns = [_user_turn("movie_tag", text, MOVIE_TAGS, draft, (_Item(past, own),), style, marks) for text, past, own, draft in _LABELS]
-    turns += [_user_turn("product_rating", text, STARS, draft, (_Item(past, own),), style, marks) for text, past, draft, own in _RATINGS]
-    turns += [_user_turn("tweet_paraphrase", text, (), text, (_Item(past, own),), style, marks) for text, past, own in _TEXTS]
+def user_turns(form: PromptForm, marks: ControlMarks) -> list[str]:
+    """Invented user turns: some as serving writes them in this form, and some plain ones."""
+    turns = [_user_turn("movie_tag", text, MOVIE_TAGS, draft, (_Item(past, own),), form, marks) for text, past, own, draft in _LABELS]
+    turns += [_user_turn("product_rating", text, STARS, draft, (_Item(past, own),), form, marks) for text, past, draft, own in _RATINGS]
+    turns += [_user_turn("tweet_paraphrase", text, (), text, (_Item(past, own),), form, marks) for text, past, own in _TEXTS]
     return [*turns, *_PLAIN]
 
 
-def confident_completions(policy: Policy, style: PromptStyle, stop: threading.Event) -> list[CanaryPrompt]:
+def confident_completions(policy: Policy, form: PromptForm, stop: threading.Event) -> list[CanaryPrompt]:
     """The tokens that `policy` generates with enough margin, for each of `user_turns`."""
-    prompter = Prompter(policy.tokenizer, style, 0)
-    turns = user_turns(style, prompter.chat.marks)
+    prompter = Prompter(policy.tokenizer, form, 0)
+    turns = user_turns(form, prompter.chat.marks)
     encoded = [prompter.chat.encode(turn) for turn in turns]
     rows = [row[0].token_ids for row in generate(policy, encoded, 1, SamplingOptions(MAX_TOKENS), stop)]
     margins = _margins(policy, encoded, rows)
@@ -115,6 +115,6 @@ def _differ(left: Sequence[int], right: Sequence[int]) -> bool:
     return any(a != b for a, b in zip(left, right, strict=False))
 
 
-def _user_turn(domain: str, text: str, options: tuple[str, ...], draft: str, items: Sequence[_Item], style: PromptStyle, marks: ControlMarks) -> str:
+def _user_turn(domain: str, text: str, options: tuple[str, ...], draft: str, items: Sequence[_Item], form: PromptForm, marks: ControlMarks) -> str:
     query = Query(query_id=derive("canary", domain, text), tenant="made-up", user="nobody", domain=domain, text=text, options=options, asked_at=_NOON)
-    return reflection_prompt(query, draft, items, style, marks)
+    return reflection_prompt(query, draft, items, form, marks)

@@ -37,7 +37,7 @@ def compare_versions(settings: Settings, a: str, b: str, samples: int) -> dict[s
     by_gate = figures_of_gate(first, second)
     limit = samples if by_gate else settings.trainer.eval_queries
     answers = _answer_both(settings, registry, (first, second), limit) if samples or by_gate is None else None
-    figures = by_gate or (_figures_now(answers, settings.reflection.k) if answers else None)
+    figures = by_gate or (_figures_now(answers, settings) if answers else None)
     if figures is None:
         raise CannotContinue(f"no outcome of a user who trained neither version {a} nor version {b}; there is nothing to compare them by")
     versions = {
@@ -100,13 +100,13 @@ def _answer_both(settings: Settings, registry: Registry, versions: tuple[Registe
     return _BothAnswers(cases, *rewrites) if cases else None
 
 
-def _figures_now(both: _BothAnswers, k: int) -> dict[str, Any]:
+def _figures_now(both: _BothAnswers, settings: Settings) -> dict[str, Any]:
     from trainer.judge.evaluate import compare_arms, slices_by_history
 
-    cases, a, b = both.cases, both.a, both.b
+    cases, a, b, k = both.cases, both.a, both.b, settings.reflection.k
     arms = {ZERO_SHOT: [case.base_answer for case in cases], CHAMPION: a.answers, CANDIDATE: b.answers}
     fallen_back = {CHAMPION: a.fallen_back, CANDIDATE: b.fallen_back}
-    evaluation = compare_arms(cases, arms, fallen_back, slices=slices_by_history(cases, k))
+    evaluation = compare_arms(cases, arms, fallen_back, slices=slices_by_history(cases, k), entries=settings.entries)
     return _renamed(gate_figures(evaluation) | {"k": k}, A_IS_CHAMPION)
 
 

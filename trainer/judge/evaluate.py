@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from schemas.domains import Domains
+from schemas.measures import metrics
 from schemas.run_report import Comparison, Evaluation
-from schemas.scoring import METRIC, Pair, metric_domains, metrics, score
+from schemas.scoring import Pair, metric_domains
 from schemas.user_means import ByDomain, by_user, difference, difference_over_domains, score_over_domains, users_of
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
@@ -68,8 +70,9 @@ class AskedCases:
 
     @classmethod
     def as_served(cls, cases: Sequence[QueryCase], prompter: Prompter, k: int) -> Self:
-        """The prompts of serving with this k."""
-        prompts = [prompter.text(case, case.items[:k]) if case.items else None for case in cases]
+        """The prompts of serving with this k, or that of the case's domain."""
+        k_of = prompter.form.domains.k
+        prompts = [prompter.text(case, case.items[: k_of(case.domain, k)]) if case.items else None for case in cases]
         return cls(cases, [None if text is None else prompter.chat.ids(text) for text in prompts])
 
 
@@ -103,42 +106,45 @@ def compare_arms(
     pairs: Pairs = COMPARISONS,
     texts: Mapping[str, Sequence[str | None]] = NO_TEXTS,
     slices: Slices = NO_SLICES,
+    *,
+    entries: Domains,
 ) -> Evaluation:
     """Scores of every arm, and differences of the (after, before) `pairs` that are both in `answers`; over all cases, by domain and by slice.
 
-    `texts` are an arm's completions; without them its behaviour has no figures of the reasoning. Raises ValueError without cases.
+    `texts` are an arm's completions; without them its behaviour has no figures of the reasoning. `entries` name the metric of each domain.
+    Raises ValueError without cases, MeasureFailed.
     """
     no_texts: list[str | None] = [None] * len(cases)
     if not cases:
         raise ValueError("no held-out case to judge by")
     domains = _domains(cases)
-    by_arm = _scores(cases, answers, domains)
+    by_arm = _scores(cases, answers, domains, entries)
     compared_pairs = [(after, before) for after, before in pairs if {after, before} <= answers.keys()]
-    compared = {domain: _domain(indices, cases, answers, domain, by_arm, compared_pairs) for domain, indices in domains.items()}
+    compared = {domain: _domain(indices, cases, answers, domain, by_arm, compared_pairs, entries) for domain, indices in domains.items()}
     behaviours = {
         arm: behaviour([AnswerRow(case, text, answer) for case, text, answer in zip(cases, texts.get(arm, no_texts), answers[arm], strict=True)])
         for arm in answers
     }
-    within = {name: _within([cases[index] for index in indices], _at(answers, indices), compared_pairs) for name, indices in slices.items()}
+    within = {name: _within([cases[index] for index in indices], _at(answers, indices), compared_pairs, entries) for name, indices in slices.items()}
     return Evaluation(compared, _overall(by_arm, len(cases), compared_pairs), dict(fallen_back), behaviours, within)
 
 
-def mean_score(cases: Sequence[QueryCase], answers: Sequence[str]) -> float:
+def mean_score(cases: Sequence[QueryCase], answers: Sequence[str], entries: Domains) -> float:
     """One arm's overall score (`schemas.user_means`)."""
-    return score_over_domains({domain: _by_user(cases, answers, indices) for domain, indices in _domains(cases).items()})
+    return score_over_domains({domain: _by_user(cases, answers, indices, entries) for domain, indices in _domains(cases).items()})
 
 
-def _within(cases: Sequence[QueryCase], answers: Answers, pairs: Pairs) -> Comparison:
-    return _overall(_scores(cases, answers, _domains(cases)), len(cases), pairs)
+def _within(cases: Sequence[QueryCase], answers: Answers, pairs: Pairs, entries: Domains) -> Comparison:
+    return _overall(_scores(cases, answers, _domains(cases), entries), len(cases), pairs)
 
 
 def _at(answers: Answers, indices: Sequence[int]) -> dict[str, list[str]]:
     return {arm: [of_arm[index] for index in indices] for arm, of_arm in answers.items()}
 
 
-def _scores(cases: Sequence[QueryCase], answers: Answers, domains: Mapping[str, Sequence[int]]) -> dict[str, ByDomain]:
+def _scores(cases: Sequence[QueryCase], answers: Answers, domains: Mapping[str, Sequence[int]], entries: Domains) -> dict[str, ByDomain]:
     """Mean scores by arm, domain and user."""
-    return {arm: {domain: _by_user(cases, of_arm, indices) for domain, indices in domains.items()} for arm, of_arm in answers.items()}
+    return {arm: {domain: _by_user(cases, of_arm, indices, entries) for domain, indices in domains.items()} for arm, of_arm in answers.items()}
 
 
 def _domains(cases: Sequence[QueryCase]) -> dict[str, list[int]]:
@@ -150,18 +156,21 @@ def _domains(cases: Sequence[QueryCase]) -> dict[str, list[int]]:
     return indices
 
 
-def _by_user(cases: Sequence[QueryCase], answers: Sequence[str], indices: Iterable[int]) -> dict[str, float]:
+def _by_user(cases: Sequence[QueryCase], answers: Sequence[str], indices: Iterable[int], entries: Domains) -> dict[str, float]:
     asked = ((cases[index], answers[index]) for index in indices)
-    return by_user((case.user, score(case.task, answer, case.truth, case.query.options)) for case, answer in asked)
+    return by_user((case.user, entries.metric(case.domain, case.task).score(answer, case.truth, case.query.options)) for case, answer in asked)
 
 
-def _domain(indices: Sequence[int], cases: Sequence[QueryCase], answers: Answers, domain: str, by_arm: Mapping[str, ByDomain], pairs: Pairs) -> Comparison:
+def _domain(
+    indices: Sequence[int], cases: Sequence[QueryCase], answers: Answers, domain: str, by_arm: Mapping[str, ByDomain], pairs: Pairs, entries: Domains
+) -> Comparison:
     task = cases[indices[0]].task
-    measured = {arm: metrics(task, (Pair(of_arm[i], cases[i].truth, cases[i].query.options) for i in indices)) for arm, of_arm in answers.items()}
+    measure = entries.metric(cases[indices[0]].domain, task)
+    measured = {arm: metrics(measure, task, (Pair(of_arm[i], cases[i].truth, cases[i].query.options) for i in indices)) for arm, of_arm in answers.items()}
     own = {arm: domains[domain] for arm, domains in by_arm.items()}
     intervals = {f"{after}_minus_{before}": difference(own[before], own[after]) for after, before in pairs}
     scores = {arm: score_over_domains({domain: users}) for arm, users in own.items()}
-    return Comparison(METRIC[task], len(next(iter(own.values()))), len(indices), scores, measured, intervals)
+    return Comparison(measure.name, len(next(iter(own.values()))), len(indices), scores, measured, intervals)
 
 
 def _overall(by_arm: Mapping[str, ByDomain], cases: int, pairs: Pairs) -> Comparison:

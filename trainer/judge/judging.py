@@ -63,7 +63,7 @@ def answer_questions(settings: Settings, checkpoint: Path, questions: Questions,
     """Raises what `Policy.load` raises, and Interrupted."""
     policy = load_judged(settings, checkpoint)
     judged, probing = rewrite_as_served(settings, policy, (questions.judged, questions.probing), stop)
-    return ArmAnswers(judged, probing, canary_prompts.confident_completions(policy, settings.reflection.prompt_style, stop))
+    return ArmAnswers(judged, probing, canary_prompts.confident_completions(policy, settings.reflection_form, stop))
 
 
 def load_judged(settings: Settings, checkpoint: Path) -> Policy:
@@ -83,7 +83,7 @@ def judge_candidate(settings: Settings, snapshot: Snapshot, questions: Questions
     judged, promotion, k = questions.judged, settings.promotion, settings.reflection.k
     answers = {ZERO_SHOT: [case.base_answer for case in judged], CHAMPION: champion.judged.answers, CANDIDATE: candidate.judged.answers}
     fallen_back = {CHAMPION: champion.judged.fallen_back, CANDIDATE: candidate.judged.fallen_back}
-    evaluation = evaluate.compare_arms(judged, answers, fallen_back, slices=evaluate.slices_by_history(judged, k))
+    evaluation = evaluate.compare_arms(judged, answers, fallen_back, slices=evaluate.slices_by_history(judged, k), entries=settings.entries)
     probed = _probe(snapshot, questions, champion, candidate, promotion.trigger_phrases)
     findings = [result.finding for result in probed.values() if result.finding]
     decision = decide(evaluation, findings, promotion.slice_drop, settings.trainer.min_heldout_users)

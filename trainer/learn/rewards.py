@@ -1,9 +1,10 @@
-"""The reward of one completion: the task's score of its answer, reduced by a guard, plus a small bonus for the format.
+"""The reward of one completion: the score of its answer by the reward of its domain, reduced by a guard, plus a small bonus for the format.
 
 A completion that is cut off, lacks the format, or answers outside the query's options has no reward, also where serving would use its body. Free text can
 score without personalization, so each known way has a `RewardGuard`. Labels and ratings come from a closed set and need none. The user's own answer is never
-guarded. Flattery is detected in English only. The score of a text is `style_f1`: the mean of unigram and longest-common-subsequence F1 over the words of any
-script, with case and punctuation. ROUGE drops both, although they are much of a user's style. ROUGE is reported beside it as a check, for Latin words.
+guarded. Flattery is detected in English only. The score of a text is, unless its domain names another, `style_f1`: the mean of unigram and
+longest-common-subsequence F1 over the words of any script, with case and punctuation. ROUGE drops both, although they are much of a user's style. ROUGE is
+reported beside it as a check, for Latin words.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from infra.errors import CannotContinue
+from schemas.domains import Domains
+from schemas.measures import MeasureFailed
 from schemas.rewriting import Rewrite, parse, parse_body
 from schemas.sameness import folded, normalized
-from schemas.scoring import score
 from schemas.tasks import Task, choose_option
 from trainer.data.query_cases import QueryCase
 
@@ -73,15 +75,19 @@ def answer_of(completion: str, case: QueryCase) -> str | None:
     return _allowed(parse_body(completion), case)
 
 
-def reward_of(completion: str, ended: bool, case: QueryCase) -> Reward:
-    """The reward of a completion. Raises NotFinite.
+def reward_of(completion: str, ended: bool, case: QueryCase, domains: Domains) -> Reward:
+    """The reward of a completion. Raises NotFinite, and CannotContinue if the domain's own measure fails.
 
     `ended`: the model generated its end token. Serving stops after the body without it, but the model must learn to stop.
     """
     answer = _allowed(parse(completion), case) if ended else None
     if answer is None:
         return Reward(0.0, usable=False)
-    task_score = finite(score(case.task, answer, case.truth, case.query.options), case)
+    try:
+        score = domains.reward(case.domain, case.task).score(answer, case.truth, case.query.options)
+    except MeasureFailed as error:
+        raise CannotContinue(f"no reward for outcome {case.case_id} of {case.domain}: {error}") from None
+    task_score = finite(score, case)
     guard = guard_of(answer, case)
     return Reward(task_score, True, guard, _kept(guard, answer, case))
 

@@ -141,7 +141,7 @@ def sample_batch(inputs: RlInputs, cases: Sequence[QueryCase], k: int) -> Rollou
     groups = generate(policy, prompts, settings.candidates, sampling, inputs.stop)
     decode = policy.tokenizer.decode
     rewards = [
-        [reward_of(decode(completion.token_ids, skip_special_tokens=True), completion.ended, case) for completion in group]
+        [reward_of(decode(completion.token_ids, skip_special_tokens=True), completion.ended, case, prompter.form.domains) for completion in group]
         for (case, _), group in zip(fitting, groups, strict=True)
     ]
     return RolloutBatch(prompts, groups, rewards, [prompt.shown for _, prompt in fitting])

@@ -63,7 +63,7 @@ class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped her
     def _reward(self, *, completion_ids: Sequence[list[int]], case: Sequence[int], **_: Any) -> list[float]:
         decode = self._policy.tokenizer.decode
         rewards = [
-            reward_of(decode(ids, skip_special_tokens=True), ids[-1] in self._policy.end_ids, self._schedule.cases[index])
+            reward_of(decode(ids, skip_special_tokens=True), ids[-1] in self._policy.end_ids, self._schedule.cases[index], self._prompter.form.domains)
             for ids, index in zip(completion_ids, case, strict=True)
         ]
         rows = [[reward.score, float(reward.usable), reward.total(self._format_bonus)] for reward in rewards]

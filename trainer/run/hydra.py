@@ -135,7 +135,7 @@ class HydraRun:
         """Equal for runs whose encoders and heads fit together."""
         settings = self.settings
         values = settings.hydra.model_dump(mode="json", exclude={"train", "model_name", "poll_s", "checkpoint_every", "retrain_outcomes"})
-        text = json.dumps([values, settings.base.model, settings.base.prompt_style, settings.trainer.seed], sort_keys=True)
+        text = json.dumps([values, settings.base.model, settings.base.prompt_style, settings.trainer.seed, *_entries(settings)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _fetched(self, registry: Registry, version: RegisteredVersion) -> Path:
@@ -150,7 +150,7 @@ class HydraRun:
 
         base = self.settings.base
         stored = StoredAnswers(ask or opened.enter_context(BaseModel(self.settings, self.stop)), self.report.directory / STATE / ANSWERS, base.model)
-        return BlackBox(stored, base.prompt_style, base.concurrency, self.stop)
+        return BlackBox(stored, self.settings.base_form, base.concurrency, self.stop)
 
     def _judge(
         self, registry: Registry, snapshot: Snapshot, box: BlackBox, candidate: Path, champion: RegisteredVersion | None
@@ -166,8 +166,13 @@ class HydraRun:
         if champion:
             answers[CHAMPION] = exam.by_hydra(HydraModel.load(self._fetched(registry, champion)), answers[RAG])
         answers[CANDIDATE] = exam.by_hydra(HydraModel.load(candidate), answers[RAG])
-        evaluation = compare_arms(cases, answers, {}, COMPARISONS)
+        evaluation = compare_arms(cases, answers, {}, COMPARISONS, entries=self.settings.entries)
         return decide(evaluation), evaluation
+
+
+def _entries(settings: Settings) -> list[str]:
+    """The digest of the domain entries of the settings; nothing without them, so that versions from before there were entries still fit."""
+    return [digest] if (digest := settings.entries.digest) else []
 
 
 def _metrics(results: Mapping[Part, FitResult], evaluation: Evaluation) -> dict[str, float]:

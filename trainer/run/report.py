@@ -143,7 +143,8 @@ def run_settings(settings: Settings) -> dict[str, Any]:
     reflection = settings.reflection
     others = {"k": reflection.k, "max_new_tokens": reflection.max_new_tokens, "max_model_len": reflection.max_model_len}
     trainer: dict[str, Any] = settings.trainer.model_dump(mode="json")
-    return trainer | others | {"prompt_style": str(reflection.prompt_style), "model_name": settings.registry.model_name}
+    entries = {"domains": digest} if (digest := settings.entries.digest) else {}
+    return trainer | others | {"prompt_style": str(reflection.prompt_style), "model_name": settings.registry.model_name} | entries
 
 
 def status(settings: Settings) -> RunSummary | None:

@@ -4,6 +4,8 @@
 - The other strategies that ask first: the response. It costs no retrieval and no other worker.
 - The strategies that read the history first: a lookup. The base model is not asked yet.
 
+A query without options gets those of its domain's entry here (`schemas.domain_entries`), so that every later message has them.
+
 Every query gives one of them. If no attempt at the endpoint succeeds before the query's deadline, the draft or the response is empty and its status says
 why (docs/rules.md, 4). The worker runtime decides how often and how long to retry.
 """
@@ -18,7 +20,7 @@ from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.drafts import Draft, DraftStatus
 from schemas.ids import derive
 from schemas.lookups import Lookup
-from schemas.prompts import ChatTurn, base_prompt
+from schemas.prompts import base_prompt, turns_of
 from schemas.queries import Query
 from schemas.strategies import Strategy, StrategyChoice, choose_strategy
 from schemas.topics import DRAFTS
@@ -39,26 +41,27 @@ class QueryHandler:
     def __init__(self, endpoint: ChatClient, settings: Settings, clock: Clock | None = None) -> None:
         self._endpoint = endpoint
         self._base = settings.base
+        self._form = settings.base_form
         self._strategies = settings.strategies
         self._clock = clock or SystemClock()
         self._answerer = StrategyAnswerer(endpoint, settings, self._clock)
 
     async def __call__(self, incoming: Incoming[Query]) -> Sequence[Outgoing]:
         """Raises RetryLater if the endpoint does not answer, DependencyBlocked if it refuses every prompt, and PoisonMessage for an unknown strategy."""
-        query = incoming.message
+        query = self._form.domains.completed(incoming.message)
         choice = self._choice(query)
         if choice.strategy is Strategy.RPO:
             return _drafted(await self._draft(query, choice))
         method = method_of(choice.strategy, self._answerer.methods)
-        if method.reads:
-            lookup = Lookup(query=query, choice=choice, reads=method.reads)
+        if reads := method.reads(query):
+            lookup = Lookup(query=query, choice=choice, reads=reads)
             return [look_up(await method.first_lookup(lookup) if isinstance(method, CompletesLookup) else lookup)]
         answer = await self._answerer.answer(Asked(query, choice))
         return [look_up(answer) if isinstance(answer, Lookup) else outgoing(answer)]
 
     def degraded(self, incoming: Incoming[Query], reason: DegradeReason) -> Sequence[Outgoing]:
         """The draft or response of a query without a base answer. It names the last failure."""
-        query = incoming.message
+        query = self._form.domains.completed(incoming.message)
         choice = self._choice(query)
         if choice.strategy is not Strategy.RPO:
             return [outgoing(self._answerer.degraded(Asked(query, choice), incoming, reason))]
@@ -69,9 +72,10 @@ class QueryHandler:
         return choose_strategy(query.strategy, own.weights, own.experiment, query.tenant, query.user)
 
     async def _draft(self, query: Query, choice: StrategyChoice) -> Draft:
-        prompt, calls = base_prompt(query, self._base.prompt_style, WELL_KNOWN_MARKS), BaseCalls(self._endpoint, query.key, self._clock)
+        prompt, calls = base_prompt(query, self._form, WELL_KNOWN_MARKS), BaseCalls(self._endpoint, query.key, self._clock)
+        turns, limit = turns_of(query, prompt, self._form, WELL_KNOWN_MARKS), self._form.domains.max_new_tokens(query.domain, self._base.max_new_tokens)
         try:
-            (text, *_) = await calls.texts([ChatTurn("user", prompt)], max_tokens=self._base.max_new_tokens)
+            (text, *_) = await calls.texts(turns, max_tokens=limit)
         except PromptRefused as error:
             return empty_draft(query, choice, self._base.model, DraftStatus.BASE_FAILED, error.cause, str(error))
         return Draft(query=query, answer=base_answer(query, text), base_model=self._base.model, usage=calls.usage, base_ms=calls.ms, choice=choice)

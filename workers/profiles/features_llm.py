@@ -16,7 +16,7 @@ from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.feature_extraction import FEATURES_FIELD, JUDGEMENTS_FIELD, RefusedAnswer, features_schema, judgements_schema, read_features, read_judgements
 from schemas.features import source_text
 from schemas.profiles import Author, ExtractedFeatures, FeaturesWork, Reasoning, ReasoningWork
-from schemas.prompts import PromptStyle
+from schemas.prompts import PromptForm
 from schemas.rpm_prompts import extraction_prompt, judgement_prompt, read_reasoning, reasoning_prompt, rpm_template_digest
 from schemas.tasks import Task
 from workers.profiles.items import item_with, reasoning_of
@@ -30,9 +30,9 @@ TRIES = 3
 class LlmFeatures:
     """`features_tokens`, `reasoning_tokens`: limits of one answer."""
 
-    def __init__(self, endpoint: ChatClient, model: str, features_tokens: int, reasoning_tokens: int) -> None:
+    def __init__(self, endpoint: ChatClient, model: str, form: PromptForm, features_tokens: int, reasoning_tokens: int) -> None:
         self._endpoint, self._features_tokens, self._reasoning_tokens = endpoint, features_tokens, reasoning_tokens
-        self.author = Author(name="llm", model=model, prompt_digest=rpm_template_digest(PromptStyle.PAPER))
+        self.author = Author(name="llm", model=model, prompt_digest=rpm_template_digest(form))
 
     async def extract(self, work: FeaturesWork, key: bytes) -> ExtractedFeatures | None:
         for _ in range(TRIES):

@@ -36,8 +36,8 @@ def worker(settings: Settings) -> Worker[ProfileTask]:
         handler = ProfileHandler(TemplateSummaries(), TemplateFeatures(statistical_extractor(config)))
         return Worker(settings, HandlerSpec("profiles", PROFILE_TASKS, handler), concurrency=config.concurrency, lifespan=contextlib.nullcontext)
     endpoint, model = profile_endpoint(settings)
-    features = LlmFeatures(endpoint, model, config.features_tokens, config.reasoning_tokens)
-    handler = ProfileHandler(LlmSummaries(endpoint, model, config.summary_tokens), features)
+    features = LlmFeatures(endpoint, model, settings.paper_form, config.features_tokens, config.reasoning_tokens)
+    handler = ProfileHandler(LlmSummaries(endpoint, model, settings.paper_form, config.summary_tokens), features)
     lifespan = partial(endpoint.checked, max(config.summary_tokens, config.features_tokens, config.reasoning_tokens))
     return Worker(settings, HandlerSpec("profiles", PROFILE_TASKS, handler), concurrency=config.concurrency, lifespan=lifespan)
 

@@ -19,7 +19,7 @@ from schemas.contexts import Context, HistoryItem, RetrievalStatus, with_respons
 from schemas.drafts import DraftStatus, Usage
 from schemas.experiments import Arm, Assignment
 from schemas.messages import MessageIdentity
-from schemas.prompts import reflection_prompt, template_digest
+from schemas.prompts import PromptForm, reflection_prompt, template_digest
 from schemas.queries import Query
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.rewriting import Rewrite, parse, parse_body
@@ -60,12 +60,14 @@ class Reflector:
     def __init__(
         self,
         settings: ReflectionSettings,
+        form: PromptForm,
         engine: Engine,
         routes: Callable[[], Routes],
         clock: Clock | None = None,
         on_shadow: Callable[[ShadowRequest], None] | None = None,
     ) -> None:
         self._settings = settings
+        self._form = form
         self._engine = engine
         self._routes = routes
         self._clock = clock or SystemClock()
@@ -74,7 +76,7 @@ class Reflector:
         # Rewrites that the runtime's deadline cancelled: the items in the prompt, and the assignment.
         self._cancelled: dict[MessageIdentity, tuple[Sequence[HistoryItem], Assignment]] = {}
         self._sampling = SamplingParameters(max_new_tokens=settings.max_new_tokens)
-        self._prompt_digest = template_digest(settings.prompt_style)
+        self._prompt_digest = template_digest(form)
 
     async def __call__(self, incoming: Incoming[Context]) -> Sequence[Outgoing]:
         return self._outgoing(await self.answer(incoming.message))
@@ -191,7 +193,8 @@ class Reflector:
         left_s = self._left_s(context)
         if left_s <= 0:
             return _Attempt(ResponseStatus.DEADLINE_NEAR, base)
-        shown = shown_items(with_response(context.items), self._settings.k, lambda items: self._fits(context, items))
+        k = self._form.domains.k(context.draft.query.domain, self._settings.k)
+        shown = shown_items(with_response(context.items), k, lambda items: self._fits(context, items))
         if not shown:
             return _Attempt(ResponseStatus.PROMPT_TOO_LONG, base)
         generation = await self._generate(context, shown, assignment, min(left_s, self._settings.timeout_s))
@@ -224,7 +227,7 @@ class Reflector:
             return None
 
     def _prompt(self, context: Context, items: Sequence[HistoryItem]) -> str:
-        return reflection_prompt(context.draft.query, context.draft.answer, items, self._settings.prompt_style, self._engine.marks)
+        return reflection_prompt(context.draft.query, context.draft.answer, items, self._form, self._engine.marks)
 
     def _fits(self, context: Context, items: Sequence[HistoryItem]) -> bool:
         max_prompt_tokens = self._settings.max_model_len - self._settings.max_new_tokens

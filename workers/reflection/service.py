@@ -42,7 +42,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 def _work(settings: Settings, registry: Registry, started: StartedEngine, stop: threading.Event) -> None:
     listener, publisher = KafkaModelEventListener(settings, stop), KafkaPublisher(settings)
     follower = Follower(settings, registry, started.engine, listener, refusals=started.refusals)
-    reflector = Reflector(settings.reflection, started.engine, lambda: follower.routes)
+    reflector = Reflector(settings.reflection, settings.reflection_form, started.engine, lambda: follower.routes)
     shadows = ShadowQueue(reflector.shadow_answer, publisher, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.on_shadow = shadows.submit
     name = f"reflection-{settings.kafka.instance or socket.gethostname()}"

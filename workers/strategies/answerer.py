@@ -75,7 +75,7 @@ class StrategyAnswerer:
         self._timeout_s = settings.base.timeout_s
         self._reserve_s = settings.strategies.deadline_reserve_s
         self._clock = clock
-        self._prompt_digest = template_digest(settings.base.prompt_style, *([lamp_prompt] if settings.strategies.item_form is ItemForm.LAMP else []))
+        self._prompt_digest = template_digest(settings.base_form, *([lamp_prompt] if settings.strategies.item_form is ItemForm.LAMP else []))
         self.methods = methods_of(settings, hydra)
 
     async def answer(self, asked: Asked) -> Response | Lookup:
@@ -163,7 +163,7 @@ class StrategyAnswerer:
             choice=asked.choice,
         )
         chosen = asked.choice.strategy
-        status = reason or (ResponseStatus.PERSONALIZED if self.methods[chosen].reads else ResponseStatus.ZERO_SHOT)
+        status = reason or (ResponseStatus.PERSONALIZED if self.methods[chosen].reads(asked.query) else ResponseStatus.ZERO_SHOT)
         provenance = self._provenance(asked, calls).model_copy(
             update={
                 "k": len(result.prompt.shown),

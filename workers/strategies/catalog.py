@@ -42,16 +42,17 @@ def methods_of(settings: Settings, hydra: HydraModels | None = None) -> Methods:
     base, own = settings.base, settings.strategies
     similar, first = ItemOrder.SIMILAR, ItemOrder.FIRST
     pag_k = own.k if own.pag_k is None else own.pag_k
-    lamp = own.item_form is ItemForm.LAMP and base.prompt_style is PromptStyle.PAPER
+    form = settings.base_form
+    lamp = own.item_form is ItemForm.LAMP and form.style is PromptStyle.PAPER
     methods: list[Method] = [
-        ZeroShot(base.prompt_style, base.max_new_tokens),
-        ZeroShot(base.prompt_style, own.max_new_tokens, reasons=True),
-        ItemsInPrompt(Strategy.ICL, first, own.k, base.prompt_style, base.max_new_tokens, lamp=lamp),
-        ItemsInPrompt(Strategy.RAG, similar, own.k, base.prompt_style, base.max_new_tokens, lamp=lamp),
-        ItemsInPrompt(Strategy.RAG_COT, similar, own.k, base.prompt_style, own.max_new_tokens, reasons=True, lamp=lamp),
-        SummaryInPrompt(Strategy.PAG, pag_k, own.k, base.prompt_style, base.max_new_tokens),
-        SummaryInPrompt(Strategy.PAG_COT, pag_k, own.k, base.prompt_style, own.max_new_tokens, reasons=True),
-        Hydra(settings.hydra, base.prompt_style, base.max_new_tokens, hydra),
+        ZeroShot(form, base.max_new_tokens),
+        ZeroShot(form, own.max_new_tokens, reasons=True),
+        ItemsInPrompt(Strategy.ICL, first, own.k, form, base.max_new_tokens, lamp=lamp),
+        ItemsInPrompt(Strategy.RAG, similar, own.k, form, base.max_new_tokens, lamp=lamp),
+        ItemsInPrompt(Strategy.RAG_COT, similar, own.k, form, own.max_new_tokens, reasons=True, lamp=lamp),
+        SummaryInPrompt(Strategy.PAG, pag_k, own.k, form, base.max_new_tokens),
+        SummaryInPrompt(Strategy.PAG_COT, pag_k, own.k, form, own.max_new_tokens, reasons=True),
+        Hydra(settings.hydra, form, base.max_new_tokens, hydra),
         _rpm(settings),
     ]
     return {method.strategy: method for method in methods}
@@ -59,8 +60,9 @@ def methods_of(settings: Settings, hydra: HydraModels | None = None) -> Methods:
 
 def _rpm(settings: Settings) -> Method:
     base, own, profiles = settings.base, settings.strategies, settings.profiles
-    max_tokens = base.max_new_tokens if base.prompt_style is PromptStyle.COMPACT else own.max_new_tokens
-    return AlignedAnswers(own.k, own.rpm_examples, own.rpm_retrieval, base.prompt_style, max_tokens, _query_features(profiles))
+    form = settings.base_form
+    max_tokens = base.max_new_tokens if form.style is PromptStyle.COMPACT else own.max_new_tokens
+    return AlignedAnswers(own.k, own.rpm_examples, own.rpm_retrieval, form, max_tokens, _query_features(profiles))
 
 
 def _query_features(profiles: ProfilesSettings) -> QueryFeatures:

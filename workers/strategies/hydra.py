@@ -13,7 +13,7 @@ from schemas import demonstrations
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.demonstrations import demonstration_turns
 from schemas.lookups import ItemOrder, Reads, Retrieval
-from schemas.prompts import PromptStyle, base_prompt, template_digest
+from schemas.prompts import PromptForm, base_prompt, template_digest
 from schemas.queries import Query
 from schemas.responses import ModelVersion, ResponseStatus
 from schemas.strategies import Strategy
@@ -29,14 +29,13 @@ class Hydra:
     """The method. `models` None: no model."""
 
     settings: HydraSettings
-    style: PromptStyle
+    form: PromptForm
     max_tokens: int
     models: HydraModels | None
 
     strategy = Strategy.HYDRA
 
-    @property
-    def reads(self) -> Reads:
+    def reads(self, query: Query) -> Reads:
         return Reads(items=ItemOrder.SIMILAR, k=self.settings.retrieved)
 
     async def with_model(self) -> tuple[Method, ModelVersion]:
@@ -47,10 +46,11 @@ class Hydra:
 
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:
         """With the items in their order, then with the first half of them, down to one."""
-        digest = template_digest(self.style, demonstrations)
+        digest = template_digest(self.form, demonstrations)
+        limit = self.form.domains.max_new_tokens(query.domain, self.max_tokens)
         for shown in halved(usable_items(found)):
-            turns = demonstration_turns(query, shown, self.style, WELL_KNOWN_MARKS)
-            yield Prompt(turns, self.max_tokens, shown, self.settings.candidates, self.settings.temperature, digest)
+            turns = demonstration_turns(query, shown, self.form, WELL_KNOWN_MARKS)
+            yield Prompt(turns, limit, shown, self.settings.candidates, self.settings.temperature, digest)
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
         raise Unable(ResponseStatus.NO_MODEL)
@@ -73,5 +73,5 @@ class _WithModel(Hydra):
         readable = [(text.strip(), answer) for text in texts if (answer := allowed_answer(query, text)) is not None]
         if not readable:
             return None
-        task = base_prompt(query, self.style, WELL_KNOWN_MARKS)
+        task = base_prompt(query, self.form, WELL_KNOWN_MARKS)
         return readable[await self.loaded.choose(query.key.decode(), task, [text for text, _ in readable])][1]

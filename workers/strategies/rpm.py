@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from infra.settings.strategies import ExampleRetrieval
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
-from schemas.prompts import ChatTurn, PromptStyle
+from schemas.prompts import PromptForm, PromptStyle, turns_of
 from schemas.queries import Query
 from schemas.responses import ProfileParts, ResponseStatus
 from schemas.rpm_prompts import aligned_prompt, read_aligned, rpm_template_digest
@@ -36,15 +36,14 @@ class AlignedAnswers:
     k: int
     examples: int
     by: ExampleRetrieval
-    style: PromptStyle
+    form: PromptForm
     max_tokens: int
     features: QueryFeatures
 
     strategy = Strategy.RPM
 
-    @property
-    def reads(self) -> Reads:
-        return Reads(items=ItemOrder.SIMILAR, k=self.k, factors=True)
+    def reads(self, query: Query) -> Reads:
+        return Reads(items=ItemOrder.SIMILAR, k=self.form.domains.k(query.domain, self.k), factors=True)
 
     async def first_lookup(self, lookup: Lookup) -> Lookup:
         """With the features and the examples, if neither needs another lookup."""
@@ -73,14 +72,16 @@ class AlignedAnswers:
         if found is None or found.factors is None or not (found.examples or any(feature.factor_id for feature in found.features)):
             raise Unable(ResponseStatus.NO_FACTORS)
         items = {item.interaction_id: item for item in found.items}
+        is_plain = self.form.style is PromptStyle.COMPACT  # the whole output is the answer
+        limit = self.form.domains.max_new_tokens(query.domain, self.max_tokens) if is_plain else self.max_tokens
         for examples in (*halved(found.examples), ()):
-            text = aligned_prompt(query, found.features, found.factors, examples, self.style, WELL_KNOWN_MARKS)
+            text = aligned_prompt(query, found.features, found.factors, examples, self.form, WELL_KNOWN_MARKS)
             cited = tuple(example.statistics_version for example in examples)
             profile = ProfileParts(statistics_version=found.factors.version, reasoning_versions=cited)
-            shown, digest = tuple(items[example.interaction_id] for example in examples), rpm_template_digest(self.style)
-            yield Prompt((ChatTurn("user", text),), self.max_tokens, shown, template=digest, profile=profile)
+            shown, digest = tuple(items[example.interaction_id] for example in examples), rpm_template_digest(self.form)
+            yield Prompt(turns_of(query, text, self.form, WELL_KNOWN_MARKS), limit, shown, template=digest, profile=profile)
 
     async def read(self, query: Query, prompt: Prompt, texts: Sequence[str]) -> Answer | None:
-        aligned = read_aligned(texts[0], self.style)
+        aligned = read_aligned(texts[0], self.form.style)
         option = choose_option(aligned.answer, query.options) if aligned else None
         return Answer(option, aligned.reasoning) if aligned and option is not None else None

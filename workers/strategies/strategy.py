@@ -89,8 +89,7 @@ class Method(Protocol):
     @property
     def strategy(self) -> Strategy: ...
 
-    @property
-    def reads(self) -> Reads | None:
+    def reads(self, query: Query) -> Reads | None:
         """What the lookup asks for; None if the base model is asked first."""
 
     def prompts(self, query: Query, found: Retrieval | None) -> Iterator[Prompt]:

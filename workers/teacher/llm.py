@@ -16,7 +16,7 @@ from infra.endpoints.reply import clean_text, json_object
 from schemas.contexts import HistoryItem
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.outcomes import Outcome
-from schemas.prompts import PromptStyle, base_prompt, item_text
+from schemas.prompts import PromptForm, base_prompt, item_text, turns_of
 from schemas.rewriting import Rewrite
 from schemas.sameness import is_blank
 from schemas.trajectories import Teacher as Signature
@@ -60,8 +60,9 @@ class _Answer(BaseModel):
 
 
 class LlmTeacher:
-    def __init__(self, endpoint: ChatClient, model: str, length: ReasoningLength) -> None:
+    def __init__(self, endpoint: ChatClient, model: str, form: PromptForm, length: ReasoningLength) -> None:
         self._endpoint = endpoint
+        self._form = form
         self._length = length
         self.signature = Signature(name=NAME, model=model, prompt_digest=hashlib.sha256(PROMPT.encode()).hexdigest())
 
@@ -77,10 +78,11 @@ class LlmTeacher:
 
     def _prompt(self, outcome: Outcome, example: HistoryItem) -> str:
         draft = outcome.response.context.draft
+        task = turns_of(draft.query, base_prompt(draft.query, self._form, WELL_KNOWN_MARKS), self._form, WELL_KNOWN_MARKS)
         prompt = PROMPT.format(
-            task=base_prompt(draft.query, PromptStyle.PAPER, WELL_KNOWN_MARKS),
+            task="\n\n".join(turn.content for turn in task),
             draft=draft.answer,
-            example=item_text(example, draft.query.domain, draft.query.task, PromptStyle.PAPER),
+            example=item_text(example, draft.query.domain, draft.query.task, self._form),
             truth=truth_of(outcome),
             min_chars=self._length.min_chars,
             max_chars=self._length.max_chars,

@@ -59,4 +59,4 @@ def choose_teacher(settings: Settings) -> tuple[ReasoningTeacher, Lifespan]:
         parameters=config.parameters,
         on_blocked=partial(report_blocked, settings),
     )
-    return LlmTeacher(endpoint, config.model, ReasoningLength.from_settings(config)), lambda: endpoint.checked(REASONING_TOKENS)
+    return LlmTeacher(endpoint, config.model, settings.paper_form, ReasoningLength.from_settings(config)), lambda: endpoint.checked(REASONING_TOKENS)

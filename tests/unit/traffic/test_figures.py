@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from schemas.domains import BUILT_IN_DOMAINS
 from schemas.scoring import Pair
 from schemas.tasks import MOVIE_TAGS, STARS
 from tests.support.replay_questions import question
@@ -10,7 +11,7 @@ from traffic.figures import ScoredAnswer, by_domain, by_user, macro_f1
 
 def _judged(user: str, number: int, truth: str, base: str, final: str, options: tuple[str, ...] = (), domain: str = "note") -> ScoredAnswer:
     asked = question(user, number, truth, options, domain)
-    judged = ScoredAnswer.of(asked, base, final)
+    judged = ScoredAnswer.of(asked, base, final, BUILT_IN_DOMAINS)
     assert judged
     return judged
 
@@ -56,5 +57,5 @@ def test_a_domain_with_several_tasks_is_split() -> None:
 
 def test_a_question_without_truth_is_not_judged() -> None:
     asked = question("ann", 0)
-    assert ScoredAnswer.of(asked, "base", "final") is None
+    assert ScoredAnswer.of(asked, "base", "final", BUILT_IN_DOMAINS) is None
     assert by_domain([]) == {} == by_user([])

@@ -10,7 +10,7 @@ from bench.demo.mixed_versions import TIE, CheckpointScorer, PromptAndAnswer, Tr
 from schemas.contexts import HistoryItem, Source
 from schemas.control_marks import ControlMarks
 from schemas.ids import derive
-from schemas.prompts import PromptStyle, reflection_prompt
+from schemas.prompts import COMPACT, reflection_prompt
 from tests.support.demo_report import NOON, query
 
 CHOSEN, NOT_CHOSEN = 0.0, 3.0
@@ -68,7 +68,7 @@ def completion() -> PromptAndAnswer:
         source=Source(topic="interactions", partition=0, offset=0),
     )
     asked_about = query(1).message.model_copy(update={"text": "a man fights a hired killer sharply"})
-    prompt = reflection_prompt(asked_about, "action", [item], PromptStyle.COMPACT, ControlMarks())
+    prompt = reflection_prompt(asked_about, "action", [item], COMPACT, ControlMarks())
     tokenizer: Any = AutoTokenizer.from_pretrained(SHIPPED)
     model: Any = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32)
     text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)

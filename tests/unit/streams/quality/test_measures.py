@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from schemas.domains import BUILT_IN_DOMAINS
 from schemas.experiments import Arm
 from schemas.quality import LATENCY_LIMIT_MS, LENGTH_LIMIT, Metric
 from schemas.responses import ResponseStatus
@@ -44,7 +45,7 @@ def test_only_answers_that_involve_the_model_count_as_fallbacks(status: Response
     values = response_values(response)
     assert values.get(Metric.FALLBACK) == (1.0 if fallback else None)
     assert values.get(Metric.UNPARSABLE) == (1.0 if status is ResponseStatus.UNPARSABLE else None)
-    assert bool(outcome_values(make_outcome(response))) is fallback
+    assert bool(outcome_values(make_outcome(response), BUILT_IN_DOMAINS)) is fallback
 
 
 def test_unbounded_figures_are_clipped_and_an_empty_base_answer_is_no_divisor() -> None:
@@ -64,7 +65,7 @@ def test_unbounded_figures_are_clipped_and_an_empty_base_answer_is_no_divisor() 
     ],
 )
 def test_the_reward_uses_the_truth_and_without_one_the_score(truth: str | None, score: float | None, values: dict[Metric, float]) -> None:
-    assert outcome_values(make_outcome(make_response(1), truth, score)) == values
+    assert outcome_values(make_outcome(make_response(1), truth, score), BUILT_IN_DOMAINS) == values
 
 
 def test_a_shadow_answer_is_measured_without_feedback() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from infra.settings.promotion import QualitySettings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_SHADOWS_GIVEN_UP
+from schemas.domains import BUILT_IN_DOMAINS
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.quality import Metric, Quality, Span
@@ -32,7 +33,7 @@ class PartitionUnderTest:
         self.reopen({})
 
     def reopen(self, checkpoints: dict[str, PartitionCheckpoint]) -> None:
-        self.metrics = PartitionMetrics(1, "reflector", self.settings, checkpoints, now=lambda: self.now)
+        self.metrics = PartitionMetrics(1, "reflector", self.settings, BUILT_IN_DOMAINS, checkpoints, now=lambda: self.now)
 
     def count(self, *messages: QualityMessage, at: float | None = None) -> None:
         for message in messages:

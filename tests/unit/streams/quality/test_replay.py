@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.settings.promotion import QualitySettings
+from schemas.domains import BUILT_IN_DOMAINS
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.strategies import Strategy
@@ -79,7 +80,7 @@ class Process:
 
     def kill(self) -> None:
         checkpoints = {topic: checkpoint for topic, (_, checkpoint) in self._committed.items()}
-        self._metrics = PartitionMetrics(0, "reflector", SETTINGS, checkpoints, now=self._now)
+        self._metrics = PartitionMetrics(0, "reflector", SETTINGS, BUILT_IN_DOMAINS, checkpoints, now=self._now)
         self._positions = {topic: self._committed.get(topic, (0,))[0] for topic in TOPICS}
 
     def read(self, rng: Random) -> bool:

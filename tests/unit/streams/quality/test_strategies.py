@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.settings.promotion import QualitySettings
+from schemas.domains import BUILT_IN_DOMAINS
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.quality import Metric, Quality, Span, comparison_id
@@ -35,7 +36,7 @@ class Partition:
         self.reopen({})
 
     def reopen(self, checkpoints: dict[str, PartitionCheckpoint]) -> None:
-        self.metrics = PartitionMetrics(0, "reflector", self.settings, checkpoints, now=lambda: self.now)
+        self.metrics = PartitionMetrics(0, "reflector", self.settings, BUILT_IN_DOMAINS, checkpoints, now=lambda: self.now)
 
     def count(self, *messages: QualityMessage) -> None:
         for message in messages:
@@ -128,14 +129,14 @@ def test_a_simpler_strategys_answer_counts_for_the_chosen_one(status: ResponseSt
 def test_a_query_without_an_answer_scores_lowest(options: tuple[str, ...], truth: str, lowest: float, status: ResponseStatus) -> None:
     for strategy in (Strategy.RPO, Strategy.RAG):
         response = make_response(1, "", base="", options=options, status=status, strategy=strategy, model=None, assignment=None)
-        assert strategy_outcome_values(make_outcome(response, truth)) == {Metric.REWARD: lowest}
+        assert strategy_outcome_values(make_outcome(response, truth), BUILT_IN_DOMAINS) == {Metric.REWARD: lowest}
 
 
 def test_a_users_own_score_counts_without_a_usable_truth() -> None:
     response = make_response(1, strategy=Strategy.RAG)
-    assert strategy_outcome_values(make_outcome(response, "a genre that was no option", 0.25)) == {Metric.REWARD: 0.25}
-    assert strategy_outcome_values(make_outcome(response, "drama", 0.25)) == {Metric.REWARD: 0.0}
-    assert strategy_outcome_values(make_outcome(response, "a genre that was no option")) == {}
+    assert strategy_outcome_values(make_outcome(response, "a genre that was no option", 0.25), BUILT_IN_DOMAINS) == {Metric.REWARD: 0.25}
+    assert strategy_outcome_values(make_outcome(response, "drama", 0.25), BUILT_IN_DOMAINS) == {Metric.REWARD: 0.0}
+    assert strategy_outcome_values(make_outcome(response, "a genre that was no option"), BUILT_IN_DOMAINS) == {}
 
 
 STATUSES = st.sampled_from(list(ResponseStatus))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.hydra.model import HydraModel
-from schemas.prompts import ChatTurn, PromptStyle
+from schemas.prompts import COMPACT, ChatTurn
 from schemas.run_report import Comparison, Evaluation
 from schemas.scoring import Interval
 from tests.support.hydra_world import black_box
@@ -99,5 +99,5 @@ def test_only_a_significant_loss_is_rejected(differences: dict[str, Interval], o
 def test_the_style_of_the_settings_is_used(tmp_path: Path) -> None:
     ask = Asked("right")
     compact = exam(ask, tmp_path)
-    replace(compact, box=replace(compact.box, style=PromptStyle.COMPACT)).by_rag()
+    replace(compact, box=replace(compact.box, form=COMPACT)).by_rag()
     assert all(turns[0].content.startswith("profile :") for turns, _, _ in ask.questions)

@@ -7,7 +7,7 @@ import torch
 from pico.checkpoints import REFLECTOR
 from schemas.control_marks import ControlMarks
 from schemas.promotion import CanaryPrompt
-from schemas.prompts import PromptStyle
+from schemas.prompts import COMPACT, PAPER, PromptForm
 from trainer.judge.canary_prompts import MARGIN, MAX_PROMPTS, MAX_TOKENS, MIN_TOKENS, confident_completions, most_distinctive, user_turns
 from trainer.learn.policy import Policy
 
@@ -31,9 +31,9 @@ def greedy(policy: Policy, prompt: str, tokens: int) -> tuple[list[int], float]:
     return ids[begun:], lead
 
 
-@pytest.mark.parametrize("style", PromptStyle)
-def test_the_tokens_lead_clearly_also_in_another_order_of_addition(reflector: Policy, style: PromptStyle) -> None:
-    prompts = most_distinctive(confident_completions(reflector, style, threading.Event()), [])
+@pytest.mark.parametrize("form", [PAPER, COMPACT], ids=["paper", "compact"])
+def test_the_tokens_lead_clearly_also_in_another_order_of_addition(reflector: Policy, form: PromptForm) -> None:
+    prompts = most_distinctive(confident_completions(reflector, form, threading.Event()), [])
     assert len(prompts) == MAX_PROMPTS and MIN_TOKENS <= len(prompts[0].token_ids) <= MAX_TOKENS
     for prompt in prompts:
         tokens, lead = greedy(reflector, prompt.prompt, len(prompt.token_ids))
@@ -43,12 +43,12 @@ def test_the_tokens_lead_clearly_also_in_another_order_of_addition(reflector: Po
 
 def test_bfloat16_generates_the_same_tokens(reflector: Policy) -> None:
     coarse = Policy.load(REFLECTOR, dtype=torch.bfloat16)
-    for prompt in most_distinctive(confident_completions(reflector, PromptStyle.COMPACT, threading.Event()), []):
+    for prompt in most_distinctive(confident_completions(reflector, COMPACT, threading.Event()), []):
         assert tuple(greedy(coarse, prompt.prompt, len(prompt.token_ids))[0]) == prompt.token_ids
 
 
 def test_a_model_without_confident_tokens_has_no_prompts(tiny_checkpoint: Path) -> None:
-    assert most_distinctive(confident_completions(Policy.load(tiny_checkpoint), PromptStyle.COMPACT, threading.Event()), []) == ()
+    assert most_distinctive(confident_completions(Policy.load(tiny_checkpoint), COMPACT, threading.Event()), []) == ()
 
 
 def test_prompts_whose_tokens_differ_from_the_champion_come_first_then_the_longest() -> None:
@@ -58,7 +58,7 @@ def test_prompts_whose_tokens_differ_from_the_champion_come_first_then_the_longe
 
 
 def test_prompts_are_distinct_and_in_the_configured_style() -> None:
-    for style in PromptStyle:
-        prompts = user_turns(style, ControlMarks())
+    for form in (PAPER, COMPACT):
+        prompts = user_turns(form, ControlMarks())
         assert len(set(prompts)) == len(prompts) > 2 * MAX_PROMPTS
-    assert "profile :" in user_turns(PromptStyle.COMPACT, ControlMarks())[0] and "initial response" in user_turns(PromptStyle.PAPER, ControlMarks())[0]
+    assert "profile :" in user_turns(COMPACT, ControlMarks())[0] and "initial response" in user_turns(PAPER, ControlMarks())[0]

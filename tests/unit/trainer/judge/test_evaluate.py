@@ -3,6 +3,7 @@ from dataclasses import asdict
 
 import pytest
 
+from schemas.domains import BUILT_IN_DOMAINS
 from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import choose_cases, compare_arms, mean_score
@@ -30,7 +31,7 @@ def test_the_latest_cases_of_a_user_come_first() -> None:
 def test_arms_are_paired_by_user_and_higher_is_better() -> None:
     judged = cases(20, 3)
     answers = {ZERO_SHOT: ["a"] * 60, CHAMPION: ["a"] * 60, CANDIDATE: ["b"] * 57 + ["a"] * 3}
-    evaluation = compare_arms(judged, answers, {})
+    evaluation = compare_arms(judged, answers, {}, entries=BUILT_IN_DOMAINS)
     domain = evaluation.domains["letters"]
     assert (domain.metric, domain.users, domain.cases) == ("accuracy", 20, 60)
     assert domain.scores == {ZERO_SHOT: 0.0, CHAMPION: 0.0, CANDIDATE: pytest.approx(0.95)}
@@ -42,14 +43,14 @@ def test_arms_are_paired_by_user_and_higher_is_better() -> None:
 
 def test_users_weigh_the_same_however_many_cases_they_have() -> None:
     judged = [*cases(1, 9), make_case(0, user="quiet")]
-    evaluation = compare_arms(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {})
+    evaluation = compare_arms(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {}, entries=BUILT_IN_DOMAINS)
     assert evaluation.domains["letters"].scores[CANDIDATE] == 0.5
     assert evaluation.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
 
 
 def test_the_overall_figure_is_the_mean_over_domains_of_users_who_differ() -> None:
     judged = cases(4, 1) + cases(2, 1, "other")
-    evaluation = compare_arms(judged, {ZERO_SHOT: ["a"] * 6, CANDIDATE: ["b"] * 4 + ["a"] * 2}, {})
+    evaluation = compare_arms(judged, {ZERO_SHOT: ["a"] * 6, CANDIDATE: ["b"] * 4 + ["a"] * 2}, {}, entries=BUILT_IN_DOMAINS)
     assert evaluation.overall.scores[CANDIDATE] == 0.5 and evaluation.overall.users == 4
     assert evaluation.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
     json.dumps(asdict(evaluation))
@@ -63,7 +64,9 @@ def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
         make_case(3, user="u1", domain="stars", options=("1", "2", "3"), base="1", truth="3"),
         make_case(4, user="u1", domain="stars", options=("1", "2", "3", "4", "5"), base="3", truth="5"),
     ]
-    evaluation = compare_arms(judged, {ZERO_SHOT: [case.base_answer for case in judged], CANDIDATE: [case.truth for case in judged]}, {})
+    evaluation = compare_arms(
+        judged, {ZERO_SHOT: [case.base_answer for case in judged], CANDIDATE: [case.truth for case in judged]}, {}, entries=BUILT_IN_DOMAINS
+    )
     assert {name: domain.metric for name, domain in evaluation.domains.items()} == {
         "letters/label": "accuracy",
         "letters/rating": "rating_score",
@@ -78,13 +81,13 @@ def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
 @pytest.mark.parametrize("options", [("²", "³"), ("--5", "5"), ("9" * 256, "-" + "9" * 255), ("5",), ("-1", "0")])
 def test_every_option_is_a_truth_that_can_be_scored(options: tuple[str, ...]) -> None:
     case = make_case(options=options, base="nan", truth=options[0])
-    evaluation = compare_arms([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {})
+    evaluation = compare_arms([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {}, entries=BUILT_IN_DOMAINS)
     assert evaluation.overall.scores == {ZERO_SHOT: 0.0, CANDIDATE: 1.0}
 
 
 def test_an_evaluation_without_cases_is_an_error() -> None:
     with pytest.raises(ValueError, match="held-out"):
-        compare_arms([], {ZERO_SHOT: []}, {})
+        compare_arms([], {ZERO_SHOT: []}, {}, entries=BUILT_IN_DOMAINS)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_an_evaluation_without_cases_is_an_error() -> None:
     ],
 )
 def test_rewards_go_only_to_answers_that_serving_would_give(completion: str, ended: bool, score: float, usable: bool) -> None:
-    reward = reward_of(completion, ended, make_case())
+    reward = reward_of(completion, ended, make_case(), BUILT_IN_DOMAINS)
     assert (reward.score, reward.usable) == (score, usable)
     assert reward.total(0.25) == score + 0.25 * usable
 
@@ -116,25 +119,30 @@ def test_letter_case_counts_in_training_as_it_does_in_serving(options: tuple[str
     case = make_case(options=options, base=options[1], truth=options[0])
     completion = f"<think>x</think><personalized>{body}</personalized>"
     assert answer_of(completion, case) == answer
-    reward = reward_of(completion, True, case)
+    reward = reward_of(completion, True, case, BUILT_IN_DOMAINS)
     assert (reward.score, reward.usable) == (score, answer is not None)
 
 
 def test_an_invalid_rating_earns_no_reward_although_lamp_counts_the_furthest_option() -> None:
     case = make_case(options=("1", "2", "3", "4", "5"), base="3", truth="3")
-    assert reward_of("<think>x</think><personalized>7</personalized>", True, case).score == 0.0
+    assert reward_of("<think>x</think><personalized>7</personalized>", True, case, BUILT_IN_DOMAINS).score == 0.0
     assert answer_of("<think>x</think><personalized>7</personalized>", case) is None
 
 
 def test_the_mean_score_is_the_overall_score() -> None:
     judged, answers = [*cases(1, 9), make_case(0, user="quiet"), *cases(2, 1, "other")], ["a"] * 9 + ["b", "a", "b"]
-    assert mean_score(judged, answers) == compare_arms(judged, {"it": answers}, {}, []).overall.scores["it"] == 0.5
+    assert mean_score(judged, answers, BUILT_IN_DOMAINS) == compare_arms(judged, {"it": answers}, {}, [], entries=BUILT_IN_DOMAINS).overall.scores["it"] == 0.5
 
 
 def test_behaviour_is_reported_by_arm() -> None:
     judged = cases(2, 1)
     evaluation = compare_arms(
-        judged, {"kept": ["a", "a"], "changed": ["b", "b"]}, {}, [], {"changed": ["<think>so b</think><personalized>b</personalized>"] * 2}
+        judged,
+        {"kept": ["a", "a"], "changed": ["b", "b"]},
+        {},
+        [],
+        {"changed": ["<think>so b</think><personalized>b</personalized>"] * 2},
+        entries=BUILT_IN_DOMAINS,
     )
     assert evaluation.behaviour["kept"]["draft_share"] == 1.0 and "consistent_share" not in evaluation.behaviour["kept"]
     assert (evaluation.behaviour["changed"]["draft_share"], evaluation.behaviour["changed"]["consistent_share"]) == (0.0, 1.0)
@@ -142,5 +150,5 @@ def test_behaviour_is_reported_by_arm() -> None:
 
 def test_only_arms_that_answered_are_compared() -> None:
     judged = cases(4, 1)
-    evaluation = compare_arms(judged, {"one": ["a"] * 4, "two": ["b"] * 4}, {}, [("two", "one"), ("three", "one")])
+    evaluation = compare_arms(judged, {"one": ["a"] * 4, "two": ["b"] * 4}, {}, [("two", "one"), ("three", "one")], entries=BUILT_IN_DOMAINS)
     assert evaluation.overall.intervals == {"two_minus_one": (1.0, 1.0, 1.0)}

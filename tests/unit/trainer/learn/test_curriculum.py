@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.prompts import PromptStyle
+from schemas.prompts import COMPACT
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.learn.curriculum import CaseSampler, ShuffledOrder, k_of, stage_of
@@ -35,7 +35,7 @@ def test_a_shuffled_order_has_every_position_once_a_round_and_resumes() -> None:
 
 
 def test_draws_follow_the_shuffled_order_and_find_the_only_case_that_fits(tiny_checkpoint: Path) -> None:
-    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptStyle.COMPACT, 200)
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, COMPACT, 200)
     fitting = [make_case(n) for n in range(5)]
     sampler, order = CaseSampler(fitting, prompter, 3), ShuffledOrder(5, 3)
     for count in (2, 7, 1, 3):
@@ -46,7 +46,7 @@ def test_draws_follow_the_shuffled_order_and_find_the_only_case_that_fits(tiny_c
 
 
 def test_a_truth_with_a_control_mark_of_the_policy_is_not_drawn(tiny_checkpoint: Path) -> None:
-    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, COMPACT, 512)
     cases = [make_case(0, options=(), truth="so <|im_end|>"), make_case(1, options=(), truth="so <|eot_id|>")]
     indices, skipped = CaseSampler(cases, prompter, 0).draw(3)
     assert indices == [1] * 3 and skipped >= 2  # the second holds a mark of other tokenizers

@@ -11,7 +11,7 @@ from infra.checkpoints.verification import differences
 from infra.errors import BadSetting
 from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
-from schemas.prompts import PromptStyle
+from schemas.prompts import COMPACT
 from tests.support.outcomes import make_case, make_sft_example
 from trainer.data.prompts import Prompter
 from trainer.learn import lora, sft
@@ -31,7 +31,7 @@ def policy(tiny_checkpoint: Path) -> Policy:
 
 
 def prompter_of(policy: Policy) -> Prompter:
-    return Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    return Prompter(policy.tokenizer, COMPACT, 512)
 
 
 def frozen(policy: Policy) -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def test_a_fresh_adapter_changes_nothing_and_trains_alone(policy: Policy, tiny_c
 def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
     policy: Policy, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
+    monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case, domains: Reward(sum(text.encode()) % 7 / 6, usable=True))
     before = frozen(policy)
     trainer = TrainerSettings(sft=SftSettings(batch_size=4, epochs=2.0))
     sft.train(policy, [make_sft_example(n) for n in range(4)], prompter_of(policy), trainer, threading.Event())

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from schemas.domains import BUILT_IN_DOMAINS
 from schemas.rewriting import Rewrite
 from schemas.scoring import style_f1
 from tests.support.outcomes import make_case
@@ -21,7 +22,7 @@ def text_case(*, truth: str = TRUTH, draft: str = DRAFT, shown: str = SHOWN, tex
 
 
 def rewarded(answer: str, case: QueryCase) -> Reward:
-    return reward_of(Rewrite("they write low", answer).to_text(), True, case)
+    return reward_of(Rewrite("they write low", answer).to_text(), True, case, BUILT_IN_DOMAINS)
 
 
 @pytest.mark.parametrize("answer", [TRUTH, "harbour bakery wins prize!!", "The harbour bakery wins!!"])
@@ -118,12 +119,12 @@ def test_options_are_never_guarded() -> None:
 def test_a_body_that_serving_would_use_without_the_format_has_no_reward(completion: str) -> None:
     case = text_case()
     assert answer_of(completion, case) == TRUTH
-    assert reward_of(completion, True, case) == Reward(0.0, usable=False)
+    assert reward_of(completion, True, case, BUILT_IN_DOMAINS) == Reward(0.0, usable=False)
 
 
 def test_completions_that_serving_would_discard_have_no_reward() -> None:
-    cut_off = reward_of(Rewrite("x", TRUTH).to_text(), False, text_case())
-    unparsable = reward_of(TRUTH, True, text_case())
+    cut_off = reward_of(Rewrite("x", TRUTH).to_text(), False, text_case(), BUILT_IN_DOMAINS)
+    unparsable = reward_of(TRUTH, True, text_case(), BUILT_IN_DOMAINS)
     assert [reward.total(BONUS) for reward in (cut_off, unparsable)] == [0.0, 0.0]
 
 

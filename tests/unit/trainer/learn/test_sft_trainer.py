@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from infra.settings.training import LoraSettings, SftSettings, TrainerSettings
-from schemas.prompts import PromptStyle
+from schemas.prompts import COMPACT
 from tests.support.outcomes import make_sft_example
 from trainer.data.prompts import Prompter
 from trainer.learn.lora import trainable_policy
@@ -22,7 +22,7 @@ SFT = SftSettings(batch_size=6, epochs=2.0, max_steps=2, warmup_share=0.0, learn
 def trained(checkpoint: Path, **settings: Any) -> tuple[Policy, list[float]]:
     policy = trainable_policy(checkpoint, TrainerSettings(**settings))
     losses: list[float] = []
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     train(policy, EXAMPLES, prompter, TrainerSettings(sft=SFT, **settings), threading.Event(), on_step=lambda step: losses.append(step.loss))
     return policy, losses
 
@@ -30,7 +30,7 @@ def trained(checkpoint: Path, **settings: Any) -> tuple[Policy, list[float]]:
 def loss_of_whole_logits(checkpoint: Path) -> float:
     """The mean over the completions' tokens of all rows, each row by itself."""
     policy = Policy.load(checkpoint)
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     losses = []
     for row in sft_rows(EXAMPLES, prompter, SFT, 0, policy.end_ids):
         encoded = tokens(row, prompter)

@@ -11,7 +11,7 @@ from torch import Tensor
 from infra.errors import CannotContinue
 from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, RlSettings, TrainerSettings
-from schemas.prompts import PromptStyle
+from schemas.prompts import COMPACT
 from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
@@ -39,9 +39,9 @@ RL = RlSettings(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2,
 def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reward is the share of small letters, a tenth of what a random model writes."""
     monkeypatch.setattr(
-        "trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
+        "trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case, domains: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
     )
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     steps = train(policy, [make_case(n) for n in range(4)], prompter, RL, max_new_tokens=6)
     assert [step.k for step in steps] == [1] * 8 + [2] * 8 + [3] * 8
     assert [step.stage for step in steps] == [0] * 8 + [1] * 8 + [2] * 8
@@ -50,7 +50,7 @@ def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPa
 
 
 def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     cases = [make_case(0, items=1), make_case(1, items=0)]
     steps = train(policy, cases, prompter, RL.model_copy(update={"steps": 1, "k_min": 3}), max_new_tokens=2)
     assert (steps[0].k, steps[0].shown) == (3, 1.0)
@@ -58,14 +58,14 @@ def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case, domains: Reward(float("nan"), usable=True))
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     with pytest.raises(Diverged):
         train(policy, [make_case()], prompter, RL, max_new_tokens=2)
 
 
 def test_at_the_start_the_policy_equals_the_reference(policy: Policy) -> None:
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     cases, rl = [make_case(0), make_case(1)], RL.model_copy(update={"candidates": 3, "temperature": 1.0, "top_p": 0.9})
     batch = sample_batch(RlInputs(policy, cases, prompter, rl, 5, 0, threading.Event()), cases, 2)
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
@@ -83,7 +83,7 @@ def test_micro_batches_make_the_same_step_and_keep_the_sft_policy_as_reference(t
             for weight in trained_weights(policy.model).values():
                 weight += 0.01
         reference = frozen_copy(policy)
-        prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+        prompter = Prompter(policy.tokenizer, COMPACT, 512)
         torch.manual_seed(0)
         batch = sample_batch(RlInputs(policy, CASES, prompter, rl, 20, 0, threading.Event()), CASES, 2)
         rewards = [[Reward(index / 7 + prompt, usable=True) for index in range(6)] for prompt in range(len(CASES))]
@@ -115,12 +115,12 @@ def test_a_reference_shares_frozen_weights_and_keeps_the_adapter_of_sft(tiny_che
 
 def test_rl_trains_an_adapter_over_bfloat16_weights_after_gradient_checkpointing(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
+        "trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case, domains: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
     )
     settings = TrainerSettings(lora=LoraSettings(rank=16, alpha=128.0), frozen_dtype=Dtype.BFLOAT16, gradient_checkpointing=True)
     policy = trainable_policy(tiny_checkpoint, settings)
     rl = RL.model_copy(update={"beta": 0.01, "steps": 3})
-    steps = train(policy, CASES, Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), rl, max_new_tokens=6)
+    steps = train(policy, CASES, Prompter(policy.tokenizer, COMPACT, 512), rl, max_new_tokens=6)
     assert abs(steps[0].kl) < 1e-3 and abs(steps[-1].kl) > 0.01  # the reference is the policy before RL
     assert {weight.dtype for weight in trained_weights(policy.model).values()} == {torch.float32}
 
@@ -128,7 +128,7 @@ def test_rl_trains_an_adapter_over_bfloat16_weights_after_gradient_checkpointing
 def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:
     def rewards() -> list[float]:
         policy = Policy.load(tiny_checkpoint)
-        prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+        prompter = Prompter(policy.tokenizer, COMPACT, 512)
         steps = train(policy, [make_case(n) for n in range(3)], prompter, RL.model_copy(update={"steps": 2}), 4, seed=7)
         return [step.length for step in steps] + [step.entropy for step in steps]
 
@@ -136,14 +136,14 @@ def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:
 
 
 def prompter_of(policy: Policy, max_tokens: int) -> Prompter:
-    return Prompter(policy.tokenizer, PromptStyle.COMPACT, max_tokens)
+    return Prompter(policy.tokenizer, COMPACT, max_tokens)
 
 
 TOO_LONG = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
 
 
 def test_a_prompt_that_does_not_fit_is_counted_and_replaced_by_the_next(policy: Policy) -> None:
-    prompter, rl = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
+    prompter, rl = Prompter(policy.tokenizer, COMPACT, 200), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
     steps = train(policy, [TOO_LONG, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2)
     assert len(steps) == 6 and sum(step.left_out for step in steps) == 3  # six that fit take three rounds, minus what is left of the last
     with pytest.raises(CannotContinue, match="no prompt fits"):

@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings.training import LoraSettings, SftSettings, TrainerSettings
-from schemas.prompts import PromptStyle
+from schemas.prompts import COMPACT
 from tests.support.killed import Killed
 from tests.support.outcomes import make_sft_example
 from trainer.data.prompts import Prompter
@@ -37,7 +37,7 @@ def run(
         if at_step:
             at_step(step, stop)
 
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, 512)
     result = train(policy, EXAMPLES, prompter, TrainerSettings(sft=sft, seed=3, checkpoint_every=EVERY), stop, state_dir, on_step)
     return weights_digest(trained_weights(policy.model)), result, reported
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from infra.errors import BadSetting, CannotContinue
 from infra.settings.training import LoraSettings, RlSettings, TrainerSettings
-from schemas.prompts import PromptStyle
+from schemas.domains import BUILT_IN_DOMAINS, Domains
+from schemas.prompts import COMPACT
 from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
@@ -32,7 +33,7 @@ CASES = [make_case(n) for n in range(4)]
 FULL_WEIGHTS, ADAPTER = TrainerSettings(), TrainerSettings(lora=LoraSettings(rank=4, alpha=8.0))
 
 
-def reward_of(text: str, ended: bool, case: QueryCase) -> Reward:
+def reward_of(text: str, ended: bool, case: QueryCase, domains: Domains) -> Reward:
     """The share of small letters, a tenth of what a random model writes."""
     return Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended)
 
@@ -49,7 +50,7 @@ def policy(tiny_checkpoint: Path, request: pytest.FixtureRequest) -> Policy:
 
 
 def prompter_of(policy: Policy) -> Prompter:
-    return Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    return Prompter(policy.tokenizer, COMPACT, 512)
 
 
 def inputs_of(policy: Policy, rl: RlSettings = RL, cases: Sequence[QueryCase] = CASES, prompter: Prompter | None = None, **more: Any) -> RlInputs:
@@ -93,7 +94,10 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
             for group, of_group in zip(tokens, logp.tolist(), strict=True)
         ]
         rewards = [
-            [reward_of(twin.tokenizer.decode(completion.token_ids, skip_special_tokens=True), completion.ended, CASES[0]) for completion in group]
+            [
+                reward_of(twin.tokenizer.decode(completion.token_ids, skip_special_tokens=True), completion.ended, CASES[0], BUILT_IN_DOMAINS)
+                for completion in group
+            ]
             for group in groups
         ]
         optimizer.param_groups[0]["lr"] = rl.learning_rate * rate_schedule(rl.steps)(step.step)
@@ -181,7 +185,7 @@ def test_a_state_of_other_settings_is_not_resumed(tiny_checkpoint: Path, tmp_pat
 
 def test_cases_that_do_not_fit_are_skipped(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200)
+    prompter = Prompter(policy.tokenizer, COMPACT, 200)
     too_long = make_case(9, base="a" * 2000)
     schedule = schedule_prompts(inputs_of(policy, cases=[too_long, *CASES], prompter=prompter))
     assert [len(rows) for rows in schedule.prompts] == [RL.prompts_per_step] * RL.steps
@@ -195,7 +199,7 @@ def test_cases_that_do_not_fit_are_skipped(tiny_checkpoint: Path) -> None:
 
 def test_the_step_records_the_skipped_prompts(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter, too_long = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), make_case(9, base="a" * 2000)
+    prompter, too_long = Prompter(policy.tokenizer, COMPACT, 200), make_case(9, base="a" * 2000)
     inputs = inputs_of(policy, cases=[too_long, *CASES], prompter=prompter)
     schedule = schedule_prompts(inputs)
     steps = train_rl(inputs)
@@ -204,7 +208,7 @@ def test_the_step_records_the_skipped_prompts(tiny_checkpoint: Path) -> None:
 
 def test_one_prompt_that_fits_is_enough(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200)
+    prompter = Prompter(policy.tokenizer, COMPACT, 200)
     too_long = [make_case(n, base="a" * 2000) for n in range(10, 15)]
     schedule = schedule_prompts(inputs_of(policy, cases=[*too_long, CASES[0]], prompter=prompter))
     assert {row.case for rows in schedule.prompts for row in rows} == {5}
@@ -217,13 +221,13 @@ def test_settings_that_cannot_be_trained_are_refused(tiny_checkpoint: Path, monk
     with pytest.raises(BadSetting, match="needs a GPU"):
         train(policy, RL.model_copy(update={"rollouts": "vllm_colocate"}))
     with pytest.raises(CannotContinue, match="no prompt fits"):
-        train_rl(inputs_of(policy, prompter=Prompter(policy.tokenizer, PromptStyle.COMPACT, 4)))
+        train_rl(inputs_of(policy, prompter=Prompter(policy.tokenizer, COMPACT, 4)))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadSetting, match="trains in one process"):
         train(policy, RL.model_copy(update={"engine": "shared_prompt"}))
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.learn.trl_trainer.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    monkeypatch.setattr("trainer.learn.trl_trainer.reward_of", lambda text, ended, case, domains: Reward(float("nan"), usable=True))
     with pytest.raises(Diverged):
         train(Policy.load(tiny_checkpoint), RL)

@@ -20,6 +20,7 @@ from schemas.feature_extraction import Flaw, features_schema, judgements_schema
 from schemas.features import Factor, FactoredFeature, Feature, ItemFeatures, Judgement, Polarity, UserFactors
 from schemas.ids import derive
 from schemas.profiles import ExtractedFeatures, FeaturesWork, ProfileEntry, ProfileTask, Reasoning, ReasoningWork
+from schemas.prompts import PAPER
 from schemas.rpm_prompts import extraction_prompt, judgement_prompt, reasoning_prompt
 from schemas.rpm_texts import template_reasoning
 from schemas.tasks import Task
@@ -81,7 +82,7 @@ def asked(task: ProfileTask, *answers: ScriptedAnswer) -> tuple[ProfileEntry | N
 
     async def run(url: str) -> Sequence[Outgoing]:
         async with ChatEndpoint(url, "m", api_key=None, timeout_s=10, concurrency=1, section="profiles") as endpoint:
-            return await _handle(LlmFeatures(endpoint, "m", 500, 90), task)
+            return await _handle(LlmFeatures(endpoint, "m", PAPER, 500, 90), task)
 
     with serving(scripted(*answers)) as server:
         outgoing = asyncio.run(run(server.url))

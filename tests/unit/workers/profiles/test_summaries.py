@@ -12,6 +12,7 @@ from infra.errors import RetryLater
 from schemas.contexts import Source
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.profiles import ProfileEntry, ProfileTask, Summary
+from schemas.prompts import PAPER
 from schemas.tasks import Task
 from schemas.topics import PROFILES
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
@@ -54,7 +55,7 @@ def llm_summary(answer: ScriptedAnswer, task: ProfileTask) -> tuple[Sequence[Out
     async def run(url: str) -> Sequence[Outgoing]:
         endpoint = ChatEndpoint(url, "m", api_key=None, timeout_s=10, concurrency=1, section="profiles")
         async with endpoint:
-            return await _handle(LlmSummaries(endpoint, "m", 256), task)
+            return await _handle(LlmSummaries(endpoint, "m", PAPER, 256), task)
 
     with serving(scripted(answer)) as server:
         outgoing = asyncio.run(run(server.url))

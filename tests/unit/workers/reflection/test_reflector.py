@@ -14,7 +14,7 @@ from schemas.envelope import envelope_headers, read_envelope
 from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
 from schemas.ids import NAMESPACE, derive
 from schemas.promotion import VersionState
-from schemas.prompts import PromptStyle, template_digest
+from schemas.prompts import COMPACT, template_digest
 from schemas.queries import Query
 from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.strategies import Strategy
@@ -57,7 +57,7 @@ class AnsweringEngine(StubEngine):
 
 
 def reflector(settings: ReflectionSettings, engine: AnsweringEngine, clock: ManualClock | None = None, routes: Routes | None = None) -> Reflector:
-    return Reflector(settings, engine, lambda: routes or Routes(MODEL), clock or ManualClock(NOW))
+    return Reflector(settings, COMPACT, engine, lambda: routes or Routes(MODEL), clock or ManualClock(NOW))
 
 
 def item(number: int, response: str = "comedy") -> HistoryItem:
@@ -98,7 +98,7 @@ async def test_a_response_has_the_full_provenance_of_its_rewrite() -> None:
     assert (response.answer, response.reasoning, response.status) == ("comedy", "they like comedies", ResponseStatus.PERSONALIZED)
     assert (provenance.model, provenance.base_model, provenance.strategy, provenance.k) == (MODEL, "base", Strategy.RPO, 4)
     assert provenance.history_ids == tuple(map(item_id, range(4)))
-    assert provenance.prompt_digest == template_digest(PromptStyle.COMPACT)
+    assert provenance.prompt_digest == template_digest(COMPACT)
     assert (provenance.base_ms, provenance.retrieve_ms) == (5, 2)
     assert (provenance.answered_by, provenance.reflect_usage) == (None, Usage(prompt_tokens=1, completion_tokens=1))
 
@@ -315,7 +315,7 @@ async def test_a_fallback_keeps_its_assignment() -> None:
 @pytest.mark.parametrize(("before", "after"), [(Routes(MODEL), CANARY), (CANARY, Routes(OTHER))], ids=["a canary starts", "a canary wins"])
 async def test_a_cancelled_rewrite_keeps_the_assignment_it_started_with(arm: Arm, before: Routes, after: Routes) -> None:
     record, routes = incoming(asked_by(user_in(arm))), [before]
-    slow_reflector = Reflector(ReflectionSettings(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], ManualClock(NOW))
+    slow_reflector = Reflector(ReflectionSettings(), COMPACT, AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], ManualClock(NOW))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await slow_reflector(record)
@@ -341,7 +341,7 @@ async def test_shadowed_queries_are_requested_after_their_response() -> None:
     requests: list[ShadowRequest] = []
     routes = routes_in(VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
-    shadowing = Reflector(ReflectionSettings(), engine, lambda: routes, ManualClock(NOW), requests.append)
+    shadowing = Reflector(ReflectionSettings(), COMPACT, engine, lambda: routes, ManualClock(NOW), requests.append)
     contexts = [asked_by(str(number)) for number in range(40)]
     for query_context in contexts:
         (outgoing,) = await shadowing(incoming(query_context))
@@ -359,7 +359,7 @@ async def test_shadowed_queries_are_requested_after_their_response() -> None:
 async def test_a_query_without_history_gets_no_shadow_answer() -> None:
     requests: list[ShadowRequest] = []
     routes = routes_in(VersionState.SHADOW, share=1.0)
-    await Reflector(ReflectionSettings(), AnsweringEngine(), lambda: routes, ManualClock(NOW), requests.append)(incoming(context(items=0)))
+    await Reflector(ReflectionSettings(), COMPACT, AnsweringEngine(), lambda: routes, ManualClock(NOW), requests.append)(incoming(context(items=0)))
     assert not requests
 
 

@@ -18,7 +18,7 @@ from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.drafts import DraftStatus, FailureCause, Usage
 from schemas.ids import derive
 from schemas.lookups import Lookup, Retrieval
-from schemas.prompts import PromptStyle, template_digest
+from schemas.prompts import COMPACT, template_digest
 from schemas.responses import Response, ResponseStatus
 from schemas.strategies import ASKS_FIRST, Strategy, StrategyChoice
 from schemas.topics import LOOKUPS, RESPONSES
@@ -88,7 +88,7 @@ async def test_rag_asks_with_the_best_items_last_and_says_what_it_used() -> None
     assert (provenance.model, provenance.base_model, provenance.assignment) == (None, "pico-base", None)
     assert (provenance.k, provenance.history_ids) == (4, tuple(item.interaction_id for item in ITEMS[:4]))
     assert provenance.base_usage == Usage(prompt_tokens=4, completion_tokens=2)
-    assert (provenance.prompt_digest, provenance.retrieve_ms, provenance.reflect_ms) == (template_digest(PromptStyle.COMPACT), 3.0, 0.0)
+    assert (provenance.prompt_digest, provenance.retrieve_ms, provenance.reflect_ms) == (template_digest(COMPACT), 3.0, 0.0)
     context = response.context
     assert (context.items, context.k_max, context.retrieval) == (tuple(ITEMS), 4, RetrievalStatus.SEARCHED)
     assert (context.draft.status, context.draft.answer, context.draft.choice) == (DraftStatus.NOT_ASKED, "", found.lookup.choice)
@@ -303,7 +303,7 @@ async def test_a_method_may_prepare_and_look_up_again() -> None:
 
 def test_the_methods_agree_with_what_asks_first_and_each_has_a_simpler_one() -> None:
     methods = methods_of(SETTINGS)
-    assert {strategy for strategy, method in methods.items() if method.reads is None} == ASKS_FIRST - {Strategy.RPO}
+    assert {strategy for strategy, method in methods.items() if method.reads(make_query()) is None} == ASKS_FIRST - {Strategy.RPO}
     assert set(SIMPLER) == set(Strategy) - {Strategy.ZERO_SHOT}
     for strategy in methods:
         chain: Sequence[Strategy] = [strategy]

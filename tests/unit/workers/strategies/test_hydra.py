@@ -19,7 +19,7 @@ from schemas import demonstrations
 from schemas.contexts import HistoryItem
 from schemas.drafts import Usage
 from schemas.lookups import ItemOrder, Reads, Retrieval
-from schemas.prompts import PromptStyle, template_digest
+from schemas.prompts import template_digest
 from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.strategies import Strategy
 from tests.support.manual_clock import ManualClock
@@ -110,7 +110,7 @@ async def test_the_request_shows_the_best_items_as_turns_and_asks_for_eight_answ
     provenance = response.provenance
     assert (response.status, provenance.strategy, provenance.answered_by, provenance.model) == (ResponseStatus.PERSONALIZED, Strategy.HYDRA, None, VERSION)
     assert (provenance.k, provenance.history_ids) == (4, tuple(item.interaction_id for item in shown))
-    assert provenance.prompt_digest == template_digest(PromptStyle.PAPER, demonstrations) != template_digest(PromptStyle.PAPER)
+    assert provenance.prompt_digest == template_digest(PAPER.base_form, demonstrations) != template_digest(PAPER.base_form)
     assert provenance.base_usage == Usage(prompt_tokens=7, completion_tokens=3)
     assert response.context.items == ITEMS
 
@@ -152,7 +152,7 @@ async def test_without_a_model_or_a_readable_answer_a_simpler_strategy_answers(w
     assert response.status is expected.get(why, ResponseStatus.NO_HISTORY)
     by = Strategy.ZERO_SHOT if why == "no history" else Strategy.RAG
     assert (response.answer, response.provenance.answered_by, response.provenance.model) == ("action", by, None)
-    assert response.provenance.prompt_digest == template_digest(PromptStyle.PAPER)
+    assert response.provenance.prompt_digest == template_digest(PAPER.base_form)
     assert [request.get("n", 1) for request in requests] == ([8, 1] if why == "nothing readable" else [1])
     assert "a user's text" not in caplog.text
 
@@ -168,7 +168,7 @@ async def test_a_prompt_that_is_too_long_shows_half_the_items(loaded: LoadedHydr
 
 
 def test_the_lookup_asks_for_more_items_than_the_prompt_shows() -> None:
-    assert methods_of(PAPER)[Strategy.HYDRA].reads == Reads(items=ItemOrder.SIMILAR, k=10)
+    assert methods_of(PAPER)[Strategy.HYDRA].reads(make_query()) == Reads(items=ItemOrder.SIMILAR, k=10)
 
 
 def test_control_marks_of_users_open_no_turn(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from schemas.chain_of_thought import INSTRUCTION
 from schemas.drafts import Usage
 from schemas.lookups import Retrieval
 from schemas.profiles import Summary
-from schemas.prompts import PromptStyle, template_digest
+from schemas.prompts import template_digest
 from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
 from schemas.strategies import ASKS_FIRST, Strategy, StrategyChoice
@@ -115,7 +115,7 @@ async def test_with_the_setting_items_have_lamps_form_and_come_best_first(strate
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=4) as endpoint:
             response = await StrategyAnswerer(endpoint, settings, SystemClock()).answer(asked_by(strategy, query))
     assert [request["messages"][0]["content"] for request in server.requests] == [LAMP[domain, options]]
-    assert isinstance(response, Response) and response.provenance.prompt_digest != template_digest(PromptStyle.PAPER)
+    assert isinstance(response, Response) and response.provenance.prompt_digest != template_digest(settings.base_form)
 
 
 #: The task's text with a chain of thought, by options and domain.

@@ -14,7 +14,7 @@ from schemas.responses import ProfileParts, Response, ResponseStatus
 from schemas.strategies import Strategy
 from tests.support.manual_clock import ManualClock
 from tests.support.scripted_endpoint import ScriptedEndpoint
-from tests.support.worker_messages import NOON, make_item, make_retrieval
+from tests.support.worker_messages import NOON, make_item, make_query, make_retrieval
 from workers.strategies.answerer import Asked, StrategyAnswerer
 from workers.strategies.catalog import methods_of
 
@@ -62,7 +62,7 @@ async def test_the_number_of_items_beside_the_summary_is_a_setting_of_its_own(pa
     settings = load(strategies={"k": 2, "pag_k": pag_k}, base={"prompt_style": "paper"})
     response, (prompt,) = await answered(found(Strategy.PAG, *ITEMS), "comedy", settings=settings)
     assert (response.provenance.k, prompt.count("The tag for the movie")) == (shown, shown)
-    assert methods_of(settings)[Strategy.PAG].reads == Reads(items=ItemOrder.SIMILAR, k=looked_up, summary=True)  # RAG may have to answer
+    assert methods_of(settings)[Strategy.PAG].reads(make_query()) == Reads(items=ItemOrder.SIMILAR, k=looked_up, summary=True)  # RAG may have to answer
 
 
 async def test_without_summary_and_history_the_base_answer_goes_out_with_the_first_reason() -> None:

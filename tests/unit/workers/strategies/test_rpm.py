@@ -21,7 +21,6 @@ from schemas.feature_extraction import Flaw, query_features_schema
 from schemas.features import AnswerPropensity, Factor, FactoredFeature, Feature, Propensities, ReasonedItem, UserFactors
 from schemas.ids import derive
 from schemas.lookups import ItemOrder, Lookup, LookupPurpose, Reads, Retrieval
-from schemas.prompts import PromptStyle
 from schemas.queries import Query
 from schemas.responses import ProfileParts, Response, ResponseStatus
 from schemas.rpm_prompts import aligned_prompt, query_extraction_prompt, rpm_template_digest
@@ -184,13 +183,13 @@ async def test_factors_that_could_not_be_read_are_the_reason_and_rag_answers(why
 )
 async def test_the_base_model_gets_the_aligned_prompt_and_its_answer_is_read(style: str, output: str, max_tokens: int, answer: str, reasoning: str) -> None:
     response, (request,) = await answered(second(), completion(output), settings=settings_for(style))
-    prompt = aligned_prompt(QUERY, FOUND, FACTORS, EXAMPLES, PromptStyle(style), WELL_KNOWN_MARKS)
+    prompt = aligned_prompt(QUERY, FOUND, FACTORS, EXAMPLES, settings_for(style).base_form, WELL_KNOWN_MARKS)
     assert request == {"model": "m", "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": max_tokens}
     assert isinstance(response, Response)
     assert (response.answer, response.reasoning, response.status) == (answer, reasoning, ResponseStatus.PERSONALIZED)
     assert response.provenance.history_ids == tuple(item.interaction_id for item in ITEMS)
     assert response.provenance.profile == ProfileParts(statistics_version=FACTORS.version, reasoning_versions=("1" * 32, "2" * 32))
-    assert (response.provenance.answered_by, response.provenance.prompt_digest) == (None, rpm_template_digest(PromptStyle(style)))
+    assert (response.provenance.answered_by, response.provenance.prompt_digest) == (None, rpm_template_digest(settings_for(style).base_form))
 
 
 async def test_the_compact_prompt_shows_the_factors_answer_and_the_best_example_last() -> None:

@@ -15,7 +15,7 @@ from infra.settings.models import EngineKind, ReflectionSettings
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft
 from schemas.ids import derive
-from schemas.prompts import PromptStyle, reflection_prompt
+from schemas.prompts import PAPER, PromptStyle, reflection_prompt
 from schemas.responses import ModelVersion, ResponseStatus
 from tests.support.chat_tokenizers import llama_3, special_tokens
 from tests.support.worker_messages import NOON, make_query
@@ -82,7 +82,7 @@ async def test_the_model_gets_the_control_tokens_of_its_template_alone(engine: S
     source = Source(topic="interactions", partition=0, offset=0)
     item = HistoryItem(interaction_id=derive("item"), content=HOSTILE, response=HOSTILE, occurred_at=NOON, score=1.0, source=source)
     draft = Draft(query=make_query(text=HOSTILE, options=()), answer=HOSTILE, base_model="m", base_ms=1.0)
-    response = await Reflector(REFLECTION, engine, lambda: Routes(MODEL)).respond(Context(draft=draft, items=(item,), k_max=6, retrieve_ms=1.0))
+    response = await Reflector(REFLECTION, PAPER, engine, lambda: Routes(MODEL)).respond(Context(draft=draft, items=(item,), k_max=6, retrieve_ms=1.0))
     assert response.status in (ResponseStatus.PERSONALIZED, ResponseStatus.UNPARSABLE) and response.provenance.model == MODEL
     [ids] = admitted
     tokenizer: Any = ChatTokenizer.load(checkpoint).tokenizer
@@ -99,7 +99,7 @@ def test_a_model_s_control_tokens_are_not_in_the_text_of_its_answer(checkpoint: 
     row = chat.ids(f"<|eot_{'<|start_header_id|>'}id|>a<|reserved_special_token_3|>b")
     text = backend._completion(0, row, SamplingParameters(max_new_tokens=len(row))).text
     assert text == "<|eot_id|>ab"
-    prompt = reflection_prompt(make_query(options=()), text, (), PromptStyle.PAPER, chat.marks)
+    prompt = reflection_prompt(make_query(options=()), text, (), PAPER, chat.marks)
     assert prompt.endswith("< |eot_id| >ab") and not chat.holds_control_tokens(chat.encode(prompt))
 
 
