@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TypeVar
 
-from infra.errors import CannotContinue
+from infra.errors import RetryLater
 from infra.kafka.clients import producer, send
-from infra.kafka.errors import broker_errors
+from infra.kafka.errors import broker_errors, missing_topics
+from infra.kafka.refusals import WRITES
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import read_message
@@ -31,8 +32,8 @@ def exchange(
     """
     with TopicReader(settings, f"retouch-{name}", timeout_s=CONNECT_TIMEOUT_S) as reader, broker_errors(settings):
         if not reader.follow(answers.name, from_end=True):
-            raise CannotContinue(f"the broker at {settings.bootstrap_servers()} has no topic {answers.name}: `retouch topics apply` creates it")
-        with closing(producer(settings, f"retouch-{name}")) as sender:
+            raise missing_topics(settings, [answers.name])
+        with broker_errors(settings, RetryLater, "take the message", WRITES), closing(producer(settings, f"retouch-{name}")) as sender:
             send(sender, topic, message, id=id, source=f"/infra/{name}").get(timeout=CONNECT_TIMEOUT_S)
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

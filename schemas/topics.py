@@ -104,7 +104,7 @@ DEAD_LETTERED = (
 )
 
 
-#: The changelog of the streams process's join state. That process creates it, with the partitions that its state needs.
+#: The changelog of the streams process's join state. It has the partitions of `responses`.
 JOIN_STATE_CHANGELOG = "retouch-streams-halves-changelog"
 #: Maximum size of one of its records, which holds a record of MAX_MESSAGE_BYTES and its ids.
 JOIN_STATE_CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
@@ -112,6 +112,8 @@ JOIN_STATE_CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
 
 #: The topic of redrive records; compacted, one record for each dead letter (infra.kafka.dead_letter_topics).
 REDRIVEN = "dlq-redriven"
+#: The transactional id that all redrives share (infra.kafka.dead_letter_topics).
+REDRIVE_TRANSACTIONS = "retouch-dlq"
 
 
 def declared_names() -> tuple[str, ...]:
@@ -120,11 +122,14 @@ def declared_names() -> tuple[str, ...]:
     return (*(topic.name for topic in TOPICS), *dead_letters, REDRIVEN, JOIN_STATE_CHANGELOG)
 
 
-def topics_of(*processes: str) -> tuple[str, ...]:
-    """The topics that these processes read or write, by the names of `Topic.read_by` and `written_by`, with their dead-letter topics."""
-    used = [topic for topic in TOPICS if set(processes) & {name.strip() for name in f"{topic.read_by},{topic.written_by}".split(",")}]
-    read = [topic for topic in DEAD_LETTERED if set(processes) & {name.strip() for name in topic.read_by.split(",")}]
-    return (*(topic.name for topic in used), *(dead_letter_topic(topic.name) for topic in read))
+def read_by(*processes: str) -> tuple[Topic, ...]:
+    """The topics that these processes read, by the names of `Topic.read_by`."""
+    return tuple(topic for topic in TOPICS if set(processes) & set(topic.read_by.split(", ")))
+
+
+def written_by(*processes: str) -> tuple[Topic, ...]:
+    """The topics that these processes write, by the names of `Topic.written_by`. Dead-letter topics are not among them."""
+    return tuple(topic for topic in TOPICS if set(processes) & set(topic.written_by.split(", ")))
 
 
 def consumer_group(reader: str) -> str:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
 from infra.kafka.forwarding import Forwarder
-from infra.kafka.topology import warn_of_losses_in_background
+from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.health import HEALTH, Condition
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
 from infra.settings.stream import Similarity
-from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, PROFILES, topics_of
+from schemas.topics import INTERACTIONS, PROFILES
 from streams.app.join_state import JoinState
 from streams.app.processor import Processor
 from streams.app.topology import prepare
@@ -94,7 +94,7 @@ async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, s
     """Serve with this embedder and these indexes until `stop` is set, then close the indexes. Raises RetouchError if it cannot start or continue."""
     try:
         partitions = await asyncio.to_thread(prepare, settings, await stores.empty_topics())
-        warn_of_losses_in_background(settings, (*topics_of("history", "retrieval", "profiles", "outcomes"), JOIN_STATE_CHANGELOG))
+        warn_of_losses_in_background(settings, "streams")
         service = StreamsService(settings, embedder, stores, partitions)
         try:
             await service.start()

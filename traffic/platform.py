@@ -16,6 +16,7 @@ from uuid import UUID
 from infra.errors import RetryLater
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
+from infra.kafka.refusals import WRITES, refusal
 from infra.settings import Settings
 from schemas.interactions import Interaction
 from schemas.messages import Message, MessageIdentity
@@ -58,7 +59,7 @@ class Platform:
     def __init__(self, settings: Settings, source: str = "/platform") -> None:
         self._settings, self._source = settings, source
         self._responses = Observer(settings, [RESPONSES], from_end=True, client_id="platform")
-        with broker_errors(self._settings, action="take records"):
+        with broker_errors(self._settings, action="take records", use=WRITES):
             self._producer = producer(settings, "retouch-platform")
         self._failures: list[BaseException] = []
 
@@ -133,10 +134,12 @@ class Platform:
 
     def flush(self) -> None:
         """Block until the broker has all records. Raises RetryLater if it did not take one, or takes too long."""
-        with broker_errors(self._settings, action="take records"):
+        with broker_errors(self._settings, action="take records", use=WRITES):
             self._producer.flush(timeout=FLUSH_S)
         if self._failures:
-            raise RetryLater(f"the broker did not take {len(self._failures)} records; the first: {type(self._failures[0]).__name__}") from self._failures[0]
+            first = self._failures[0]
+            reason = refusal(self._settings.kafka, WRITES, first) or f"the first: {type(first).__name__}"
+            raise RetryLater(f"the broker did not take {len(self._failures)} records; {reason}") from first
 
     def close(self) -> None:
         self._producer.close(timeout=FLUSH_S)
@@ -171,7 +174,7 @@ class Platform:
             on_settled()
 
     def _send(self, topic: Topic, message: Message, id: UUID) -> Any:
-        with broker_errors(self._settings, action="take records"):
+        with broker_errors(self._settings, action="take records", use=WRITES):
             return send(self._producer, topic, message, id=id, source=self._source).add_errback(self._failures.append)
 
 

@@ -28,8 +28,8 @@ def main() -> int:
 
     def body(settings: Settings, stop: threading.Event) -> None:
         keep_libraries_offline()
-        from infra.kafka.topology import warn_of_losses_in_background
-        from schemas.topics import topics_of
+        from infra.kafka.rights_check import warn_of_missing_rights_in_background
+        from infra.kafka.topology_warnings import warn_of_losses_in_background
         from trainer.interruption import Interrupted
         from trainer.learn.distributed import check_launch, is_main, process_count
         from trainer.promotion.bootstrap import bootstrap
@@ -46,12 +46,14 @@ def main() -> int:
             elif flags.dry_run:
                 sys.stdout.write(json.dumps(service.dry_run(settings, stop), indent=1) + "\n")
             elif flags.once and is_main():
-                warn_of_losses_in_background(settings, topics_of("trainer"))
+                warn_of_losses_in_background(settings, "trainer")
+                warn_of_missing_rights_in_background(settings, "trainer")
                 run_training(settings, stop, bootstrap, promote_hydra=promote_versions)
             elif flags.once:
                 follow(settings, stop)
             else:
-                warn_of_losses_in_background(settings, topics_of("trainer"))
+                warn_of_losses_in_background(settings, "trainer")
+                warn_of_missing_rights_in_background(settings, "trainer")
                 service.serve(settings, stop, bootstrap, promote_versions)
 
     return run_process("trainer", body)

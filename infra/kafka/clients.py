@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError, KafkaError
+from kafka.errors import CorruptRecordError, KafkaError, TopicAuthorizationFailedError
+from kafka.protocol.metadata import MetadataRequest
 
 from infra.errors import UnreadableBatch
 from infra.kafka.batches import BatchDecoding
@@ -68,13 +69,14 @@ def send(to: NamedProducer, topic: Topic, message: Message, *, id: object, sourc
 
 
 class Consumer(NamedConsumer):
-    """A consumer with the addresses and the security of the settings. Five things differ from kafka-python 3.0.12:
+    """A consumer with the addresses and the security of the settings. Six things differ from kafka-python 3.0.12:
 
     - batches are decoded as `infra.kafka.batches` describes;
     - `poll` returns no further record after POLL_BYTES of them;
     - `poll` raises UnreadableBatch at a batch that cannot be decoded, and again in each later poll at that position;
     - a record without a timestamp, or with one beyond 64 bits, has NO_TIMESTAMP;
-    - topic metadata is awaited for `request_timeout_ms`, not without a bound.
+    - topic metadata is awaited for `request_timeout_ms`, not without a bound;
+    - `partitions_for_topic` raises TopicAuthorizationFailedError for a topic that the user may not see, which kafka-python takes for a missing one.
     """
 
     def __init__(self, settings: Settings, **options: Any) -> None:
@@ -88,6 +90,22 @@ class Consumer(NamedConsumer):
     def poll(self, *args: Any, **kwargs: Any) -> Any:
         self._decoding.begin_poll()
         return super().poll(*args, **kwargs)
+
+    def partitions_for_topic(self, topic: str) -> Any:
+        if not (partitions := super().partitions_for_topic(topic)):
+            self._net.run(self._check_visible, self._names.topic(topic))
+        return partitions
+
+    async def _check_visible(self, topic: str) -> None:
+        request = MetadataRequest(
+            topics=[MetadataRequest.MetadataRequestTopic(name=topic)],
+            allow_auto_topic_creation=False,
+            include_cluster_authorized_operations=False,
+            include_topic_authorized_operations=False,
+        )
+        response = await self._manager.wait_for(self._manager.send(request), self.config["request_timeout_ms"])
+        if any(found.error_code == TopicAuthorizationFailedError.errno for found in response.topics):
+            raise TopicAuthorizationFailedError({topic})
 
     def _fetch_all_topic_metadata(self) -> None:
         if self._cluster.metadata_refresh_in_progress:  # that one may be of fewer topics

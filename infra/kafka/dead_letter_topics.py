@@ -13,20 +13,20 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError, ProducerFencedError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, ProducerFencedError
 
 from infra.errors import CannotContinue
-from infra.kafka.clients import admin, producer
+from infra.kafka.clients import producer
 from infra.kafka.dead_letters import RecordId, RedriveRecord, RedriveRecords, StoredDeadLetter, WithRepeats, parse_dead_letter
-from infra.kafka.errors import broker_errors
+from infra.kafka.declared_topics import DEAD_LETTER_HEADER_BYTES, is_of_another_deployment
+from infra.kafka.errors import broker_errors, missing_topics
 from infra.kafka.names import KafkaNames
+from infra.kafka.refusals import Use
+from infra.kafka.rights import Operation
 from infra.kafka.topic_reader import TopicReader
-from infra.kafka.topic_settings import durability
-from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES, is_of_another_deployment
 from infra.settings import Settings
-from schemas.topics import DEAD_LETTER_SUFFIX, MAX_MESSAGE_BYTES, REDRIVEN
+from schemas.topics import DEAD_LETTER_SUFFIX, MAX_MESSAGE_BYTES, REDRIVE_TRANSACTIONS, REDRIVEN
 
-TRANSACTIONAL_ID = "retouch-dlq"
 #: After a killed redrive, readers of its topics wait this long until the broker aborts the open transaction.
 TRANSACTION_TIMEOUT_MS = 15_000
 TIMEOUT_S = 15.0
@@ -40,7 +40,8 @@ MAX_GAP = 100
 @contextmanager
 def redrive_errors(settings: Settings) -> Iterator[None]:
     """Raises CannotContinue for every error of the Kafka client."""
-    with broker_errors(settings, CannotContinue):
+    use = Use(Operation.WRITE, transactional_id=KafkaNames(settings.kafka).group(REDRIVE_TRANSACTIONS))
+    with broker_errors(settings, CannotContinue, "redrive dead letters", use):
         try:
             yield
         except ProducerFencedError as error:
@@ -100,11 +101,13 @@ class RedriveProducer:
     """
 
     def __init__(self, settings: Settings) -> None:
-        _create_redrive_topic(settings)
+        with TopicReader(settings, "retouch-dlq", timeout_s=TIMEOUT_S) as reader:
+            if not reader.partitions(REDRIVEN):
+                raise missing_topics(settings, [REDRIVEN])
         self.producer = producer(
             settings,
             "retouch-dlq",
-            transactional_id=TRANSACTIONAL_ID,
+            transactional_id=REDRIVE_TRANSACTIONS,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_block_ms=TIMEOUT_MS,
             bootstrap_timeout_ms=TIMEOUT_MS,
@@ -177,23 +180,6 @@ class RedriveProducer:
 def _ignoring_errors(call: Any) -> None:
     with suppress(Exception):  # the next redrive, or the timeout, aborts the transaction too
         call()
-
-
-def _create_redrive_topic(settings: Settings) -> None:
-    client = admin(settings, bootstrap_timeout_ms=TIMEOUT_MS)
-    try:
-        if REDRIVEN in client.list_topics():
-            return
-        replicas = settings.kafka.replication_factor
-        new = {REDRIVEN: {"num_partitions": 1, "replication_factor": replicas, "configs": {"cleanup.policy": "compact"} | durability(replicas)}}
-        for result in client.create_topics(new, raise_errors=False)["topics"]:
-            if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
-                raise CannotContinue(
-                    f"the broker refuses topic {KafkaNames(settings.kafka).topic(REDRIVEN)}, which the redrive records need: {result['error_message']}"
-                )
-        client.wait_for_topics([REDRIVEN], timeout_ms=TIMEOUT_MS)
-    finally:
-        client.close()
 
 
 def _parse(record: Any) -> StoredDeadLetter:

@@ -5,20 +5,35 @@ UnreadableBatch, for a batch that cannot be decoded (`infra.kafka.batches`), goe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from kafka.errors import KafkaError
 
-from infra.errors import RetouchError, RetryLater
+from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.kafka.names import KafkaNames
+from infra.kafka.refusals import READS, Use, refusal
 from infra.settings import Settings
 
 
 @contextmanager
-def broker_errors(settings: Settings, error: Callable[[str], RetouchError] = RetryLater, action: str = "execute the request") -> Iterator[None]:
-    """Raises `error` for every error of the Kafka client inside. The text names the broker's address, the failed `action`, and what to check."""
+def broker_errors(
+    settings: Settings, error: Callable[[str], RetouchError] = RetryLater, action: str = "execute the request", use: Use = READS
+) -> Iterator[None]:
+    """Raises `error` for every error of the Kafka client inside. The text names the broker's address, the failed `action`, and what to check.
+
+    `use` names what the requests use, for the text of a missing right.
+    """
     try:
         yield
     except KafkaError as cause:
-        address = settings.bootstrap_servers()
-        raise error(f"the broker at {address} did not {action} ({type(cause).__name__}): is it up, and is the address right?") from cause
+        address, kind = settings.bootstrap_servers(), type(cause).__name__
+        if missing := refusal(settings.kafka, use, cause):
+            raise error(f"the broker at {address} refuses to {action}: {missing}") from cause
+        raise error(f"the broker at {address} did not {action} ({kind}): is it up, and is the address right?") from cause
+
+
+def missing_topics(settings: Settings, topics: Iterable[str]) -> CannotContinue:
+    """The error of a process whose declared topics do not exist, by the broker's names."""
+    names = ", ".join(map(KafkaNames(settings.kafka).topic, topics))
+    return CannotContinue(f"the broker at {settings.bootstrap_servers()} lacks topics {names}: create them with `retouch topics apply`")

@@ -19,13 +19,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kafka import TopicPartition
-from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
+from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.kafka.clients import Consumer
 from infra.kafka.errors import broker_errors
 from infra.kafka.names import KafkaNames
+from infra.kafka.refusals import Use, refusal
 from infra.process.health import HEALTH, Condition
 from infra.settings import Settings
 
@@ -40,7 +41,7 @@ JOIN_S = 3.0
 CONNECT_S = 60.0
 RETRY_S = 0.2
 #: What to check if the broker refuses a member.
-REFUSED = "check the rights of its user, and kafka.session_timeout_ms against the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
+REFUSED = "compare kafka.session_timeout_ms with the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
 
 
 class GroupConsumer:
@@ -123,7 +124,8 @@ class GroupConsumer:
             return None
         except KafkaError as error:
             address, kind = self._settings.bootstrap_servers(), type(error).__name__
-            raise CannotContinue(f"the broker at {address} refuses {self.client_id} in group {self.group_on_broker} ({kind}): {REFUSED}") from error
+            problem = refusal(self._settings.kafka, Use(group=self.group_on_broker), error) or REFUSED
+            raise CannotContinue(f"the broker at {address} refuses {self.client_id} in group {self.group_on_broker} ({kind}): {problem}") from error
         return [record for batch in polled.values() for record in batch]
 
     def assignment(self) -> set[TopicPartition]:
@@ -190,12 +192,14 @@ class GroupConsumer:
         self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000))
 
     def _retried(self, request: Callable[[], T], error: type[RetouchError] = RetryLater) -> T:
-        """The result of `request`, which is retried until the deadline of the start. Then raises `error`."""
+        """The result of `request`, which is retried until the deadline of the start. Then raises `error`. Raises CannotContinue if a right is missing."""
         while True:
             try:
-                with broker_errors(self._settings, error, "answer"):
+                with broker_errors(self._settings, error, "answer", Use(group=self.group_on_broker)):
                     return request()
-            except error:
+            except error as failure:
+                if isinstance(failure.__cause__, AuthorizationError):
+                    raise CannotContinue(str(failure)) from failure.__cause__
                 if time.monotonic() > self._start_deadline:
                     raise
                 time.sleep(RETRY_S)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.errors import GroupAuthorizationFailedError, RetriableError, TopicAuthorizationFailedError
 
 from infra.kafka.names import KafkaNames
 
@@ -140,10 +141,25 @@ class Admin:
         """The topics with the prefix."""
         return [self._names.declared(topic) for topic in self._client.list_topics() if self._names.has_prefix(topic)]
 
-    def describe_topics(self) -> list[dict[str, Any]]:
-        """The topics with the prefix."""
-        described = self._client.describe_topics()
+    def describe_topics(self, topics: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """These topics; for None all with the prefix that the user may see. A topic that cannot be described has an `error_code`."""
+        described = self._client.describe_topics(None if topics is None else [self._names.topic(topic) for topic in topics])
         return [topic | {"name": self._names.declared(topic["name"])} for topic in described if self._names.has_prefix(topic["name"])]
+
+    def granted_on_topics(self, on_broker: Collection[str]) -> dict[str, frozenset[str] | None]:
+        """The operations that the user may do on these topics, by the broker's names; None if the topic does not exist or the broker does not say it."""
+        described = self._client.describe_topics(sorted(on_broker)) if on_broker else []
+        hidden = TopicAuthorizationFailedError.errno
+        return {topic["name"]: frozenset() if topic["error_code"] == hidden else _granted(topic) for topic in described}
+
+    def granted_on_group(self, on_broker: str) -> frozenset[str] | None:
+        """The same of a group."""
+        try:
+            return _granted(self._client.describe_groups([on_broker])[on_broker])
+        except GroupAuthorizationFailedError:
+            return frozenset()
+        except RetriableError:  # a new broker has no coordinators yet
+            return None
 
     def create_topics(self, new: Mapping[str, Any], **options: Any) -> Any:
         answer = self._client.create_topics({self._names.topic(name): topic for name, topic in new.items()}, **options)
@@ -193,6 +209,11 @@ class Admin:
         return {
             kind: {self._names.declared(name) if _is_topic(kind) else name: answer for name, answer in by_name.items()} for kind, by_name in answers.items()
         }
+
+
+def _granted(described: Mapping[str, Any]) -> frozenset[str] | None:
+    """None if there are none: whoever may describe a resource has at least that right."""
+    return frozenset(described.get("authorized_operations") or ()) or None
 
 
 def _is_topic(kind: str) -> bool:

@@ -6,69 +6,53 @@ only raised. `describe_topology` shows the remaining differences and what they d
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any
 
-from infra.errors import CannotContinue, RetouchError
+from infra.errors import CannotContinue
 from infra.kafka.clients import admin
+from infra.kafka.declared_topics import DeclaredTopic, declared_topics, looks_like_ours
 from infra.kafka.errors import broker_errors
 from infra.kafka.names import KafkaNames
-from infra.kafka.topic_settings import COMPARED, Difference, Severity, compare, durability
+from infra.kafka.refusals import lacks
+from infra.kafka.rights import Operation, Resource, Right
+from infra.kafka.topic_settings import COMPARED, Difference, Severity, compare
 from infra.settings import Settings
-from schemas.topics import (
-    DEAD_LETTER_SUFFIX,
-    DEAD_LETTERED,
-    FOREVER,
-    JOIN_STATE_CHANGELOG,
-    JOIN_STATE_CHANGELOG_BYTES,
-    MAX_MESSAGE_BYTES,
-    REDRIVEN,
-    RESPONSES,
-    TOPICS,
-    Topic,
-    dead_letter_topic,
-    declared_names,
-)
+from schemas.topics import JOIN_STATE_CHANGELOG, RESPONSES, declared_names
 
-log = logging.getLogger(__name__)
-
-#: Maximum size of the added dead-letter headers, for a record of the maximum size of its topic.
-DEAD_LETTER_HEADER_BYTES = 65_536
 TIMEOUT_MS = 15_000
 
 
-@dataclass(frozen=True)
-class DeclaredTopic:
-    """A topic with its declared configuration."""
+class Visibility(StrEnum):
+    """What the broker shows this user of a topic."""
 
-    name: str
-    partitions: int
-    replication_factor: int
-    config: dict[str, str]
+    FULL = "full"
+    WITHOUT_SETTINGS = "without settings"  # the right DESCRIBE_CONFIGS is missing
+    NONE = "none"  # the right DESCRIBE is missing, so whether the topic exists is not known
 
 
 @dataclass(frozen=True)
 class TopicState:
-    """A declared topic, and its differences on the broker."""
+    """A declared topic, and its differences on the broker as far as the broker shows them."""
 
     name: str
     exists: bool
     partitions: int  # 0 if it does not exist
     differences: tuple[Difference, ...]
+    visibility: Visibility = Visibility.FULL
 
     @property
     def as_declared(self) -> bool:
-        return self.exists and not self.differences
+        return self.exists and not self.differences and self.visibility is Visibility.FULL
 
     @property
     def keeps_records(self) -> bool:
-        """Whether the topic exists and no difference loses or refuses records."""
-        return self.exists and not any(difference.is_harmful for difference in self.differences)
+        """Whether the topic exists and no difference loses or refuses records. False if the broker does not show it."""
+        return self.exists and not any(difference.is_harmful for difference in self.differences) and self.visibility is Visibility.FULL
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,6 @@ class TopologyComparison:
 
     topics: tuple[TopicState, ...]
     undeclared: tuple[str, ...]
-    unread: frozenset[str] = frozenset()  # existing topics whose settings the broker does not show to this user
 
     @property
     def as_declared(self) -> bool:
@@ -99,92 +82,47 @@ class TopologyComparison:
 
 @dataclass(frozen=True)
 class AppliedTopology:
-    """Result of `apply_topology`, with the broker's names: created topics, and `topic setting` for each raised limit."""
+    """Result of `apply_topology`, with the broker's names: created topics, and `topic setting` for each raised limit.
+
+    `not_compared`: existing topics whose settings the broker does not show this user. Their limits are not raised.
+    """
 
     created: tuple[str, ...]
     raised: tuple[str, ...]
-
-
-def declared_topics(settings: Settings) -> tuple[DeclaredTopic, ...]:
-    """All topics, then their dead-letter topics, then the topic of redrive records, with the partitions of new topics."""
-    dead_letters = [Topic(dead_letter_topic(t.name), t.message, t.key, "the process that failed", "retouch dlq", FOREVER) for t in DEAD_LETTERED]
-    replicas = settings.kafka.replication_factor
-    ours = [DeclaredTopic(t.name, settings.kafka.partitions, replicas, _config(t) | durability(replicas)) for t in (*TOPICS, *dead_letters)]
-    return (*ours, DeclaredTopic(REDRIVEN, 1, replicas, {"cleanup.policy": "compact"} | durability(replicas)))
-
-
-def changelog(partitions: int, replication_factor: int) -> DeclaredTopic:
-    """The changelog of the join state. The streams process creates it, and never `apply_topology`: it needs the partitions that `responses` has."""
-    config = {"cleanup.policy": "compact", "retention.bytes": "-1", "max.message.bytes": str(JOIN_STATE_CHANGELOG_BYTES)}
-    return DeclaredTopic(JOIN_STATE_CHANGELOG, partitions, replication_factor, config | durability(replication_factor))
+    not_compared: tuple[str, ...] = ()
 
 
 def apply_topology(settings: Settings) -> AppliedTopology:
     """Create missing topics and raise limits. Idempotent. Blocks until new topics have leaders.
 
-    Raises CannotContinue if the broker does not answer or refuses.
+    Raises CannotContinue if the broker does not answer or refuses; a right that is missing for one topic keeps no other from being created.
     """
-    with _connected(settings) as client:
-        before = _describe(client, settings)
-        missing = [state.name for state in before.topics if not state.exists]
-        if missing:
-            _create(client, settings, [topic for topic in declared_topics(settings) if topic.name in missing])
+    with connected(settings) as client:
+        before = compare_topics(client, settings)
+        created = _create(client, settings, before)
         limits = _limits_to_raise(before)
         if limits:
             _raise_limits(client, settings, limits)
             deadline = time.monotonic() + TIMEOUT_MS / 1000
-            while _limits_to_raise(_describe(client, settings)) and time.monotonic() < deadline:  # they take effect a moment later
+            while _limits_to_raise(compare_topics(client, settings)) and time.monotonic() < deadline:  # they take effect a moment later
                 time.sleep(0.05)
-        on_broker = KafkaNames(settings.kafka).topic
-        return AppliedTopology(tuple(map(on_broker, missing)), tuple(f"{on_broker(topic)} {name}" for topic, names in limits.items() for name in names))
+    on_broker = KafkaNames(settings.kafka).topic
+    raised = tuple(f"{on_broker(topic)} {name}" for topic, names in limits.items() for name in names)
+    not_compared = (on_broker(topic.name) for topic in before.topics if topic.visibility is Visibility.WITHOUT_SETTINGS)
+    return AppliedTopology(tuple(map(on_broker, created)), raised, tuple(not_compared))
 
 
 def describe_topology(settings: Settings) -> TopologyComparison:
     """Compare the declared topics with the broker's, whose names the result has. Raises CannotContinue if the broker does not answer."""
     on_broker = KafkaNames(settings.kafka).topic
-    with _connected(settings) as client:
-        comparison = _describe(client, settings)
+    with connected(settings) as client:
+        comparison = compare_topics(client, settings)
     topics = tuple(replace(topic, name=on_broker(topic.name)) for topic in comparison.topics)
     return TopologyComparison(topics, tuple(map(on_broker, comparison.undeclared)))
 
 
-def warn_of_losses(client: Any, settings: Settings, topics: Collection[str]) -> None:
-    """Log one warning for each setting of these topics that loses or refuses records, or one line if the broker does not let this process read settings."""
-    comparison = _compare(client, settings, topics)
-    for state in comparison.topics:
-        for difference in state.differences:
-            if difference.is_harmful:
-                fields = {"topic": state.name, "setting": difference.name, "value": difference.actual, "declared": difference.declared}
-                log.warning("a topic's setting loses or refuses records", extra=fields | {"effect": difference.effect})
-    if comparison.unread:
-        reason = f"the broker does not show the settings of {', '.join(sorted(comparison.unread))}"
-        log.warning("topics are not compared with their declaration", extra={"reason": reason})
-
-
-def warn_of_losses_in_background(settings: Settings, topics: Collection[str]) -> None:
-    """`warn_of_losses` in a thread of its own, for the start of a process: never fails and never delays the caller."""
-    threading.Thread(target=_warn, args=(settings, topics), name="topic settings", daemon=True).start()
-
-
-def _warn(settings: Settings, topics: Collection[str]) -> None:
-    try:
-        with _connected(settings) as client:
-            warn_of_losses(client, settings, topics)
-    except RetouchError as error:
-        log.warning("topics are not compared with their declaration", extra={"reason": str(error)})
-    except Exception as error:  # the outermost frame of this thread; the process works without the comparison
-        log.warning("topics are not compared with their declaration", extra={"reason": type(error).__name__})
-
-
-def _config(topic: Topic) -> dict[str, str]:
-    config = topic.config()
-    if topic.name.endswith(DEAD_LETTER_SUFFIX):
-        config["max.message.bytes"] = str(MAX_MESSAGE_BYTES + DEAD_LETTER_HEADER_BYTES)
-    return config
-
-
 @contextmanager
-def _connected(settings: Settings) -> Iterator[Any]:
+def connected(settings: Settings) -> Iterator[Any]:
     with broker_errors(settings, CannotContinue):
         client = admin(settings, bootstrap_timeout_ms=TIMEOUT_MS)
         try:
@@ -193,49 +131,38 @@ def _connected(settings: Settings) -> Iterator[Any]:
             client.close()
 
 
-def _describe(client: Any, settings: Settings) -> TopologyComparison:
-    """Raises CannotContinue if the broker does not show the settings of a topic."""
-    comparison = _compare(client, settings)
-    if comparison.unread:
-        unread = ", ".join(map(KafkaNames(settings.kafka).topic, sorted(comparison.unread)))
-        raise CannotContinue(f"the broker does not show the settings of {unread}: allow this user DescribeConfigs on topics")
-    return comparison
-
-
-def _compare(client: Any, settings: Settings, topics: Collection[str] = ()) -> TopologyComparison:
+def compare_topics(client: Any, settings: Settings, topics: Collection[str] = ()) -> TopologyComparison:
     """All declared topics, or those of `topics`."""
     present = {topic["name"]: topic for topic in client.describe_topics() if topic["error_code"] == 0}
-    declared = declared_topics(settings)
-    if JOIN_STATE_CHANGELOG in present:
-        joined = present.get(RESPONSES.name, present[JOIN_STATE_CHANGELOG])
-        declared = (*declared, changelog(len(joined["partitions"]), settings.kafka.replication_factor))
-    ours = {topic.name for topic in declared}
-    declared = tuple(topic for topic in declared if not topics or topic.name in topics)
-    resources = [_resource(topic.name, dict.fromkeys(COMPARED)) for topic in declared if topic.name in present]
+    joined = present.get(RESPONSES.name)
+    declared = declared_topics(settings, len(joined["partitions"]) if joined else settings.kafka.partitions)
+    chosen = tuple(topic for topic in declared if not topics or topic.name in topics)
+    hidden = _hidden(client, [topic.name for topic in chosen if topic.name not in present])
+    resources = [_resource(topic.name, dict.fromkeys(COMPARED)) for topic in chosen if topic.name in present]
     configs = client.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
-    unread = frozenset(topic.name for topic in declared if topic.name in present and not configs.get(topic.name))
-    states = tuple(_state(topic, present.get(topic.name), configs.get(topic.name, {})) for topic in declared)
-    undeclared = (name for name in present if name not in ours and _looks_like_ours(name))
-    return TopologyComparison(states, tuple(sorted(undeclared)), unread)
+    states = tuple(_state(topic, present.get(topic.name), configs.get(topic.name, {}), topic.name in hidden) for topic in chosen)
+    undeclared = (name for name in present if name not in declared_names() and looks_like_ours(name))
+    return TopologyComparison(states, tuple(sorted(undeclared)))
 
 
-def _looks_like_ours(name: str) -> bool:
-    return (name.startswith("retouch") or name.endswith(DEAD_LETTER_SUFFIX)) and not is_of_another_deployment(name)
+def _hidden(client: Any, topics: Collection[str]) -> set[str]:
+    """Those of `topics` that the user may not describe. The broker does not list them among all topics."""
+    from kafka.errors import TopicAuthorizationFailedError
+
+    described = client.describe_topics(topics) if topics else []
+    return {topic["name"] for topic in described if topic["error_code"] == TopicAuthorizationFailedError.errno}
 
 
-def is_of_another_deployment(name: str) -> bool:
-    """Whether this is a declared name with something before it, which is then another `kafka.topic_prefix`, which begins with ours."""
-    return name not in (declared := declared_names()) and name.endswith(declared)
-
-
-def _state(topic: DeclaredTopic, description: dict[str, Any] | None, config: dict[str, Any]) -> TopicState:
+def _state(topic: DeclaredTopic, description: dict[str, Any] | None, config: dict[str, Any], is_hidden: bool) -> TopicState:
     if description is None:
-        return TopicState(topic.name, exists=False, partitions=0, differences=())
+        return TopicState(topic.name, exists=False, partitions=0, differences=(), visibility=Visibility.NONE if is_hidden else Visibility.FULL)
     partitions = len(description["partitions"])
     replicas = min(len(p["replica_nodes"]) for p in description["partitions"])
     differences: list[Difference] = []
     if partitions != topic.partitions:
         effect = "an existing topic keeps its partitions, because users would move and lose their order"
+        if topic.name == JOIN_STATE_CHANGELOG:
+            effect = "the streams process needs as many as responses has: stop it and delete this topic, which drops pending joins"
         differences.append(Difference("partitions", str(topic.partitions), str(partitions), Severity.DIFFERS, effect))
     if replicas != topic.replication_factor:
         is_less = replicas < topic.replication_factor
@@ -244,19 +171,40 @@ def _state(topic: DeclaredTopic, description: dict[str, Any] | None, config: dic
         differences.append(Difference("replication factor", str(topic.replication_factor), str(replicas), severity, effect))
     if config:
         differences += compare(topic.config, {name: entry["value"] for name, entry in config.items() if entry["value"] is not None}, replicas)
-    return TopicState(topic.name, exists=True, partitions=partitions, differences=tuple(differences))
+    visibility = Visibility.FULL if config else Visibility.WITHOUT_SETTINGS
+    return TopicState(topic.name, exists=True, partitions=partitions, differences=tuple(differences), visibility=visibility)
 
 
-def _create(client: Any, settings: Settings, topics: list[DeclaredTopic]) -> None:
-    """Another process may create the same topics at the same moment, which is no error."""
+def _create(client: Any, settings: Settings, before: TopologyComparison) -> list[str]:
+    """Creates the missing topics and returns them. Raises CannotContinue for those that the broker refuses, after the others were created.
+
+    Another process may create the same topics at the same moment, which is no error.
+    """
+    missing = [state.name for state in before.topics if not state.exists]
+    if not missing:
+        return []
+    joined = next((state.partitions for state in before.topics if state.name == RESPONSES.name), 0)
+    topics = [topic for topic in declared_topics(settings, joined or settings.kafka.partitions) if topic.name in missing]
     new = {t.name: {"num_partitions": t.partitions, "replication_factor": t.replication_factor, "configs": t.config} for t in topics}
-    response = client.create_topics(new, raise_errors=False)
-    from kafka.errors import TopicAlreadyExistsError
+    answers = {answer["name"]: answer for answer in client.create_topics(new, raise_errors=False)["topics"]}
+    from kafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError
 
-    for result in response["topics"]:
-        if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
-            raise CannotContinue(f"the broker refuses topic {KafkaNames(settings.kafka).topic(result['name'])}: {result['error_message']}")
-    client.wait_for_topics([t.name for t in topics], timeout_ms=TIMEOUT_MS)
+    refused = [name for name in missing if answers[name]["error_code"] == TopicAuthorizationFailedError.errno]
+    failed = [name for name in missing if answers[name]["error_code"] not in (0, TopicAlreadyExistsError.errno) and name not in refused]
+    hidden = [state.name for state in before.topics if state.visibility is Visibility.NONE and state.name not in refused]
+    created = [name for name in missing if answers[name]["error_code"] == 0]
+    problems = [f"the broker refuses topic {KafkaNames(settings.kafka).topic(name)}: {answers[name]['error_message']}" for name in failed]
+    if refused or hidden:
+        rights = [topic_right(settings, name, Operation.CREATE) for name in refused] + [topic_right(settings, name, Operation.DESCRIBE) for name in hidden]
+        problems.append(lacks(settings.kafka, rights))
+    if problems:
+        raise CannotContinue(f"{len(created)} topics were created, others not: {'; '.join(problems)}")
+    client.wait_for_topics(missing, timeout_ms=TIMEOUT_MS)
+    return created
+
+
+def topic_right(settings: Settings, topic: str, operation: Operation) -> Right:
+    return Right(Resource.TOPIC, KafkaNames(settings.kafka).topic(topic), operation)
 
 
 def _limits_to_raise(comparison: TopologyComparison) -> dict[str, dict[str, str]]:
@@ -275,10 +223,14 @@ def _raises(difference: Difference) -> bool:
 
 
 def _raise_limits(client: Any, settings: Settings, limits: dict[str, dict[str, str]]) -> None:
-    answers = client.alter_configs([_resource(topic, values) for topic, values in limits.items()])
-    for topic, answer in answers.get("topic", {}).items():
-        if answer != "OK":
-            raise CannotContinue(f"the broker refuses to raise the limits of topic {KafkaNames(settings.kafka).topic(topic)}: {answer}")
+    """The client does not compare the names of settings first, which needs one more right."""
+    answers = client.alter_configs([_resource(topic, values) for topic, values in limits.items()], raise_on_unknown=False).get("topic", {})
+    failed = {topic: answer for topic, answer in answers.items() if answer != "OK"}
+    refused = [topic for topic, answer in failed.items() if "TopicAuthorizationFailed" in answer]
+    if refused:
+        raise CannotContinue(f"limits are not raised: {lacks(settings.kafka, [topic_right(settings, topic, Operation.ALTER_CONFIGS) for topic in refused])}")
+    for topic, answer in failed.items():
+        raise CannotContinue(f"the broker refuses to raise the limits of topic {KafkaNames(settings.kafka).topic(topic)}: {answer}")
 
 
 def _resource(topic: str, configs: dict[str, Any]) -> Any:

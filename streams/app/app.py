@@ -28,6 +28,8 @@ from infra.kafka.clients import LAST_TIMESTAMP, NO_TIMESTAMP
 from infra.kafka.forwarding import FORWARDED_FROM
 from infra.kafka.names import KafkaNames
 from infra.kafka.permanent_errors import permanent_error
+from infra.kafka.refusals import Use
+from infra.kafka.rights import Operation
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
@@ -239,7 +241,7 @@ async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
             if isinstance(error, BaseException):
                 raise error
     except (KafkaError, ProducerSendError) as error:
-        if permanent := permanent_error(error):
+        if permanent := permanent_error(app.transport.kafka, Use(Operation.WRITE, group=app.conf.id), error):
             raise CannotContinue(f"the broker refuses the results of {app.conf.id}: {permanent}") from error
         raise RetryLater(f"the broker did not take {len(records)} records: {type(error).__name__}") from error
 

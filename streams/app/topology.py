@@ -1,7 +1,7 @@
-"""Checks the topics that the streams process needs, and creates one: the changelog of the join state.
+"""Checks the topics that the streams process needs, and deletes the offsets of topics that fill an empty index.
 
-`infra.kafka.topology` creates all other topics. The changelog is private to this process and must have as many partitions as `responses` has on
-the broker. Faust creates no topic.
+`infra.kafka.topology` creates all topics, for `retouch topics apply`; this process and Faust create none. The changelog of the join state must have as
+many partitions as `responses` has on the broker.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import admin
-from infra.kafka.errors import broker_errors
+from infra.kafka.errors import broker_errors, missing_topics
 from infra.kafka.names import KafkaNames
-from infra.kafka.topology import changelog
+from infra.kafka.refusals import Use
+from infra.kafka.rights_check import require_rights
 from infra.settings import Settings
 from schemas.topics import (
     CONTEXTS,
@@ -45,17 +46,17 @@ REREAD_PAUSE_S = 0.2
 
 
 def prepare(settings: Settings, reread: Collection[str]) -> int:
-    """Check the topics, create the changelog, return the partitions of `responses` and `feedback`. Blocks.
+    """Check the rights and the topics, return the partitions of `responses` and `feedback`. Blocks.
 
     The topics in `reread` are read from the beginning, to fill an empty index. For that it waits until earlier members of the group are gone,
-    at most a little longer than the session timeout. Raises CannotContinue if a topic is missing or wrong.
+    at most a little longer than the session timeout. Raises CannotContinue if a right is missing, or a topic is missing or wrong.
     """
-    with broker_errors(settings, CannotContinue):
+    require_rights(settings, "streams")
+    names = KafkaNames(settings.kafka)
+    with broker_errors(settings, CannotContinue, use=Use(group=names.group(GROUP))):
         client = admin(settings, "retouch-streams-admin", bootstrap_timeout_ms=TIMEOUT_MS)
         try:
-            names = KafkaNames(settings.kafka)
-            partitions = _joint_partitions(client, names)
-            _ensure_changelog(client, names, partitions, settings.kafka.replication_factor)
+            partitions = _joint_partitions(client, settings)
             if reread:
                 delete_offsets(client, reread, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
             return partitions
@@ -63,28 +64,20 @@ def prepare(settings: Settings, reread: Collection[str]) -> int:
             client.close()
 
 
-def _joint_partitions(client: Any, names: KafkaNames) -> int:
+def _joint_partitions(client: Any, settings: Settings) -> int:
+    names = KafkaNames(settings.kafka)
     counts = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics() if topic["error_code"] == 0}
-    missing = [name for name in (*CONSUMED, *PRODUCED) if name not in counts]
+    missing = [name for name in (*CONSUMED, *PRODUCED, JOIN_STATE_CHANGELOG) if name not in counts]
     if missing:
-        raise CannotContinue(f"the broker lacks topics {', '.join(map(names.topic, missing))}: create them with `retouch topics apply`")
-    responses, feedback = counts[RESPONSES.name], counts[FEEDBACK.name]
+        raise missing_topics(settings, missing)
+    responses, feedback, changelog = (counts[name] for name in (RESPONSES.name, FEEDBACK.name, JOIN_STATE_CHANGELOG))
     if responses != feedback:
-        raise CannotContinue(f"topics responses and feedback must have equally many partitions to be joined, not {responses} and {feedback}")
-    if counts.get(JOIN_STATE_CHANGELOG, responses) != responses:
-        has = f"topic {names.topic(JOIN_STATE_CHANGELOG)} has {counts[JOIN_STATE_CHANGELOG]} partitions"
-        raise CannotContinue(f"{has}, responses {responses}: delete it, which drops pending joins")
+        both = f"{names.topic(RESPONSES.name)} and {names.topic(FEEDBACK.name)}"
+        raise CannotContinue(f"topics {both} must have equally many partitions to be joined, not {responses} and {feedback}")
+    if changelog != responses:
+        has = f"topic {names.topic(JOIN_STATE_CHANGELOG)} has {changelog} partitions, {names.topic(RESPONSES.name)} {responses}"
+        raise CannotContinue(f"{has}: delete it, which drops pending joins, and create it with `retouch topics apply`")
     return responses
-
-
-def _ensure_changelog(client: Any, names: KafkaNames, partitions: int, replication_factor: int) -> None:
-    from kafka.errors import TopicAlreadyExistsError
-
-    topic = {"num_partitions": partitions, "replication_factor": replication_factor, "configs": changelog(partitions, replication_factor).config}
-    (result,) = client.create_topics({JOIN_STATE_CHANGELOG: topic}, raise_errors=False)["topics"]
-    if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
-        raise CannotContinue(f"the broker refuses topic {names.topic(JOIN_STATE_CHANGELOG)}: {result['error_message']}")
-    client.wait_for_topics([JOIN_STATE_CHANGELOG], timeout_ms=TIMEOUT_MS)
 
 
 def _committed(client: Any) -> Any:

@@ -10,7 +10,10 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import CommitFailedError, RetriableError
 
 from infra.errors import CannotContinue
+from infra.kafka.errors import missing_topics
 from infra.kafka.group_consumer import GroupConsumer
+from infra.kafka.names import KafkaNames
+from infra.kafka.rights_check import require_rights
 from infra.settings import Settings
 from schemas.topics import consumer_group
 from streams.quality.checkpoint import PartitionCheckpoint
@@ -28,7 +31,8 @@ class QualityConsumer:
     def __init__(self, settings: Settings) -> None:
         self._consumer = GroupConsumer(settings, GROUP, RangePartitionAssignor)
         self._consumer.connect()
-        check_partitions({topic: len(self._consumer.partitions_of(topic)) for topic in TOPICS})
+        require_rights(settings, "streams quality")
+        check_partitions(settings, {topic: len(self._consumer.partitions_of(topic)) for topic in TOPICS})
         self._consumer.subscribe(TOPICS)
 
     @property
@@ -44,9 +48,8 @@ class QualityConsumer:
         assignment = self._consumer.assignment()
         by_topic = {topic: {partition.partition for partition in assignment if partition.topic == topic} for topic in TOPICS}
         if len({frozenset(numbers) for numbers in by_topic.values()}) > 1:
-            raise CannotContinue(
-                f"group {GROUP} assigned different partitions of {', '.join(TOPICS)}: the topics need equally many, and all members the same assignor"
-            )
+            needs = "the topics need equally many, and all members the same assignor"
+            raise CannotContinue(f"group {self._consumer.group_on_broker} assigned different partitions of {', '.join(TOPICS)}: {needs}")
         return by_topic[TOPICS[0]]
 
     def checkpoints(self, number: int) -> dict[str, PartitionCheckpoint]:
@@ -87,11 +90,12 @@ class QualityConsumer:
         self._consumer.close(CLOSE_S, leave=False)
 
 
-def check_partitions(counts: Mapping[str, int]) -> None:
+def check_partitions(settings: Settings, counts: Mapping[str, int]) -> None:
     """All topics need the same number of partitions, so that a user's records have one partition number. Raises CannotContinue."""
     missing = [topic for topic, count in counts.items() if not count]
     if missing:
-        raise CannotContinue(f"the broker lacks topics {', '.join(missing)}: create them with `retouch topics apply`")
+        raise missing_topics(settings, missing)
     if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{topic} {count}" for topic, count in counts.items())
-        raise CannotContinue(f"topics {', '.join(counts)} must have equally many partitions, not {listed}")
+        on_broker = KafkaNames(settings.kafka).topic
+        listed = ", ".join(f"{on_broker(topic)} {count}" for topic, count in counts.items())
+        raise CannotContinue(f"topics {', '.join(map(on_broker, counts))} must have equally many partitions, not {listed}")

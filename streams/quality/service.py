@@ -19,7 +19,8 @@ from infra.errors import CannotContinue, UnreadableBatch
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.kafka.group_gauges import PUBLISH_EVERY_S, GroupGauges, Unhandled
-from infra.kafka.topology import warn_of_losses_in_background
+from infra.kafka.refusals import WRITES
+from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.process.loop_guard import guarded
 from infra.settings import Settings
@@ -28,7 +29,7 @@ from schemas.envelope import read_message
 from schemas.ids import derive
 from schemas.messages import Malformed
 from schemas.quality import Moments, Quality
-from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, topics_of
+from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS
 from streams.quality.checkpoint import PartitionCheckpoint
 from streams.quality.consumer import GROUP, QualityConsumer
 from streams.quality.open_spans import RecordRef
@@ -48,7 +49,7 @@ _MESSAGE: dict[str, type[QualityMessage]] = {topic.name: topic.message for topic
 def run(settings: Settings, stop: threading.Event) -> None:
     """Serve until `stop` is set. Raises RetouchError if it cannot start or continue."""
     settings.bootstrap_servers()
-    warn_of_losses_in_background(settings, topics_of("quality"))
+    warn_of_losses_in_background(settings, "streams quality")
     with guarded(settings.streams.stall_timeout_s, "online quality hangs") as beat:
         service = QualityService(settings)
         try:
@@ -96,7 +97,7 @@ class QualityService:
     def publish(self) -> None:
         """Publish changed cells, then commit checkpoints if it is time."""
         sent = [self._send(cell) for metrics in self._rebuilt() for cell in metrics.take_changed()]
-        with broker_errors(self._settings, CannotContinue, f"take {len(sent)} cells of online quality"):
+        with broker_errors(self._settings, CannotContinue, f"take {len(sent)} cells of online quality", WRITES):
             self._producer.flush(timeout=FLUSH_S)
             for future in sent:
                 future.get(timeout=FLUSH_S)

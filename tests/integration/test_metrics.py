@@ -12,7 +12,8 @@ import pytest
 
 from infra.local.broker import Broker
 from infra.settings import Settings
-from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, LOOKUPS, PROFILES, QUERIES, RESPONSES, topics_of
+from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, LOOKUPS, PROFILES, QUERIES, RESPONSES
+from streams.app.topology import CONSUMED
 from streams.history.processor import HistoryProcessor
 from streams.outcomes.processor import OutcomesProcessor
 from streams.profiles.processor import ProfileProcessor
@@ -73,7 +74,7 @@ def test_streams_counts_the_records_of_every_processor(client: StreamsClient, se
 
 def test_the_lag_of_streams_grows_while_its_index_is_away_and_ends_after_it(client: StreamsClient, settings: Settings, tmp_path: Path) -> None:
     with running(settings, "tests.support.streams_member", **PORT) as process:
-        url, read = address(process), set(topics_of("history", "retrieval", "profiles", "outcomes"))
+        url, read = address(process), set(CONSUMED)
         wait_until(lambda: lag(url, "retouch-streams", INTERACTIONS.name) == 0, "the lag is not 0 at the start")
         (tmp_path / "away").touch()
         client.send(INTERACTIONS, *(client.interaction(str(number)) for number in range(4)))

@@ -12,7 +12,8 @@ from cli.app import app
 from infra.errors import CannotContinue
 from infra.kafka import clients
 from infra.kafka.topic_settings import Severity
-from infra.kafka.topology import TopicState, apply_topology, describe_topology, warn_of_losses
+from infra.kafka.topology import TopicState, apply_topology, describe_topology
+from infra.kafka.topology_warnings import warn_of_losses
 from infra.local.broker import Broker
 from infra.settings import Settings, load
 from schemas.topics import JOIN_STATE_CHANGELOG, TOPICS
@@ -31,6 +32,7 @@ def test_applying_twice_changes_nothing(empty: Settings) -> None:
     before = describe_topology(empty)
     assert not before.as_declared and not any(topic.exists for topic in before.topics)
     assert {topic.name for topic in TOPICS} < set(apply_topology(empty).created)
+    assert {JOIN_STATE_CHANGELOG, "queries-dlt", "dlq-redriven"} <= {topic.name for topic in describe_topology(empty).topics if topic.exists}
     second = apply_topology(empty)
     assert (second.created, second.raised) == ((), ())
     assert describe_topology(empty).as_declared
@@ -68,6 +70,7 @@ def test_settings_that_lose_records_are_found_whether_topic_or_broker_sets_them(
     _alter(empty, "dlq-redriven", {"cleanup.policy": "compact,delete"})
     _alter(empty, "responses", {"compression.type": "zstd", "message.timestamp.before.max.ms": "60000"})
     client = clients.admin(empty)
+    client.delete_topics([JOIN_STATE_CHANGELOG])
     client.create_topics(
         {JOIN_STATE_CHANGELOG: {"num_partitions": 2, "replication_factor": 1, "configs": {"cleanup.policy": "delete"}}}, wait_for_metadata=True
     )
@@ -84,10 +87,10 @@ def test_settings_that_lose_records_are_found_whether_topic_or_broker_sets_them(
         (JOIN_STATE_CHANGELOG, "partitions"): Severity.DIFFERS,
     }
     _wait_until(lambda: _differences(empty) == known | expected)
-    with caplog.at_level("WARNING", logger="infra.kafka.topology"):
+    with caplog.at_level("WARNING", logger="infra.kafka.topology_warnings"):
         warn_of_losses(client, empty, ("feedback", "contexts"))
     client.close()
-    warned = [vars(record) for record in caplog.records if record.name == "infra.kafka.topology"]
+    warned = [vars(record) for record in caplog.records if record.name == "infra.kafka.topology_warnings"]
     assert [(fields["topic"], fields["setting"]) for fields in warned] == [("feedback", "retention.bytes"), ("feedback", "message.timestamp.type")]
     raised = set(apply_topology(empty).raised)
     assert raised >= {"feedback retention.bytes", "dlq-redriven retention.bytes", f"{JOIN_STATE_CHANGELOG} max.message.bytes"}

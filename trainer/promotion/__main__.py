@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra.kafka.topology import warn_of_losses_in_background
+from infra.kafka.rights_check import warn_of_missing_rights_in_background
+from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, run_process
 from infra.registry.client import Registry
 from infra.settings import Settings
-from schemas.topics import topics_of
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.bootstrap import register_first
 from trainer.promotion.discovery import promoter_path, token_path
@@ -46,7 +46,8 @@ def body(settings: Settings, stop: threading.Event) -> None:
         promoter = Promoter(registry, settings.promotion, announce=announcer.announce, feed=topics, gates=gates)
         service = PromoterService(settings, promoter, lambda: register_first(settings, registry))
         if settings.kafka.bootstrap_servers:
-            warn_of_losses_in_background(settings, topics_of("promoter"))
+            warn_of_losses_in_background(settings, "promoter")
+            warn_of_missing_rights_in_background(settings, "promoter")
         page = closing.enter_context(serve(with_token(settings), service, stop))
         closing.callback(promoter_path(settings).unlink, missing_ok=True)
         write_privately(promoter_path(settings), json.dumps({"url": page.url, "pid": os.getpid()}))

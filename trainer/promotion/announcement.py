@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 from infra.kafka.clients import producer, send
+from infra.kafka.refusals import WRITES, refusal
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.ids import derive
@@ -83,7 +84,8 @@ class Announcer:
                     send(client, MODEL_EVENTS, event, id=event.event_id, source=SOURCE).get(timeout=DELIVERY_S)
                 except Exception as error:  # any error: the registry holds the transition, and workers poll
                     if not was_away:
-                        log.warning("model events wait for the broker", extra={"event_id": str(event.event_id), "reason": type(error).__name__})
+                        reason = refusal(self._settings.kafka, WRITES, error) or type(error).__name__
+                        log.warning("model events wait for the broker", extra={"event_id": str(event.event_id), "reason": reason})
                     was_away = True
                     self._stop.wait(RETRY_S)
                     continue

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 from infra.endpoints.base_endpoint import base_endpoint
-from infra.kafka.topology import warn_of_losses_in_background
+from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.queries import Query
-from schemas.topics import QUERIES, topics_of
+from schemas.topics import QUERIES
 from workers.base.handler import QueryHandler
 from workers.runtime.handler import Backoff, HandlerSpec
 from workers.runtime.worker import Worker
@@ -19,7 +19,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set. Raises BadSetting without `base.url`, and BadSetting or CannotContinue if the endpoint's first answer says that it
     refuses every prompt."""
     serving = worker(settings)
-    warn_of_losses_in_background(settings, topics_of("base worker"))
+    warn_of_losses_in_background(settings, "workers base")
     serving.run(stop, lambda: mark_ready(settings))
 
 

@@ -8,12 +8,12 @@ from functools import partial
 
 from infra.endpoints.client import ChatEndpoint
 from infra.errors import BadSetting
-from infra.kafka.topology import warn_of_losses_in_background
+from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
 from infra.settings import Settings
 from infra.settings.profiles import ProfileWriter
 from schemas.profiles import ProfileTask
-from schemas.topics import PROFILE_TASKS, topics_of
+from schemas.topics import PROFILE_TASKS
 from workers.features.statistical import statistical_extractor
 from workers.profiles.features_llm import LlmFeatures
 from workers.profiles.features_template import TemplateFeatures
@@ -26,7 +26,7 @@ from workers.runtime.worker import Worker
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set."""
-    warn_of_losses_in_background(settings, topics_of("profiles worker"))
+    warn_of_losses_in_background(settings, "workers profiles")
     worker(settings).run(stop, lambda: mark_ready(settings))
 
 

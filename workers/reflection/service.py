@@ -7,11 +7,11 @@ import logging
 import socket
 import threading
 
-from infra.kafka.topology import warn_of_losses_in_background
+from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
 from infra.settings import Settings
-from schemas.topics import CONTEXTS, topics_of
+from schemas.topics import CONTEXTS
 from workers.reflection.reflector import Reflector
 from workers.reflection.shadow_queue import ShadowQueue
 from workers.runtime.handler import HandlerSpec
@@ -53,7 +53,7 @@ def _work(settings: Settings, registry: Registry, started: StartedEngine, stop: 
         concurrency=settings.reflection.concurrency,
         background=[follower.run, shadows.run, reporter.run],
     )
-    warn_of_losses_in_background(settings, topics_of("reflection worker"))
+    warn_of_losses_in_background(settings, "workers reflection")
     try:
         worker.run(stop, lambda: mark_ready(settings))
     finally:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from infra.kafka.clients import producer, send
+from infra.kafka.refusals import WRITES, refusal
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_LOST_MESSAGES
 from schemas.ids import derive
@@ -70,7 +71,8 @@ class KafkaPublisher:
     def _lost(self, topic: Topic, error: object) -> None:
         REFLECTION_LOST_MESSAGES.add(topic=topic.name)
         if not self._failing:
-            log.warning("a message is lost", extra={"topic": topic.name, "kind": type(error).__name__})
+            missing = refusal(self._settings.kafka, WRITES, error) if isinstance(error, BaseException) else None
+            log.warning("a message is lost", extra={"topic": topic.name, "kind": type(error).__name__} | ({"reason": missing} if missing else {}))
         self._failing = True
 
 

@@ -8,13 +8,13 @@ import threading
 from functools import partial
 
 from infra.endpoints.client import ChatEndpoint
-from infra.kafka.topology import warn_of_losses_in_background
+from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
 from infra.settings import Settings
 from infra.settings.models import TeacherKind
 from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.outcomes import Outcome
-from schemas.topics import OUTCOMES, topics_of
+from schemas.topics import OUTCOMES
 from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Lifespan, Worker
 from workers.teacher.checks import ReasoningLength
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set."""
-    warn_of_losses_in_background(settings, topics_of("teacher"))
+    warn_of_losses_in_background(settings, "workers teacher")
     try:
         worker(settings).run(stop, lambda: mark_ready(settings))
     finally:

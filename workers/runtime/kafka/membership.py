@@ -25,8 +25,11 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from infra.errors import CannotContinue, RetryLater
+from infra.kafka.errors import missing_topics
 from infra.kafka.group_consumer import CONNECT_S, GroupConsumer
 from infra.kafka.permanent_errors import permanent_error
+from infra.kafka.refusals import Use
+from infra.kafka.rights_check import require_rights
 from infra.settings import Settings
 from schemas.records import ConsumedRecord
 from schemas.topics import Topic, consumer_group
@@ -52,7 +55,7 @@ class KafkaMembership:
         self._input = topic
         self.partition_count = 0
         self.generation: Any = None
-        self._settings = settings
+        self._settings, self._name = settings, name
         self._remember = remember
         self._loop = asyncio.get_running_loop()
         self._consumer = GroupConsumer(settings, consumer_group(name), CooperativeStickyAssignor)
@@ -130,7 +133,7 @@ class KafkaMembership:
             if isinstance(error, TimeoutError):
                 self._requests.end()  # it ends if the call ever returns
                 self._requests = ClientThread(f"{self._group}-requests")
-            if permanent := permanent_error(error):
+            if permanent := permanent_error(self._settings.kafka, Use(group=self._consumer.group_on_broker), error):
                 raise CommitRefused(
                     f"the broker at {self._settings.bootstrap_servers()} refuses group {self._consumer.group_on_broker}: {permanent}"
                 ) from error
@@ -151,10 +154,11 @@ class KafkaMembership:
 
     def _subscribe(self, timeout_s: float) -> None:
         self._consumer.connect()
+        require_rights(self._settings, f"workers {self._name}")
         deadline = time.monotonic() + timeout_s
         while not self._consumer.partitions_of(self.topic):
             if time.monotonic() > deadline:  # a group that forms before its topic exists assigns no partitions
-                raise CannotContinue(f"topic {self.topic} does not exist: run `retouch topics apply`")
+                raise missing_topics(self._settings, [self.topic])
             time.sleep(0.2)
         self.partition_count = self._consumer.known_partitions(self.topic)
         self._consumer.subscribe([self.topic], _Listener(self, self._group))

@@ -17,11 +17,13 @@ from kafka import errors as kafka_errors
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer as make_producer
+from infra.kafka.declared_topics import DEAD_LETTER_HEADER_BYTES
 from infra.kafka.group_consumer import offsets_and_metadata
 from infra.kafka.named_clients import NamedProducer
 from infra.kafka.names import KafkaNames
 from infra.kafka.permanent_errors import permanent_error
-from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
+from infra.kafka.refusals import Use, refusal
+from infra.kafka.rights import Operation
 from infra.settings import Settings
 from schemas.records import ProducedRecord
 from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
@@ -71,6 +73,8 @@ class _KafkaCommitter:
     def __init__(self, settings: Settings, name: str, instance: str) -> None:
         self._settings = settings
         self._name = f"{consumer_group(name)}-{instance}"
+        names = KafkaNames(settings.kafka)
+        self._use = Use(Operation.WRITE, group=names.group(consumer_group(name)), transactional_id=names.group(self._name))
         self._client: _ProducerThread | None = None
 
     async def start(self, timeout_s: float) -> None:
@@ -79,7 +83,8 @@ class _KafkaCommitter:
         try:
             await client.thread.call(lambda: self._open(client, timeout_s), timeout_s + 1)
         except REFUSED as error:
-            raise CannotContinue(f"the broker refuses the producer ({type(error).__name__}): {NEEDS}") from error
+            missing = refusal(self._settings.kafka, self._use, error)
+            raise CannotContinue(f"the broker refuses the producer ({type(error).__name__}): {missing or NEEDS}") from error
         except (TimeoutError, kafka_errors.KafkaError) as error:
             answers = client.producer is not None
             self._drop()
@@ -91,11 +96,11 @@ class _KafkaCommitter:
         try:
             await self._make_durable(self._client, outputs, positions, membership, timeout_s)
         except (TimeoutError, kafka_errors.KafkaError) as error:
-            permanent = permanent_error(error, self._client.transaction_error)
+            permanent = permanent_error(self._settings.kafka, self._use, error, self._client.transaction_error)
             self._drop()
             if permanent:
                 raise CommitRefused(
-                    f"the broker at {self._settings.bootstrap_servers()} takes no results of {KafkaNames(self._settings.kafka).group(self._name)}: {permanent}"
+                    f"the broker at {self._settings.bootstrap_servers()} takes no results of {self._use.transactional_id}: {permanent}"
                 ) from error
             raise NotConfirmed(type(error).__name__) from error
 

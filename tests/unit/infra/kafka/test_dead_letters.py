@@ -22,7 +22,7 @@ from infra.kafka.dead_letters import (
     plan_redrive,
     redrive_all,
 )
-from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
+from infra.kafka.declared_topics import DEAD_LETTER_HEADER_BYTES
 from schemas.dead_letters import RECORD_LIMIT, dead_letter
 from schemas.records import ConsumedRecord
 from schemas.topics import MAX_MESSAGE_BYTES

@@ -74,5 +74,5 @@ def test_a_broker_that_stays_away_is_named() -> None:
 def test_a_refused_member_names_what_to_check() -> None:
     member = Member([], [], 60.0)
     member.connect()
-    with pytest.raises(CannotContinue, match=r"127.0.0.1:9 refuses retouch-base-one .*\(GroupAuthorizationFailedError\): check the rights"):
+    with pytest.raises(CannotContinue, match=r"127.0.0.1:9 refuses retouch-base-one .*\(GroupAuthorizationFailedError\): User:ANONYMOUS lacks READ on group"):
         member.poll(1, 0.0)

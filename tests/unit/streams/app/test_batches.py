@@ -86,14 +86,14 @@ class RefusingProducer:
     ("error", "raised", "text"),
     [
         (MessageSizeTooLargeError(), CannotContinue, "MessageSizeTooLargeError: compare max.message.bytes"),
-        (TopicAuthorizationFailedError("drafts"), CannotContinue, "TopicAuthorizationFailedError: give its user the right"),
-        (ProducerSendError(f"Error while sending: {TopicAuthorizationFailedError('drafts')!r}"), CannotContinue, "give its user the right"),
+        (TopicAuthorizationFailedError("drafts"), CannotContinue, "User:ANONYMOUS lacks WRITE on topic drafts; `retouch topics acls`"),
+        (ProducerSendError(f"Error while sending: {TopicAuthorizationFailedError('drafts')!r}"), CannotContinue, "lacks WRITE on topic drafts"),
         (KafkaTimeoutError(), RetryLater, "KafkaTimeoutError"),
     ],
     ids=["size", "right", "right, at once", "time"],
 )
 async def test_a_permanent_error_is_not_retried(error: Exception, raised: type[Exception], text: str) -> None:
-    app = SimpleNamespace(producer=RefusingProducer(error), transport=SimpleNamespace(names=NAMES), conf=SimpleNamespace(id=GROUP))
+    app = SimpleNamespace(producer=RefusingProducer(error), transport=SimpleNamespace(names=NAMES, kafka=KafkaSettings()), conf=SimpleNamespace(id=GROUP))
     with pytest.raises(raised, match=text):
         await deliver(app, [ProducedRecord("contexts", b"k", b"v")])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infra.errors import CannotContinue
+from infra.settings import Settings
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
 from streams.__main__ import main
 from streams.quality.consumer import check_partitions
@@ -29,11 +30,12 @@ def test_a_topic_far_ahead_waits_for_a_topic_with_unread_records(clocks: dict[st
 
 
 def test_topics_with_different_partition_counts_are_an_error_at_the_start() -> None:
-    check_partitions(dict.fromkeys(TOPICS, 4))
-    with pytest.raises(CannotContinue, match="equally many partitions, not responses 4, outcomes 8, shadows 4"):
-        check_partitions(dict(zip(TOPICS, (4, 8, 4), strict=True)))
-    with pytest.raises(CannotContinue, match="lacks topics shadows: create them with `retouch topics apply`"):
-        check_partitions(dict(zip(TOPICS, (4, 4, 0), strict=True)))
+    settings = Settings().changed(kafka={"topic_prefix": "team.", "bootstrap_servers": "kafka:9092"})
+    check_partitions(settings, dict.fromkeys(TOPICS, 4))
+    with pytest.raises(CannotContinue, match=r"equally many partitions, not team.responses 4, team.outcomes 8, team.shadows 4"):
+        check_partitions(settings, dict(zip(TOPICS, (4, 8, 4), strict=True)))
+    with pytest.raises(CannotContinue, match=r"lacks topics team.shadows: create them with `retouch topics apply`"):
+        check_partitions(settings, dict(zip(TOPICS, (4, 4, 0), strict=True)))
 
 
 def test_an_unknown_process_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
