@@ -25,7 +25,7 @@ from infra.local.service import BrokerService, ProcessService, StackService
 from infra.local.stack_record import ProcessRecord, StackRecord, StackState, promoter_url, record_path, stack_lock, with_addresses
 from infra.local.supervisor import Supervisor
 from infra.process.environment import environment
-from infra.process.model_check import tiny_model_warnings
+from infra.process.model_check import warn_of_tiny_models
 from infra.process.ports import free_port
 from infra.settings import Settings
 
@@ -100,8 +100,7 @@ class Stack:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
-            for warning in tiny_model_warnings(self._configured):
-                log.warning(warning)
+            warn_of_tiny_models(self._configured)
             self._supervisor = Supervisor(self._services())
             if self._broker is not None:
                 self._broker.prepare()

@@ -12,10 +12,11 @@ from pathlib import Path
 from infra.errors import BadSetting, RetouchError
 from infra.process.health import HEALTH, Condition
 from infra.process.health_server import serving_health
-from infra.process.model_check import check_models, tiny_model_warnings
+from infra.process.model_check import check_models, warn_of_tiny_models
 from infra.settings import Settings, load
 from infra.telemetry import json_logs
 from infra.telemetry.export import exporting
+from infra.telemetry.foreign_output import logged_output
 from infra.telemetry.metrics_log import logging_totals
 
 log = logging.getLogger(__name__)
@@ -106,11 +107,10 @@ def run_process(name: str, body: Callable[[Settings, threading.Event], None]) ->
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201  # logging is not set up yet
         return USAGE
     json_logs.configure(settings.log_level)
-    for warning in tiny_model_warnings(settings):
-        log.warning(warning)
+    warn_of_tiny_models(settings)
     stop = stop_on_signals()
     try:
-        with logging_totals(), exporting(settings, name), serving_health(settings.telemetry):
+        with logged_output(), logging_totals(), exporting(settings, name), serving_health(settings.telemetry):
             body(settings, stop)
     except BadSetting as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201

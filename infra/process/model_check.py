@@ -5,6 +5,7 @@ A checkpoint of 32 MB or more is a real model (`infra.checkpoints.size`). A smal
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from infra.checkpoints.location import checkpoint_folder
@@ -15,6 +16,8 @@ from infra.settings.models import BaseModelSettings, ReflectionSettings
 from schemas.prompts import PromptStyle
 from schemas.strategies import Strategy
 
+log = logging.getLogger(__name__)
+
 _BASE, _REFLECTION = BaseModelSettings(), ReflectionSettings()
 
 
@@ -22,6 +25,12 @@ def check_models(settings: Settings) -> None:
     """Raises BadSetting. Every command and process calls this at its start. Reads the sizes of files, no model."""
     if problems := [*_compact_prompts(settings), *_tiny_beside_real(settings)]:
         raise BadSetting("; ".join(problems))
+
+
+def warn_of_tiny_models(settings: Settings) -> None:
+    """Log each of `tiny_model_warnings`."""
+    for why in tiny_model_warnings(settings):
+        log.warning("a tiny model, or its prompts, are used beside an endpoint's model", extra={"why": why})
 
 
 def tiny_model_warnings(settings: Settings) -> list[str]:

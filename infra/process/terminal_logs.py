@@ -6,7 +6,7 @@ import logging
 import sys
 
 from infra.process.command_output import printable
-from infra.telemetry.json_logs import RepeatLimit, fields_of
+from infra.telemetry.json_logs import fields_of, limit_clients
 
 
 class TerminalLines(logging.Formatter):
@@ -31,5 +31,5 @@ def configure() -> None:
     """Set up the root logger of a command."""
     handler = _StandardError()
     handler.setFormatter(TerminalLines())
-    handler.addFilter(RepeatLimit())
+    limit_clients(handler)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

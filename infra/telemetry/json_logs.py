@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 CLIENTS = ("kafka", "aiokafka", "httpx", "sentence_transformers", "transformers", "faust", "mode", "mlflow", "alembic")
-_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: vLLM adds the last ones to every record of a process that imported it.
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "vllm_process_name", "fileinfo"}
+#: vLLM's variable VLLM_LOGGING_CONFIG_PATH: its lines have our shape, also those of its child processes.
+VLLM_LOGGING = Path(str(resources.files(__package__) / "vllm_logging.json"))
 
 
 class JsonLines(logging.Formatter):
@@ -59,6 +64,22 @@ class RepeatLimit(logging.Filter):
         return count < self.MAX_LINES
 
 
+class SlowTasks(logging.Filter):
+    """kafka-python warns of each task of its loop that takes 0.1 s, in a text with the task's address. A thread that imports a module causes that too.
+
+    Lines of less than `FROM_S` are dropped; later ones, which can cost the membership of a group, have a fixed text.
+    """
+
+    FROM_S = 1.0
+    _TEXT = re.compile(r"Task .* ran for ([0-9.]+)s .* blocking the event loop", re.DOTALL)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != "kafka.net.selector" or not (slow := self._TEXT.match(record.getMessage())):
+            return True
+        record.msg, record.args, record.task_s = "a task of the Kafka client blocked its loop", (), float(slow[1])
+        return float(slow[1]) >= self.FROM_S
+
+
 def json_lines(log: Path) -> list[dict[str, Any]]:
     """The JSON objects in a log file, oldest first; other lines are skipped. Empty if there is no file."""
     lines = []
@@ -72,11 +93,34 @@ def json_lines(log: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def limit_clients(handler: logging.Handler) -> None:
+    """Add the filters for lines of third-party clients."""
+    handler.addFilter(SlowTasks())
+    handler.addFilter(RepeatLimit())
+
+
 def configure(level: str) -> None:
     """Set up the root logger once per process. Third-party clients log warnings only."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    handler.addFilter(RepeatLimit())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[_lines()], force=True)
     for name in CLIENTS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are advice about hardware
+
+
+def engine_handler() -> logging.Handler:
+    """The handler of vLLM's logger (`vllm_logging.json`): the one of this process. A child process of vLLM has none: its log is set up here."""
+    handlers = logging.getLogger().handlers
+    if not handlers:
+        configure("WARNING")
+    return next((handler for handler in handlers if isinstance(handler, _Lines)), None) or _lines()
+
+
+def _lines() -> logging.Handler:
+    handler = _Lines(sys.stderr)
+    handler.setFormatter(JsonLines())
+    limit_clients(handler)
+    return handler
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """The handler of `configure`."""

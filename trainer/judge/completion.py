@@ -26,6 +26,7 @@ from infra.errors import BadSetting, CannotContinue
 from infra.process.child import Child
 from infra.settings.models import Dtype, EngineKind
 from infra.settings.training import TrainerSettings
+from infra.telemetry.json_logs import VLLM_LOGGING
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
 from trainer.learn.rollout import SamplingOptions, generate
@@ -131,6 +132,8 @@ class VllmCompleter:
             "OMP_NUM_THREADS": str(self.threads),
             "HF_HUB_OFFLINE": "1",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CONFIGURE_LOGGING": "1",
+            "VLLM_LOGGING_CONFIG_PATH": str(VLLM_LOGGING),
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # on a shared machine the process must not stay on one core
         }

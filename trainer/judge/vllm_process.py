@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from infra.telemetry import json_logs
+from infra.telemetry.foreign_output import logged_output
+
 #: vLLM touches all of its cache at start, so this is resident memory.
 CACHE_BYTES = 1 << 30
 #: vLLM allocates the cache in blocks of 128 tokens on CPU.
@@ -54,7 +57,9 @@ def cache_bytes(request: dict[str, Any], longest: int) -> int:
 
 def main() -> int:
     folder = Path(sys.argv[1])
-    completions = complete(json.loads((folder / "request.json").read_text()))
+    json_logs.configure("WARNING")
+    with logged_output():
+        completions = complete(json.loads((folder / "request.json").read_text()))
     (folder / "completions.json").write_text(json.dumps(completions))
     return 0
 

@@ -15,6 +15,7 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import BadSetting
 from infra.settings import Settings
 from infra.settings.models import EngineKind
+from infra.telemetry.json_logs import VLLM_LOGGING
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
@@ -42,10 +43,11 @@ def prepare_process(threads: int) -> None:
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process (workers.serving.engines.vllm_engine)
-        "VLLM_CONFIGURE_LOGGING": "0",  # this process formats its own log
         "VLLM_NO_USAGE_STATS": "1",
     }.items():
         os.environ.setdefault(name, value)
+    if "VLLM_CONFIGURE_LOGGING" not in os.environ:
+        os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(VLLM_LOGGING))
 
 
 def engine_kind(settings: Settings) -> EngineKind:

@@ -7,7 +7,6 @@ no pause protocol. Batching, paged cache and kernels are the same.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,6 @@ class VllmBackend:
         from vllm.model_executor.layers import rotary_embedding
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are advice about hardware
         on_gpu = torch.cuda.is_available()
         dtype = engine_dtype(options.dtype, checkpoint, on_gpu=on_gpu)
         if not on_gpu:

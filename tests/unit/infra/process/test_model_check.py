@@ -116,7 +116,7 @@ def test_the_stack_warns_when_it_starts(tmp_path: Path, caplog: pytest.LogCaptur
     monkeypatch.setattr("infra.local.stack.apply_topology", lambda settings: None)
     settings = settings_with(base={"url": URL, "model": "gpt-4o-mini"}, kafka={"bootstrap_servers": "127.0.0.1:9"}, stack={"dir": tmp_path})
     stack = Stack(settings, only=[])
-    with caplog.at_level(logging.WARNING, "infra.local.stack"):
+    with caplog.at_level(logging.WARNING, "infra.process.model_check"):
         stack.launch()
     stack.stop()
-    assert [record.getMessage() for record in caplog.records if record.name == "infra.local.stack"][:2] == tiny_model_warnings(settings)
+    assert [vars(record)["why"] for record in caplog.records if record.name == "infra.process.model_check"] == tiny_model_warnings(settings)
