@@ -47,12 +47,13 @@ REFUSED = "compare kafka.session_timeout_ms with the broker's group.min.session.
 class GroupConsumer:
     """Not safe between threads, except `committed`, `commit` and `ends`, which kafka-python serves while another thread polls."""
 
-    def __init__(self, settings: Settings, group: str, assignor: type, connect_s: float = CONNECT_S) -> None:
+    def __init__(self, settings: Settings, group: str, assignor: Any, connect_s: float = CONNECT_S, client_id: str | None = None) -> None:
+        """`assignor`: a class or an object of kafka-python's. `client_id`: the member's name, by default that of the group on this instance."""
         self._names = KafkaNames(settings.kafka)
         self.group = group
         self._connect_s = connect_s
         self._start_deadline = 0.0
-        self.client_id = f"{group}-{settings.kafka.instance or socket.gethostname()}"
+        self.client_id = client_id or f"{group}-{settings.kafka.instance or socket.gethostname()}"
         self._settings = settings
         self._assignor = assignor
         self._consumer: Any = None
@@ -70,6 +71,11 @@ class GroupConsumer:
     def is_member(self) -> bool:
         """Whether this process is a member of a stable group."""
         return self.is_connected and bool(self.metadata.state == STABLE)
+
+    @property
+    def heard_at(self) -> float:
+        """When the coordinator last answered a heartbeat (monotonic)."""
+        return float(self._consumer._coordinator.heartbeat.last_receive)
 
     @property
     def metadata(self) -> Any:
@@ -100,7 +106,7 @@ class GroupConsumer:
         (`infra.process.health`) while it is no member, or while the coordinator has answered no heartbeat for a session timeout.
         """
         polled = self._poll(max_records, timeout_s, prepare)
-        is_heard = time.monotonic() - self._consumer._coordinator.heartbeat.last_receive < self._settings.kafka.session_timeout_ms / 1000
+        is_heard = time.monotonic() - self.heard_at < self._settings.kafka.session_timeout_ms / 1000
         is_serving = polled is not None and self.is_member and is_heard
         HEALTH.report(Condition.GROUP, None if is_serving else f"no member of group {self.group_on_broker}, or its coordinator is away")
         return polled

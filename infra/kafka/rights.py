@@ -19,6 +19,7 @@ from schemas.topics import (
     INTERACTIONS,
     JOIN_STATE_CHANGELOG,
     LOOKUPS,
+    MODEL_EVENTS,
     OUTCOMES,
     PLATFORM_TOPICS,
     PROFILE_TASKS,
@@ -31,6 +32,7 @@ from schemas.topics import (
     consumer_group,
     dead_letter_topic,
     declared_names,
+    lease_group,
     read_by,
     written_by,
 )
@@ -89,6 +91,7 @@ class _Process:
     deletes_offsets: bool = False
     transactional_ids: str | None = None
     sends_without_transaction: bool = False
+    leases: tuple[str, ...] = ()  # used if hosts share the registry (infra.kafka.lease)
 
     def rights(self, names: KafkaNames) -> Iterator[Right]:
         yield from (_on_topic(names, topic, Operation.READ) for topic in self.read)
@@ -97,6 +100,7 @@ class _Process:
             yield Right(Resource.GROUP, names.group(self.group), Operation.READ)
             if self.deletes_offsets:
                 yield Right(Resource.GROUP, names.group(self.group), Operation.DELETE)
+        yield from (Right(Resource.GROUP, names.group(lease_group(lease)), Operation.READ) for lease in self.leases)
         if self.transactional_ids:
             yield Right(Resource.TRANSACTIONAL_ID, names.group(self.transactional_ids), Operation.WRITE, is_prefix=True)
         # The process compares the settings of its topics at its start, and works without that.
@@ -140,11 +144,15 @@ def _quality(settings: Settings) -> _Process:
 
 
 def _trainer(settings: Settings) -> _Process:
-    return _Process(_names(read_by("trainer")))
+    read = (*_names(read_by("trainer")), MODEL_EVENTS.name)
+    return _Process(
+        read, leases=("trainer", "trainer-service", "promoter", "promoter-hydra")
+    )  # it registers the first champion, and decides on HYDRA's versions
 
 
 def _promoter(settings: Settings) -> _Process:
-    return _Process(_names(read_by("promoter")), _names(written_by("promoter")), sends_without_transaction=True)
+    read = (*_names(read_by("promoter")), MODEL_EVENTS.name)
+    return _Process(read, _names(written_by("promoter")), sends_without_transaction=True, leases=("promoter",))
 
 
 def _platform(settings: Settings) -> _Process:
@@ -199,15 +207,16 @@ def _topology_rights(names: KafkaNames) -> Iterator[Right]:
 
 
 def _command_rights(names: KafkaNames) -> Iterator[Right]:
-    """`retouch ask`, `profile`, `replay`, `dlq` and `topics describe`. The other commands that a deployment uses call no broker."""
+    """`retouch ask`, `profile`, `replay`, `dlq`, `topics describe`, and `models` without a running promoter. Other commands of a deployment call no broker."""
     dead_letters = tuple(map(dead_letter_topic, _names(DEAD_LETTERED)))
-    write = dict.fromkeys((*_names((QUERIES, LOOKUPS, INTERACTIONS, FEEDBACK)), *_names(DEAD_LETTERED), REDRIVEN))
-    read = dict.fromkeys((*_names((RESPONSES, RETRIEVALS, INTERACTIONS, FEEDBACK)), *dead_letters, REDRIVEN))
+    write = dict.fromkeys((*_names((QUERIES, LOOKUPS, INTERACTIONS, FEEDBACK, MODEL_EVENTS)), *_names(DEAD_LETTERED), REDRIVEN))
+    read = dict.fromkeys((*_names((RESPONSES, RETRIEVALS, INTERACTIONS, FEEDBACK, MODEL_EVENTS)), *dead_letters, REDRIVEN))
     yield from (_on_topic(names, topic, Operation.READ) for topic in read)
     yield from (_on_topic(names, topic, Operation.WRITE) for topic in write)
     yield from (_on_topic(names, topic, Operation.DESCRIBE) for topic in declared_names() if topic not in {*read, *write})
     yield from (_on_topic(names, topic, Operation.DESCRIBE_CONFIGS) for topic in declared_names())
     yield Right(Resource.GROUP, names.group(consumer_group("streams")), Operation.DESCRIBE)  # `replay` waits until its history is indexed
+    yield from (Right(Resource.GROUP, names.group(lease_group(lease)), Operation.READ) for lease in ("promoter", "promoter-hydra"))
     yield Right(Resource.TRANSACTIONAL_ID, names.group(REDRIVE_TRANSACTIONS), Operation.WRITE)
 
 

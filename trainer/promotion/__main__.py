@@ -1,4 +1,4 @@
-"""`python -m trainer.promotion`: the promoter, one process in a state directory, with the page and the operator API.
+"""`python -m trainer.promotion`: the promoter, with the page and the operator API. One is active; with a shared registry others stand by (`trainer.run.lease`).
 
 Exit codes: 0 stopped by a signal; 1 failed, such as if another promoter runs; 2 an invalid setting.
 """
@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -20,6 +20,7 @@ from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, run_process
 from infra.registry.client import Registry
 from infra.settings import Settings
+from trainer.interruption import Interrupted
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.bootstrap import register_first
 from trainer.promotion.discovery import promoter_path, token_path
@@ -28,7 +29,7 @@ from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import PromoterService
 from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.web import serve
-from trainer.run.lease import lease, promoter_lease_path
+from trainer.run.lease import LeaseName, awaited_lease
 
 
 def main() -> int:
@@ -37,13 +38,13 @@ def main() -> int:
 
 
 def body(settings: Settings, stop: threading.Event) -> None:
-    with ExitStack() as closing:
-        closing.enter_context(lease(promoter_lease_path(settings)))
+    with suppress(Interrupted), ExitStack() as closing:
+        check_lease = closing.enter_context(awaited_lease(settings, LeaseName.PROMOTER, stop))
         registry, announcer = Registry(settings), Announcer(settings)
         closing.callback(announcer.close)
         topics = closing.enter_context(TopicFeed(settings)) if settings.kafka.bootstrap_servers else None
         gates = closing.enter_context(GateJobs(settings, lambda: topics is not None and topics.is_current))
-        promoter = Promoter(registry, settings.promotion, announce=announcer.announce, feed=topics, gates=gates)
+        promoter = Promoter(registry, settings.promotion, announce=announcer.announce, feed=topics, gates=gates, check_lease=check_lease)
         service = PromoterService(settings, promoter, lambda: register_first(settings, registry))
         if settings.kafka.bootstrap_servers:
             warn_of_losses_in_background(settings, "promoter")

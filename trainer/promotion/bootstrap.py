@@ -16,7 +16,7 @@ from trainer.data.snapshot import code_version
 from trainer.interruption import check_stop
 from trainer.promotion.state_machine import first_champion
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import lease, promoter_lease_path
+from trainer.run.lease import LeaseName, lease
 
 #: Reason and actor of the first version's transitions.
 FIRST, ACTOR = "the first version, from reflection.checkpoint", "bootstrap"
@@ -35,7 +35,7 @@ def bootstrap(settings: Settings, registry: Registry | None = None, stop: thread
         if champion := registry.resolve(Alias.CHAMPION):
             return champion
         try:
-            with lease(promoter_lease_path(settings)):
+            with lease(settings, LeaseName.PROMOTER):
                 return register_first(settings, registry)
         except LockHeld:
             if time.monotonic() > deadline:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from infra.errors import RetryLater
-from infra.process.file_lock import is_locked
+from infra.process.file_lock import LockHeld, is_locked
 from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.promotion_view import PromotionView, VersionTransition
@@ -17,7 +17,7 @@ from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
 from trainer.promotion.promoter import Promoter, PromoterState
 from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.view import view_of
-from trainer.run.lease import hydra_lease_path, lease, promoter_lease_path
+from trainer.run.lease import LeaseName, lease, lease_path
 
 
 class LocalPromoter:
@@ -26,10 +26,10 @@ class LocalPromoter:
     Holds no state between calls. Raises LockHeld if a promoter, or another command, starts at the same moment.
     """
 
-    def __init__(self, settings: Settings, lease_path: Path | None = None) -> None:
-        """`lease_path` None: the promoter's."""
+    def __init__(self, settings: Settings, name: LeaseName = LeaseName.PROMOTER) -> None:
+        """`name`: the lease of these versions."""
         self._settings = settings
-        self._lease_path = lease_path or promoter_lease_path(settings)
+        self._name = name
         self._registry = Registry(settings)
 
     def view(self) -> PromotionView:
@@ -37,14 +37,17 @@ class LocalPromoter:
         return view_of(PromoterState(VersionHistories.of(self._registry.versions())), self._settings)
 
     def execute(self, command: OperatorCommand) -> VersionTransition:
-        with lease(self._lease_path), closing(Announcer(self._settings)) as announcer:
-            promoter = Promoter(self._registry, self._settings.promotion, announce=announcer.announce)
-            return promoter.execute(command)
+        try:
+            with lease(self._settings, self._name) as check, closing(Announcer(self._settings)) as announcer:
+                promoter = Promoter(self._registry, self._settings.promotion, announce=announcer.announce, check_lease=check)
+                return promoter.execute(command)
+        except LockHeld as error:
+            raise LockHeld(f"{error}; or send it the command: set promotion.url to its address and promotion.operator_token to its token") from error
 
 
 def hydra_promoter(settings: Settings) -> LocalPromoter:
     """For versions of HYDRA, which no process promotes (`trainer.promotion.hydra`)."""
-    return LocalPromoter(settings.changed(registry={"model_name": settings.hydra.model_name}), hydra_lease_path(settings))
+    return LocalPromoter(settings.changed(registry={"model_name": settings.hydra.model_name}), LeaseName.HYDRA)
 
 
 def find_promoter(settings: Settings) -> OperatorApi:
@@ -54,7 +57,7 @@ def find_promoter(settings: Settings) -> OperatorApi:
     """
     if settings.promotion.url:
         return PromoterClient(settings.promotion.url, _token(settings))
-    if not is_locked(promoter_lease_path(settings)):
+    if not is_locked(lease_path(settings, LeaseName.PROMOTER)):
         return LocalPromoter(settings)
     try:
         url = json.loads(promoter_path(settings).read_text())["url"]

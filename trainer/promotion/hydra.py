@@ -25,7 +25,7 @@ from trainer.judge.gate import GATE, gate_of
 from trainer.promotion.promoter import Promoter, PromotionRegistry
 from trainer.promotion.state_machine import ACTOR, first_champion
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import hydra_lease_path, lease
+from trainer.run.lease import Check, LeaseName, lease
 
 #: An operator's command holds the lease for a second.
 LEASE_WITHIN_S, POLL_S = 60.0, 0.2
@@ -46,10 +46,10 @@ def promote_versions(settings: Settings, registry: PromotionRegistry, stop: thre
 
     Raises RetryLater if the registry does not answer, or if a command holds the lease for long; CannotContinue if another process writes; Interrupted.
     """
-    with _waited_lease(settings, stop):
+    with _waited_lease(settings, stop) as check_lease:
         _promote_first(registry)
         stages = settings.promotion.model_copy(update={"shadow_answers": 0, "canary_answers": 0})
-        promoter = Promoter(registry, stages, announce=lambda event: None, gates=StoredGates())
+        promoter = Promoter(registry, stages, announce=lambda event: None, gates=StoredGates(), check_lease=check_lease)
         while promoter.reconcile():
             check_stop(stop)
 
@@ -82,16 +82,16 @@ def _stored(version: RegisteredVersion) -> GateResult:
 
 
 @contextmanager
-def _waited_lease(settings: Settings, stop: threading.Event) -> Iterator[None]:
+def _waited_lease(settings: Settings, stop: threading.Event) -> Iterator[Check]:
     deadline = time.monotonic() + LEASE_WITHIN_S
     with ExitStack() as held:
         while True:
             check_stop(stop)
             try:
-                held.enter_context(lease(hydra_lease_path(settings)))
+                check = held.enter_context(lease(settings, LeaseName.HYDRA))
                 break
             except LockHeld as error:
                 if time.monotonic() > deadline:
                     raise RetryLater(str(error)) from error
             stop.wait(POLL_S)
-        yield
+        yield check

@@ -94,11 +94,12 @@ class Promoter:
         announce: Callable[[ModelEvent], None],
         feed: TopicObserver | None = None,
         gates: GateJudge | None = None,
+        check_lease: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Without `feed` there are no figures, as without a broker; without `gates` no version is judged."""
+        """Without `feed` there are no figures, as without a broker; without `gates` no version is judged. `check_lease` is called before each write."""
         self._registry, self._promotion, self._feed, self._gates = registry, promotion, feed, gates
-        self._announce, self._clock = announce, clock
+        self._announce, self._clock, self._check_lease = announce, clock, check_lease
         self._announced: dict[str, int] = {}
         self._unreadable: dict[str, str] = {}  # versions whose history cannot be read, with the reason; logged when it changes
         self.state: PromoterState | None = None
@@ -106,8 +107,9 @@ class Promoter:
     def reconcile(self) -> bool:
         """One pass. Returns whether it wrote a transition; then another pass may follow.
 
-        Raises RetryLater if the registry does not answer, CannotContinue if another process writes.
+        Raises RetryLater if the registry does not answer, CannotContinue if another process writes or the lease is lost.
         """
+        self._check_lease()
         histories = self._settle(self._read())
         now = self._clock()
         observations = self._feed.observe(histories.experiment) if self._feed else Observations()
@@ -159,6 +161,7 @@ class Promoter:
             read = histories.get(number) if number else None
             if read and self._registry.get(read.version).history != read.history:
                 raise CannotContinue(f"the history of version {read.version} was changed by another process: only one promoter may run")
+        self._check_lease()
         self._registry.record(write.version, transition)
         facts = transition.model_dump(include={"before", "after", "seq", "actor", "reason"})
         log.info("transition", extra={"version": write.version, **facts})
@@ -171,9 +174,11 @@ class Promoter:
         for alias, target in targets.items():
             named = [version.version for version in histories.versions if alias in version.aliases]
             if target is not None and named != [target.version]:
+                self._check_lease()
                 self._registry.set_alias(alias, target.version)
                 log.info("alias moved", extra={"alias": str(alias), "version": target.version})
             elif target is None and named and alias is Alias.CHALLENGER:
+                self._check_lease()
                 self._registry.remove_alias(alias)
                 log.info("alias removed", extra={"alias": str(alias), "version": named[0]})
         return histories.with_aliases(targets)

@@ -1,39 +1,84 @@
-"""Leases: only one trainer and one promoter work in a state directory.
+"""Leases: one trainer runs, and one process writes the versions' transitions.
 
-A lease does not separate processes with different state directories and one registry, because MLflow has no compare-and-set. Deploy one trainer and one
-promoter (`infra.registry.client`).
+A file in the state directory separates the processes of one host. Processes on several hosts share a registry only if it is a server
+(`registry.tracking_uri` is http); then a lease on Kafka separates them too (`infra.kafka.lease`). Without a broker only the file does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from pathlib import Path
 
 from infra.process.file_lock import PidLock
 from infra.settings import Settings
+from trainer.interruption import Interrupted
+
+#: Raises CannotContinue if the lease is lost.
+Check = Callable[[], None]
 
 
-def lease_path(settings: Settings) -> Path:
-    """The lease of the trainer."""
-    return settings.stack.dir / "trainer.lock"
+class LeaseName(StrEnum):
+    """What its holder may do."""
+
+    TRAINER = "trainer"  # a training run
+    TRAINER_SERVICE = "trainer-service"  # start training runs when a trigger fires
+    PROMOTER = "promoter"  # write transitions and move aliases: the promoter, or a command if no promoter runs
+    HYDRA = "promoter-hydra"  # write transitions of HYDRA's versions: the trainer after a run, or a command
 
 
-def promoter_lease_path(settings: Settings) -> Path:
-    """The lease of the process that writes transitions and moves aliases: the promoter, or a command if no promoter runs."""
-    return settings.stack.dir / "promoter.lock"
+def lease_path(settings: Settings, name: LeaseName = LeaseName.TRAINER) -> Path:
+    """The lease's file on this host."""
+    return settings.stack.dir / f"{name}.lock"
 
 
-def hydra_lease_path(settings: Settings) -> Path:
-    """The lease of the process that writes transitions of HYDRA's versions: the trainer after a run, or a command."""
-    return settings.stack.dir / "promoter-hydra.lock"
+def is_shared(settings: Settings) -> bool:
+    """Whether processes on other hosts may use the same registry, so that the lease must be on Kafka."""
+    return settings.tracking_uri.startswith("http") and settings.kafka.bootstrap_servers is not None
 
 
 @contextmanager
-def lease(path: Path) -> Iterator[None]:
-    """Holds `path`, which is named after the process kind, for the block. Raises LockHeld with the process id if another process holds it."""
+def lease(settings: Settings, name: LeaseName) -> Iterator[Check]:
+    """Holds the lease for the block. Raises LockHeld with the holder if another process holds it, CannotContinue if the broker does not answer."""
+    with ExitStack() as held:
+        held.enter_context(_file_lease(settings, name))
+        if not is_shared(settings):
+            yield _unchecked
+            return
+        from infra.kafka.lease import KafkaLease
+
+        shared = held.enter_context(KafkaLease(settings, name))
+        shared.acquire()
+        yield shared.check
+
+
+@contextmanager
+def awaited_lease(settings: Settings, name: LeaseName, stop: threading.Event) -> Iterator[Check]:
+    """Like `lease`, but stands by while a process of another host holds it. Raises Interrupted if `stop` is set first."""
+    with ExitStack() as held:
+        held.enter_context(_file_lease(settings, name))
+        if not is_shared(settings):
+            yield _unchecked
+            return
+        from infra.kafka.lease import KafkaLease
+
+        shared = held.enter_context(KafkaLease(settings, name))
+        if not shared.wait(stop):
+            raise Interrupted("stopped while standing by")
+        yield shared.check
+
+
+def _unchecked() -> None:
+    """The kernel keeps a file's lock as long as its process lives."""
+
+
+@contextmanager
+def _file_lease(settings: Settings, name: LeaseName) -> Iterator[None]:
+    path = lease_path(settings, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = PidLock(path, lambda pid: f"another {path.stem} is running (pid {pid}, {path}); wait for it or stop it")
+    lock = PidLock(path, lambda pid: f"another {name} is running (pid {pid}, {path}); wait for it or stop it")
     lock.acquire()
     try:
         yield

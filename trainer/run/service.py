@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from trainer.data.collect import collect
 from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
 from trainer.run.hydra import PromoteHydra, leave_registered
-from trainer.run.lease import lease_path
+from trainer.run.lease import Check, LeaseName, awaited_lease, is_shared, lease_path
 from trainer.run.planning import plan_run
 from trainer.run.resumption import parent_of_run
 from trainer.run.training_run import EnsureChampion, run_training
@@ -51,15 +52,27 @@ def dry_run(settings: Settings, stop: threading.Event) -> dict[str, Any]:
 
 
 def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, promote_hydra: PromoteHydra = leave_registered) -> None:
-    """Polls every `trainer.poll_s` and runs if a trigger fires. Logs every error of a poll or a run and continues."""
+    """Polls every `trainer.poll_s` and runs if a trigger fires. Logs every error of a poll or a run and continues. Raises CannotContinue if its lease is lost.
+
+    With a registry that hosts share, one service polls and the others stand by. On one host a lock would add nothing: the run has its own.
+    """
+    if not is_shared(settings):
+        _serve(settings, stop, ensure_champion, promote_hydra, lambda: None)
+        return
+    with suppress(Interrupted), awaited_lease(settings, LeaseName.TRAINER_SERVICE, stop) as check_lease:
+        _serve(settings, stop, ensure_champion, promote_hydra, check_lease)
+
+
+def _serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, promote_hydra: PromoteHydra, check_lease: Check) -> None:
     registry = Registry(settings)
     watch = TriggerWatch(settings, registry)
     mark_ready(settings)
     while not stop.is_set():
+        check_lease()
         try:
             ensure_champion(settings, registry, stop)
             with watch:
-                _poll_and_run(settings, stop, ensure_champion, promote_hydra, registry, watch)
+                _poll_and_run(settings, stop, ensure_champion, promote_hydra, registry, watch, check_lease)
         except Interrupted:
             return
         except (RetouchError, OSError) as error:
@@ -71,9 +84,16 @@ def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureCham
 
 
 def _poll_and_run(
-    settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, promote_hydra: PromoteHydra, registry: Registry, watch: TriggerWatch
+    settings: Settings,
+    stop: threading.Event,
+    ensure_champion: EnsureChampion,
+    promote_hydra: PromoteHydra,
+    registry: Registry,
+    watch: TriggerWatch,
+    check_lease: Check,
 ) -> None:
     while not stop.is_set():
+        check_lease()
         triggers = watch.poll(stop)
         fired = [trigger for trigger in triggers if trigger.fired]
         if fired and not is_locked(lease_path(settings)):  # locked: a run by hand is in progress

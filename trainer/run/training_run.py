@@ -28,7 +28,7 @@ from trainer.interruption import Interrupted, check_stop
 from trainer.judge.gate import gate_tag
 from trainer.learn.distributed import Launch, joined_launch, process_errors
 from trainer.run.hydra import HydraRun, PromoteHydra, leave_registered
-from trainer.run.lease import lease, lease_path
+from trainer.run.lease import Check, LeaseName, lease
 from trainer.run.planning import plan_run
 from trainer.run.report import STATE, RunReportFile
 from trainer.run.resumption import KILLS, clear, end_and_clear, parent_of_run, resume_or_begin
@@ -57,14 +57,14 @@ def run_training(
     with _retried_later():
         registry = registry or Registry(settings)
         champion = ensure_champion(settings, registry, stop)
-        with joined_launch(settings.trainer.processes_wait_s) as launch, lease(lease_path(settings)):
+        with joined_launch(settings.trainer.processes_wait_s) as launch, lease(settings, LeaseName.TRAINER) as check_lease:
             parent = parent_of_run(settings, registry, champion)
             report = resume_or_begin(settings, registry, champion, parent)
             if report.data.triggers is None:
                 report.data.triggers = list(triggers)
             try:
                 with process_errors(settings.trainer.processes_wait_s), _retried_later():
-                    _Run(settings, stop, registry, report, champion, parent, launch, promote_hydra).complete()
+                    _Run(settings, stop, registry, report, champion, parent, launch, promote_hydra, check_lease).complete()
             except (Interrupted, RetryLater, BadSetting) as error:
                 _interrupt(report, str(error))
                 raise
@@ -94,6 +94,7 @@ class _Run:
     parent: RegisteredVersion
     launch: Launch
     promote_hydra: PromoteHydra
+    check_lease: Check
 
     def complete(self) -> None:
         """Goes through all steps. Steps that an earlier process has finished are not repeated."""
@@ -163,6 +164,7 @@ class _Run:
         tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": result.reason}
         tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "start_from": trainer.start_from}
         tags |= gate_tag(result.about(checkpoint_digest(candidate), self.champion.digest))
+        self.check_lease()  # with a lost lease another process may train the same data
         with report.stage("register"):
             metrics = _metrics(report.data)
             return registry.register(candidate, parent=parent.version, tracked=tracked, tags=tags, metrics=metrics, params=params, dataset=dataset)

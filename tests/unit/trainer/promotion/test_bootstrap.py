@@ -16,7 +16,7 @@ from tests.support.memory_registry import MemoryRegistry
 from trainer.interruption import Interrupted
 from trainer.promotion.bootstrap import ACTOR, FIRST, bootstrap, register_first
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import lease, promoter_lease_path
+from trainer.run.lease import LeaseName, lease
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -55,7 +55,7 @@ def test_the_wait_for_a_promoter_ends_with_a_stop(settings: Settings, monkeypatc
     registry: Any = Empty()
     stop = Event()
     stop.set()
-    with lease(promoter_lease_path(settings)), pytest.raises(Interrupted):
+    with lease(settings, LeaseName.PROMOTER), pytest.raises(Interrupted):
         bootstrap(settings, registry, stop)
     assert bootstrap(settings, registry, stop).version == "1"  # without a wait
 

@@ -15,7 +15,7 @@ from trainer.promotion.__main__ import with_token
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.discovery import LocalPromoter, find_promoter, promoter_path, token_path
 from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
-from trainer.run.lease import lease, promoter_lease_path
+from trainer.run.lease import LeaseName, lease
 
 TOKEN = "sixteen characters, or more"
 
@@ -27,7 +27,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_commands_go_to_a_running_promoter_else_to_the_registry(settings: Settings) -> None:
     assert isinstance(find_promoter(settings), LocalPromoter)
-    with lease(promoter_lease_path(settings)):
+    with lease(settings, LeaseName.PROMOTER):
         with pytest.raises(RetryLater, match="starting"):
             find_promoter(settings)
         promoter_path(settings).write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": 1}))

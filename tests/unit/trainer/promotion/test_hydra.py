@@ -22,7 +22,7 @@ from trainer.promotion.hydra import promote_versions
 from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import hydra_lease_path, lease
+from trainer.run.lease import LeaseName, lease
 
 PASSED, REJECTED, INCONCLUSIVE = VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE
 
@@ -124,7 +124,7 @@ def test_a_command_that_holds_the_lease_is_waited_for(settings: Settings, monkey
     monkeypatch.setattr(hydra, "LEASE_WITHIN_S", 0.3)
     registry, stop = MemoryRegistry(), threading.Event()
     judged(registry, "passed", None)
-    with lease(hydra_lease_path(settings)):
+    with lease(settings, LeaseName.HYDRA):
         with pytest.raises(RetryLater, match="promoter-hydra is running"):
             promote(settings, registry)
         stop.set()

@@ -11,7 +11,7 @@ from infra.settings import Settings, load
 from schemas.run_report import RunStatus, StageProgress
 from tests.support.file_size_limit import file_size_limit
 from trainer.interruption import Interrupted
-from trainer.run.lease import lease, lease_path
+from trainer.run.lease import LeaseName, lease
 from trainer.run.report import STATE, RunReportFile, status, unfinished
 
 
@@ -92,7 +92,7 @@ def settings(tmp_path: Path) -> Settings:
 def test_the_status_shows_the_progress_of_a_run_and_that_it_was_killed(settings: Settings) -> None:
     assert status(settings) is None
     report = RunReportFile.begin(settings)
-    with lease(lease_path(settings)):
+    with lease(settings, LeaseName.TRAINER):
         with report.stage("rl"):
             report.record_step(StageProgress(step=3, of=3, eta_s=0.0, k=2, reward=0.5, loss=0.25))
             shown = status(settings)
