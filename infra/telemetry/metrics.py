@@ -12,6 +12,7 @@ from infra.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
 from schemas.drafts import FailureCause
 from schemas.feature_extraction import Flaw
 from schemas.promotion import VersionState
+from schemas.run_report import RunStatus
 
 CALL_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
 COMMIT_BOUNDS_MS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 500, 1_000, 5_000, 30_000)
@@ -140,6 +141,7 @@ QUALITY_SCORED = Counter("retouch_quality_scored_total", "{answer}", "answers wi
 QUALITY_SHADOWS_GIVEN_UP = Counter("retouch_quality_shadows_given_up_total", "{answer}", "shadow answers dropped without feedback")
 QUALITY_RECORDS = Counter("retouch_quality_records_total", "{record}", "records read", ["topic", "outcome"], {"outcome": QualityOutcome})
 
+TRAINING_RUNS = Counter("retouch_training_runs_total", "{run}", "ended runs of the trainer's service", ["outcome"], {"outcome": RunStatus})
 PROMOTION_TRANSITIONS = Counter("retouch_promotion_transitions_total", "{transition}", "state transitions of versions", ["after"], {"after": VersionState})
 
 METRICS: tuple[AnyInstrument, ...] = (
@@ -176,5 +178,6 @@ METRICS: tuple[AnyInstrument, ...] = (
     QUALITY_SCORED,
     QUALITY_SHADOWS_GIVEN_UP,
     QUALITY_RECORDS,
+    TRAINING_RUNS,
     PROMOTION_TRANSITIONS,
 )

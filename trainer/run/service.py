@@ -16,7 +16,9 @@ from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
 from infra.settings import Settings
 from infra.settings.training import TrainerSettings
+from infra.telemetry.metrics import TRAINING_RUNS
 from schemas.model_events import Alias
+from schemas.run_report import RunStatus
 from trainer.data.collect import collect
 from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
@@ -99,10 +101,12 @@ def _poll_and_run(
         if fired and not is_locked(lease_path(settings)):  # locked: a run by hand is in progress
             log.info("triggered", extra={"triggers": [trigger.kind for trigger in fired], "reason": "; ".join(trigger.reason for trigger in fired)})
             try:
-                run_training(settings, stop, ensure_champion, registry, triggers, promote_hydra)
+                report = run_training(settings, stop, ensure_champion, registry, triggers, promote_hydra)
+                TRAINING_RUNS.add(outcome=report.data.status)
             except Interrupted:
                 raise
             except Exception as error:
+                TRAINING_RUNS.add(outcome=RunStatus.INTERRUPTED if isinstance(error, RetryLater | LockHeld) else RunStatus.FAILED)
                 log.error("run failed", extra={"reason": str(error)} if isinstance(error, RetouchError) else _unexpected(error))
                 stop.wait(pause_s(error, settings.trainer))  # the same trigger fires again afterwards
                 continue

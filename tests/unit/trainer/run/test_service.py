@@ -14,7 +14,8 @@ from infra.process.file_lock import LockHeld
 from infra.settings import load
 from infra.settings.training import TrainerSettings
 from infra.telemetry.json_logs import JsonLines
-from schemas.run_report import Trigger
+from infra.telemetry.metrics import TRAINING_RUNS
+from schemas.run_report import RunStatus, Trigger
 from trainer.run import service
 from trainer.run.service import pause_s, serve
 from trainer.run.triggers import BY_HAND
@@ -76,9 +77,10 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, errors: 
     monkeypatch.setattr(service, "Registry", lambda settings: None)
     monkeypatch.setattr(service, "TriggerWatch", lambda *args: ScriptedWatch(*errors))
 
-    def run(*args: Any) -> None:
+    def run(*args: Any) -> Mock:
         if error := runs.pop(0):
             raise error
+        return Mock(data=Mock(status=RunStatus.TRAINED))
 
     monkeypatch.setattr(service, "run_training", run)
     stop = Waits(waits)
@@ -104,3 +106,10 @@ def test_a_failed_poll_keeps_the_last_attempt(monkeypatch: pytest.MonkeyPatch, t
 
 def test_a_service_beside_a_run_by_hand_polls_again_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert served(monkeypatch, tmp_path, 2, [], [LockHeld("pid 7"), None]) == [POLL_S] * 2
+
+
+def test_ended_runs_are_counted_by_their_outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = TRAINING_RUNS.values()
+    served(monkeypatch, tmp_path, 4, [], [CannotContinue("diverged"), RetryLater("away"), None])
+    counted = {dict(labels)["outcome"]: value - before.get(labels, 0) for labels, value in TRAINING_RUNS.values().items()}
+    assert counted == {**dict.fromkeys(counted, 0), "failed": 1, "interrupted": 1, "trained": 1}

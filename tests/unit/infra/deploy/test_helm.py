@@ -1,0 +1,107 @@
+"""The Helm chart, rendered and checked by Helm itself. scripts/deploy-tools.sh builds Helm; without it these tests skip."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import yaml
+
+from scripts.golden_chart import CASES, CHART, DEPLOY, KUBERNETES, SAMPLES, golden, helm, rendered
+from tests.support.deploy_files import ALERTS, parsed
+
+HELM = helm()
+pytestmark = pytest.mark.skipif(HELM is None, reason="Helm is missing: run scripts/deploy-tools.sh, which builds it with Go")
+
+
+def program() -> str:
+    assert HELM is not None
+    return HELM
+
+
+def refusal(*values: str) -> str:
+    arguments = [part for value in values for part in ("--set", value)]
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        rendered(program(), "default", arguments)
+    return str(caught.value.stderr)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_helm_renders_what_is_checked_in(case: str) -> None:
+    assert golden(program(), case) == (SAMPLES / f"{case}.yaml").read_text(), "run `python -m scripts.golden_chart`"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_helm_finds_no_problem_in_the_chart(case: str) -> None:
+    values = [part for name in CASES[case] for part in ("--values", str(DEPLOY / name))]
+    lint = subprocess.run([program(), "lint", "--strict", str(CHART), "--kube-version", KUBERNETES, *values], capture_output=True, text=True, check=False)
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "reason"),
+    [
+        ("settings.kafka.partitions=0", "/settings/kafka/partitions", "exclusiveMinimum"),
+        ("settings.kafka.partitons=8", "/settings/kafka", "'partitons' not allowed"),
+        ("settings.kafka.sasl_password=x", "/settings/kafka", "'sasl_password' not allowed"),
+        ("settings.domains.Tickets.k=2", "/settings/domains", "'Tickets' not allowed"),
+        ("settings.stack.dir=/data", "/settings", "'stack' not allowed"),
+        ("settings.telemetry.http_port=80", "/settings/telemetry", "'http_port' not allowed"),
+        ("settings.index.url=qdrant:6333", "/settings/index/url", "does not match pattern"),
+        ("settings.registry.tracking_uri=sqlite:////mlflow.db", "/settings/registry/tracking_uri", "does not match pattern"),
+        ("settings.base.url=null", "/settings/base", "missing property 'url'"),
+        ("processes.base.settings.base.concurrency=0", "/processes/base/settings/base/concurrency", "exclusiveMinimum"),
+        ("processes.trainer.replicas=2", "/processes/trainer", "'replicas' not allowed"),
+        ("processes.promotor.enabled=true", "/processes", "'promotor' not allowed"),
+        ("processes.trainer.storage.size=big", "/processes/trainer/storage/size", "does not match pattern"),
+        ("image.tag=latest", "/image/tag", "'not' failed"),
+        ("image.digest=sha256:abc", "/image/digest", "does not match pattern"),
+        ("secretFiles[0].setting=kafka.password", "/secretFiles/0", "missing properties"),
+        ("secretVariables[0].variable=AWS_SECRET_ACCESS_KEY", "/secretVariables/0", "missing properties"),
+        ("networkPolicy.kafka.ports[0]=0", "/networkPolicy/kafka/ports/0", "minimum"),
+        ("stopTimeoutS=0", "/stopTimeoutS", "minimum"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_with_its_path(value: str, path: str, reason: str) -> None:
+    text = refusal(value)
+    assert f"at '{path}'" in text and reason in text
+
+
+def test_a_secret_that_is_no_secret_setting_is_refused() -> None:
+    text = refusal("secretFiles[0].setting=kafka.bootstrap_servers", "secretFiles[0].secret=s", "secretFiles[0].key=k")
+    assert "at '/secretFiles/0/setting'" in text
+
+
+def test_bounds_and_mechanisms_that_keda_cannot_use_are_refused() -> None:
+    assert "autoscaling.processes.base.max=1 is below min=2" in refusal("autoscaling.enabled=true", "autoscaling.processes.base.max=1")
+    text = refusal("autoscaling.enabled=true", "settings.kafka.security_protocol=SASL_SSL")
+    assert "autoscaling.authenticationRef: is empty, and settings.kafka.sasl_mechanism=none" in text
+
+
+def test_rules_and_dashboard_are_rendered_as_they_are() -> None:
+    found = {manifest["kind"]: manifest for manifest in parsed(rendered(program(), "production", ())) if manifest["metadata"]["name"] != "retouch-settings"}
+    assert found["PrometheusRule"]["spec"] == yaml.safe_load(ALERTS.read_text())
+    assert found["ConfigMap"]["data"]["retouch.json"].rstrip() == (CHART / "files" / "dashboard.json").read_text().rstrip()
+    assert found["PrometheusRule"]["metadata"]["labels"]["release"] == found["PodMonitor"]["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_without_an_operator_token_the_page_stays_on_loopback() -> None:
+    def hosts(case: str) -> list[str]:
+        return [
+            entry["value"]
+            for manifest in parsed(rendered(program(), case))
+            if manifest["kind"] == "StatefulSet"
+            for entry in manifest["spec"]["template"]["spec"]["containers"][0]["env"]
+            if entry["name"] == "RETOUCH_PROMOTION__HOST"
+        ]
+
+    assert hosts("default") == [] and hosts("production") == ["0.0.0.0"]
+
+
+def test_two_releases_in_a_namespace_share_no_name() -> None:
+    def names(release: str) -> set[tuple[str, str]]:
+        command = [program(), "template", release, str(CHART), "--kube-version", KUBERNETES, "--set", "autoscaling.enabled=true,topicsJob.enabled=true"]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return {(manifest["kind"], manifest["metadata"]["name"]) for manifest in parsed(text)}
+
+    assert len(names("one")) > 30 and not names("one") & names("two")
