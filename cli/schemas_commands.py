@@ -1,20 +1,18 @@
-"""`retouch schemas export`."""
+"""`retouch schemas export|validate`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, run_command, show
+from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, run_command, show, show_json, show_table
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
 
 schemas = typer.Typer(help="The contract with platforms: topics, headers, keys and messages.", no_args_is_help=True)
-
-
-@schemas.callback()
-def _() -> None:
-    """Keeps `export` a command of its own while it is the only one."""
 
 
 @schemas.command("export", epilog=EXIT_CODES)
@@ -23,6 +21,36 @@ def export(
 ) -> None:
     """Write the contract as an AsyncAPI 3 document and JSON Schemas."""
     run_command(lambda _: _export(out))
+
+
+@schemas.command("validate", epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 no record is refused, 1 a record is refused, or failed"))
+def validate(
+    source: Annotated[str, typer.Argument(metavar="FILE|TOPIC", help="JSON Lines of messages or CloudEvents events, or a topic on the broker.")],
+    topic: Annotated[str | None, typer.Option(help="Topic of the messages of a file, if its lines are no CloudEvents events.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="Check the newest records of a topic, about this many.")] = 100_000,
+    as_json: Json = False,
+) -> None:
+    """Check records against the contract; reports by reason, with the first places of each."""
+    run_command(lambda settings: _validate(settings, source, topic, last, as_json))
+
+
+def _validate(settings: Settings, source: str, topic: str | None, last: int, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from infra.kafka.contract_check import check_file, check_topic, topic_named
+    from infra.local import running_settings
+
+    settings, path = running_settings(settings), Path(source)
+    of_messages = topic_named(topic, settings) if topic else None
+    check = check_file(path, of_messages) if path.exists() else check_topic(settings, topic_named(source, settings), last)
+    if as_json:
+        show_json({"records": check.records, "refused": check.refused, "findings": [asdict(finding) for finding in check.findings]})
+    else:
+        if check.findings:
+            rows = [(finding.severity.value, str(finding.count), finding.reason, ", ".join(finding.first)) for finding in check.findings]
+            show_table(("", "records", "reason", "first places"), rows)
+        show(f"{check.records} records, {check.refused} refused")
+    return FAILED if check.refused else OK
 
 
 def _export(out: Path | None) -> None:

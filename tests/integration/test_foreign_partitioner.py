@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from infra.kafka.clients import producer
+from infra.kafka.contract_check import MISPLACED, check_topic
 from infra.kafka.forwarding import FORWARDED_FROM, partition_of
 from infra.kafka.topic_reader import TopicReader
 from infra.local.broker import Broker
@@ -137,6 +138,12 @@ def test_users_on_foreign_partitions_are_served_as_all_others(platform: Platform
     for topic in PLATFORM_TOPICS:
         copies = platform.copies(topic)
         assert len(copies) == copies.total() == len(misplaced), topic.name
+
+
+def test_validation_notes_what_is_forwarded(platform: Platform) -> None:
+    check = check_topic(platform.settings, FEEDBACK, last=1_000)
+    (finding,) = check.findings
+    assert (finding.reason, finding.count) == (MISPLACED, platform.copies(FEEDBACK).total()) and check.refused == 0
 
 
 def test_a_reread_of_the_history_forwards_nothing_again(platform: Platform) -> None:

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.app import app
+from infra.errors import CannotContinue
+from infra.kafka.contract_check import CONFLICT, MISPLACED, NO_EVENT, PLACES, REPEAT, WRONG_KEY, ContractCheck, Severity, check_file, topic_named
+from infra.kafka.forwarding import FORWARDED_FROM, Forwarder, partition_of
+from infra.settings import load
+from schemas.envelope import envelope_headers
+from schemas.queries import Query
+from schemas.records import ConsumedRecord
+from schemas.topics import QUERIES
+from tests.support.worker_messages import make_query
+
+SECRET_TEXT = "a text that no report may hold"
+
+
+def record(query: Query, **fields: object) -> ConsumedRecord:
+    headers = tuple(envelope_headers(query, id=query.query_id, source="/test"))
+    made = ConsumedRecord(QUERIES.name, partition_of(query.key, 4), 0, 0, query.key, query.to_bytes(), headers)
+    return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def checked(*records: ConsumedRecord) -> ContractCheck:
+    check = ContractCheck(Forwarder(lambda topic: 4))
+    for number, each in enumerate(records):
+        check.add(f"queries/0/{number}", each, Query)
+    return check
+
+
+def test_records_as_documented_have_no_findings() -> None:
+    check = checked(*(record(make_query(number)) for number in range(3)))
+    assert (check.records, check.refused, check.findings) == (3, 0, [])
+
+
+def test_refused_records_are_counted_by_reason_with_their_first_places() -> None:
+    broken = record(make_query(0, text=SECRET_TEXT), value=json.dumps({"text": SECRET_TEXT}).encode())
+    check = checked(*[broken] * (PLACES + 2), record(make_query(1), headers=()))
+    assert check.refused == check.records == PLACES + 3
+    first, second = check.findings
+    assert (first.count, first.first) == (PLACES + 2, [f"queries/0/{number}" for number in range(PLACES)])
+    assert first.severity is second.severity is Severity.REFUSED
+    assert "query_id: missing" in first.reason and "header ce_id is missing" in second.reason
+    assert SECRET_TEXT not in str(check)
+
+
+def test_what_is_handled_although_it_differs_is_noted() -> None:
+    query, other = make_query(1), make_query(2)
+    elsewhere = (partition_of(query.key, 4) + 1) % 4
+    check = checked(record(query, key=b"ada", partition=elsewhere), record(query), record(other, key=None))
+    assert {finding.reason: finding.count for finding in check.findings} == {WRONG_KEY: 2, MISPLACED: 1, REPEAT: 1}
+    assert check.refused == 0
+
+
+def test_another_content_under_one_id_is_refused() -> None:
+    query = make_query(1)
+    (finding,) = checked(record(query), record(query.model_copy(update={"text": SECRET_TEXT}))).findings
+    assert (finding.reason, finding.severity) == (CONFLICT, Severity.REFUSED)
+
+
+def test_a_forwarded_copy_is_no_repeat_of_its_original() -> None:
+    query = make_query(1)
+    original = record(query, partition=(partition_of(query.key, 4) + 1) % 4)
+    copy = replace(record(query), headers=(*original.headers, (FORWARDED_FROM, b"1/0")))
+    assert [finding.reason for finding in checked(original, copy).findings] == [MISPLACED]
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_file_of_events_or_of_messages_is_checked_by_line(tmp_path: Path, structured: bool) -> None:
+    queries = [make_query(number) for number in range(2)]
+    lines = [query.model_dump(mode="json") for query in queries]
+    if structured:
+        event = {"specversion": "1.0", "source": "/test", "type": Query.ce_type(), "datacontenttype": "application/json"}
+        lines = [event | {"id": str(number), "data": line} for number, line in enumerate(lines)]
+    path = tmp_path / "queries.jsonl"
+    path.write_text("\n".join([*map(json.dumps, lines), "", "{", json.dumps(lines[0])]) + "\n")
+    check = check_file(path, None if structured else QUERIES)
+    assert (check.records, check.refused) == (4, 1)
+    assert {tuple(finding.first) for finding in check.findings} == {("line 4",), ("line 5",)}
+
+
+def test_messages_alone_need_their_topic(tmp_path: Path) -> None:
+    path = tmp_path / "queries.jsonl"
+    path.write_text(make_query(1).model_dump_json())
+    (finding,) = check_file(path, None).findings
+    assert (finding.reason, finding.first) == (NO_EVENT, ["line 1"])
+
+
+def test_a_topic_has_its_declared_name_or_that_of_the_broker() -> None:
+    settings = load(kafka={"topic_prefix": "team."})
+    assert topic_named("team.queries", settings) is topic_named("queries", settings) is QUERIES
+    with pytest.raises(CannotContinue, match="quries is neither a file nor a topic: the topics are interactions, queries, "):
+        topic_named("quries", settings)
+
+
+def test_the_command_prints_reasons_and_fails_for_refused_records(tmp_path: Path) -> None:
+    path = tmp_path / "queries.jsonl"
+    path.write_text(make_query(1).model_dump_json() + "\n")
+    good = CliRunner().invoke(app, ["schemas", "validate", str(path), "--topic", "queries"])
+    assert (good.exit_code, good.stdout) == (0, "1 records, 0 refused\n")
+    path.write_text("{}\n")
+    bad = CliRunner().invoke(app, ["schemas", "validate", str(path), "--topic", "queries", "--json"])
+    report = json.loads(bad.stdout)
+    assert bad.exit_code == 1 and (report["records"], report["refused"]) == (1, 1)
+    assert report["findings"][0]["first"] == ["line 1"]
