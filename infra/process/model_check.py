@@ -12,7 +12,7 @@ from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.size import is_large
 from infra.errors import BadSetting
 from infra.settings import Settings
-from infra.settings.models import BaseModelSettings, ReflectionSettings
+from infra.settings.models import TINY_BASE, BaseModelSettings, ReflectionSettings
 from schemas.prompts import PromptStyle
 from schemas.strategies import Strategy
 
@@ -23,7 +23,7 @@ _BASE, _REFLECTION = BaseModelSettings(), ReflectionSettings()
 
 def check_models(settings: Settings) -> None:
     """Raises BadSetting. Every command and process calls this at its start. Reads the sizes of files, no model."""
-    if problems := [*_compact_prompts(settings), *_tiny_beside_real(settings)]:
+    if problems := [*_compact_prompts(settings), *_compact_endpoint(settings.base), *_tiny_beside_real(settings)]:
         raise BadSetting("; ".join(problems))
 
 
@@ -34,13 +34,11 @@ def warn_of_tiny_models(settings: Settings) -> None:
 
 
 def tiny_model_warnings(settings: Settings) -> list[str]:
-    """What may be intended for a first try: an endpoint's model as base model, with tiny prompts or the tiny reflection model."""
+    """What may be intended for a first try: an endpoint's model as base model, with the tiny reflection model."""
     base, reflection = settings.base, settings.reflection
-    if not base.url or base.model == _BASE.model:
+    if not base.url or base.model == TINY_BASE:
         return []
     warnings = []
-    if base.prompt_style is PromptStyle.COMPACT:
-        warnings.append(f"base.prompt_style=compact is the tiny models' prompt, but base.model={base.model} is another model: set base.prompt_style=paper")
     if _is_shipped(reflection.checkpoint, _REFLECTION.checkpoint) and _rpo_answers(settings):
         warnings.append(
             f"reflection.checkpoint={reflection.checkpoint}, the tiny model, rewrites answers of base.model={base.model} unless the registry holds another: "
@@ -51,11 +49,21 @@ def tiny_model_warnings(settings: Settings) -> list[str]:
 
 def _compact_prompts(settings: Settings) -> list[str]:
     sections: dict[str, BaseModelSettings | ReflectionSettings] = {"base": settings.base, "reflection": settings.reflection}
+    styles = {"base": settings.base.style, "reflection": settings.reflection.prompt_style}
     return [
         f"{name}.prompt_style=compact, but {name}.checkpoint={section.checkpoint} is a real model, which cannot read the tiny models' prompts: "
         f"set {name}.prompt_style=paper"
         for name, section in sections.items()
-        if section.prompt_style is PromptStyle.COMPACT and _is_real(section.checkpoint)
+        if styles[name] is PromptStyle.COMPACT and _is_real(section.checkpoint)
+    ]
+
+
+def _compact_endpoint(base: BaseModelSettings) -> list[str]:
+    if not base.url or base.model == TINY_BASE or base.style is not PromptStyle.COMPACT:
+        return []
+    return [
+        f"base.prompt_style=compact is the tiny models' prompt, which names no options, but base.model={base.model} is another model: "
+        f"leave base.prompt_style out, or set base.model={TINY_BASE} if base.url serves the tiny model"
     ]
 
 
@@ -69,7 +77,7 @@ def _tiny_beside_real(settings: Settings) -> list[str]:
         right = "set OPENAI_BASE_URL to the base model's endpoint, or base.checkpoint to its folder"
         if _is_real(reflection.checkpoint):
             return [f"reflection.checkpoint={reflection.checkpoint} is a real model, but {where}: {right}"]
-        return [f"{where} as base.model={base.model}: {right}"] if base.model != _BASE.model else []
+        return [f"{where} as base.model={base.model}: {right}"] if base.model != TINY_BASE else []
     if _is_real(base.checkpoint) and _is_shipped(reflection.checkpoint, _REFLECTION.checkpoint) and _rpo_answers(settings):
         return [
             f"base.checkpoint={base.checkpoint} is a real model, but reflection.checkpoint={reflection.checkpoint}, the tiny model, would rewrite its answers: "

@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     @property
     def base_form(self) -> PromptForm:
         """The form of the base model's prompts."""
-        return PromptForm(self.base.prompt_style, self.entries)
+        return PromptForm(self.base.style, self.entries)
 
     @property
     def reflection_form(self) -> PromptForm:

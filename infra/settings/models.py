@@ -57,14 +57,18 @@ class Dtype(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+#: The name under which the local stack serves the project's tiny base model.
+TINY_BASE = "pico-base"
+
+
 class BaseModelSettings(Section):
     """The base model: any OpenAI-compatible endpoint. It is a black box. RPO and zero-shot send it the task alone, other strategies also history."""
 
     url: Annotated[str, url_of("http://127.0.0.1:8001/v1", "base.api_key")] | None = None  # http://HOST:PORT/v1; None: the local stack's tiny model
     api_key: HeaderSecret | None = None
-    model: Name = "pico-base"  # the model's name at the endpoint
+    model: Name = TINY_BASE  # the model's name at the endpoint
     parameters: RequestParameters = NO_PARAMETERS  # JSON object merged into each request; null removes a field: {"temperature": null}
-    prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
+    prompt_style: PromptStyle | None = None  # None: `compact` for `pico-base`, the tiny model, and `paper`, which names a query's options, for any other
     max_new_tokens: Positive = 64  # of one answer
     timeout_s: Seconds = 30.0  # of one call
     attempts: Positive = 6  # failed calls of one query before its draft is `base_failed`; calls while the endpoint fails for every prompt do not count
@@ -75,6 +79,11 @@ class BaseModelSettings(Section):
     engine: EngineKind = EngineKind.AUTO  # of `python -m pico.server`; with `auto`, checkpoints below 32 MB are served by transformers, which starts at once
     dtype: Dtype = Dtype.AUTO  # in which `python -m pico.server` computes
     threads: Positive = 1  # of torch in `python -m pico.server`
+
+    @property
+    def style(self) -> PromptStyle:
+        """The style of the base model's prompts."""
+        return self.prompt_style or (PromptStyle.COMPACT if self.model == TINY_BASE else PromptStyle.PAPER)
 
 
 class ReflectionSettings(Section):

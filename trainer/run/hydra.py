@@ -135,7 +135,7 @@ class HydraRun:
         """Equal for runs whose encoders and heads fit together."""
         settings = self.settings
         values = settings.hydra.model_dump(mode="json", exclude={"train", "model_name", "poll_s", "checkpoint_every", "retrain_outcomes"})
-        text = json.dumps([values, settings.base.model, settings.base.prompt_style, settings.trainer.seed, *_entries(settings)], sort_keys=True)
+        text = json.dumps([values, settings.base.model, settings.base.style, settings.trainer.seed, *_entries(settings)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _fetched(self, registry: Registry, version: RegisteredVersion) -> Path:

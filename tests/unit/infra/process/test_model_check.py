@@ -17,6 +17,7 @@ from infra.process.command_output import OK, USAGE, exit_code_of
 from infra.process.lifecycle import run_process
 from infra.process.model_check import check_models, tiny_model_warnings
 from infra.settings import Settings, load
+from schemas.prompts import PromptStyle
 
 URL = "http://127.0.0.1:9/v1"
 PAPER = {"prompt_style": "paper"}
@@ -88,14 +89,23 @@ def test_tiny_models_of_every_kind_are_allowed(own: str, tmp_path: Path) -> None
 
 def test_tiny_parts_beside_an_endpoint_are_warned_about(real: str) -> None:
     base: dict[str, Any] = {"url": URL, "model": "gpt-4o-mini"}
-    prompts, rewrites = tiny_model_warnings(settings_with(base=base))
-    assert "base.prompt_style=paper" in prompts and "base.model=gpt-4o-mini" in prompts
+    (rewrites,) = tiny_model_warnings(settings_with(base=base))
     assert "reflection.checkpoint=pico/checkpoints/reflector" in rewrites
     check_models(settings_with(base=base))
     assert tiny_model_warnings(settings_with(base=base | PAPER)) == [rewrites]
     assert tiny_model_warnings(settings_with(base=base | PAPER, strategies=NO_RPO)) == []
     assert tiny_model_warnings(settings_with(base=base | PAPER, reflection={"checkpoint": real} | PAPER)) == []
     assert tiny_model_warnings(settings_with(base={"url": URL})) == []  # the local stack's own base endpoint, in its processes
+
+
+def test_only_the_tiny_base_model_gets_prompts_without_options(own: str) -> None:
+    assert settings_with().base.style is PromptStyle.COMPACT
+    assert settings_with(base={"url": URL, "model": "gpt-4o-mini"}).base_form.style is PromptStyle.PAPER
+    compact = {"url": URL, "prompt_style": "compact"}
+    with pytest.raises(BadSetting, match=r"base\.prompt_style=compact .* names no options, but base\.model=m is another model: leave base\.prompt_style out"):
+        check_models(settings_with(base=compact | {"model": "m"}))
+    check_models(settings_with(base=compact))
+    check_models(settings_with(base={"model": "own", "checkpoint": own, "prompt_style": "compact"}))
 
 
 def test_commands_and_processes_refuse_at_their_start(real: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
