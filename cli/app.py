@@ -14,6 +14,7 @@ import typer
 from cli.bench_commands import bench
 from cli.config_commands import config
 from cli.dlq_commands import dlq
+from cli.domains_commands import domains
 from cli.lab_commands import lab
 from cli.models_commands import models
 from cli.schemas_commands import schemas
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(stack)
 app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")
+app.add_typer(domains, name="domains")
 app.add_typer(topics, name="topics")
 app.add_typer(schemas, name="schemas")
 app.add_typer(config, name="config")
