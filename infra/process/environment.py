@@ -37,5 +37,10 @@ def _text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, list | tuple | dict | bool) or value is None:
-        return json.dumps(value)
+        return json.dumps(value, default=_values)
     return str(value)
+
+
+def _values(entry: BaseModel) -> dict[str, Any]:
+    """Of a domain's entry inside the dictionary of them."""
+    return entry.model_dump(mode="json", exclude_none=True)

@@ -49,12 +49,10 @@ def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _source(key: str, file: dict[str, Any], path: str | None, variables: dict[str, str], usual: dict[str, str]) -> str:
-    variable = variable_of(key)
-    section = "RETOUCH_" + key.split(".")[0].upper()
-    if variable in variables:
-        return variables[variable]
-    if section in variables:  # a whole section as JSON
-        return variables[section]
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):  # shorter: a whole section as JSON
+        if (variable := variable_of(".".join(parts[:length]))) in variables:
+            return variables[variable]
     if key in usual:
         return usual[key]
     return str(path) if _is_in(file, key) else "default"

@@ -16,6 +16,7 @@ def test_a_child_process_reads_the_same_settings(tmp_path: Path, monkeypatch: py
         base={"url": "http://b/v1", "api_key": "sk"},
         trainer={"sft": {"k": 3}, "holdout_share": 0.25},
         reflection={"engine": "transformers"},
+        domains={"email_priority": {"user_template": "Which {{priority}}?\n{text}", "options": ["P1", "P2"], "ordered": True, "metric": "ordinal_score"}},
         stack={"dir": tmp_path},
         ready_file=tmp_path / "ready",
     )

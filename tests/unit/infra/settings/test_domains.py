@@ -36,10 +36,12 @@ def test_the_example_of_the_docs_loads() -> None:
 def test_a_variable_sets_one_field_and_is_its_source(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_DOMAINS__EMAIL_REPLY__K", "2")
     monkeypatch.setenv("RETOUCH_DOMAINS__MOOD__OPTIONS", '["good", "bad"]')
+    monkeypatch.setenv("RETOUCH_DOMAINS__MEMO", '{"k": 1}')
     settings = load()
     found = {setting.key: (setting.value, setting.source) for setting in sources(settings)}
     assert found["domains.email_reply.k"] == (2, "RETOUCH_DOMAINS__EMAIL_REPLY__K")
     assert found["domains.email_reply.metric"] == ("rouge_l", str(example))
+    assert found["domains.memo.k"] == (1, "RETOUCH_DOMAINS__MEMO")
     assert settings.entries.own("mood").options == ("good", "bad") and "domains.mood.k" not in found
 
 
