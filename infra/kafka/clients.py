@@ -12,6 +12,7 @@ from kafka.protocol.metadata import MetadataRequest
 
 from infra.errors import UnreadableBatch
 from infra.kafka.batches import BatchDecoding
+from infra.kafka.connections import NetClient
 from infra.kafka.named_clients import Admin, NamedConsumer, NamedProducer
 from infra.kafka.names import KafkaNames
 from infra.settings import Settings
@@ -34,6 +35,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
         # A local broker restarts within seconds; the client's default backs off to a minute.
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1000,
+        "kafka_client": NetClient,
     }
     if kafka.sasl_mechanism:
         options |= {"sasl_mechanism": kafka.sasl_mechanism, "sasl_plain_username": kafka.sasl_username}
