@@ -29,6 +29,24 @@ def chaos(
     run_command(lambda settings: command.run(settings, minutes=minutes, seed=seed, out=out, ordered=ordered, as_json=as_json))
 
 
+@lab.command(epilog=ANOMALIES)
+def cluster_chaos(
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each fault is injected; a round takes about five minutes.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of nodes and of the load.")] = 0,
+    queries_per_s: Annotated[float, typer.Option(min=0.1, max=1000, help="Questions per second.")] = 8.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report, the picture, the records sent and read, and all state. Default: nothing is kept.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the processes on a cluster of three nodes under load: a node away, an unclean restart, a controller failover, a rolling restart."""
+    from lab.chaos import cluster_command
+
+    run_command(
+        lambda settings: cluster_command.run(settings, rounds=rounds, seed=seed, queries_per_s=queries_per_s, out=out, as_json=as_json),
+    )
+
+
 @lab.command(epilog=EXIT_CODES)
 def cluster(
     out: Annotated[Path | None, typer.Option(help="State directory: data, certificates, passwords, settings files, logs. Default: stack.dir/cluster.")] = None,

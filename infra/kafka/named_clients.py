@@ -196,6 +196,10 @@ class Admin:
         """The error for each user, or None."""
         return dict(self._client.alter_user_scram_credentials(list(alterations)))
 
+    def create_acls(self, acls: Iterable[Any]) -> dict[str, list[Any]]:
+        """With the broker's names. The created ones under `succeeded`, the error types of the others under `failed`."""
+        return dict(self._client.create_acls(list(acls)))
+
     def _ours(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
         return self._names.by_declared_partition({part: value for part, value in values.items() if self._names.has_prefix(part.topic)})
 

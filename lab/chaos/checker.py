@@ -5,13 +5,15 @@ Anomalies, named as in Jepsen:
 - lost-write    an acknowledged query without a response, or an acknowledged record that is not on its topic
 - duplicate     more than one draft, lookup or response of a query at read_committed, counted by offset: one record that a reader gets twice is no duplicate
 - unseen        an acknowledged query whose response was not visible `bound_s` after healing, or after its own acknowledgement; includes lost queries
+- replica       a committed record that the log of one broker has and the log of another lacks, or has as another one
 - aborted-read  a record that a reader at read_committed got although the log says that it was aborted, or never committed
 - unread        a committed draft, lookup or response that no reader at read_committed got
 - phantom       a draft, lookup or response to a query that was not sent
 - unexplained   a draft, or a response without a draft, that has no answer and that no bad answer of the endpoint explains, or that names no cause
 - strategy      a draft, lookup or response of another strategy than its query names, or a draft of a strategy that makes none
 - reasoning     a draft or response that shows a model's reasoning
-- out-of-order  a user's response before the response to an earlier query of the same user; always counted, an anomaly only with order per key
+- out-of-order  a user's response before the response to an earlier query of the same user that went the same way; always counted, an anomaly only with order
+                per key. The ways: base worker alone, as for an expired query; reflection worker; strategies worker
 
 The streams write contexts and retrievals at least once, with equal ids: repeats are counted and are no anomaly. A second response to one is a duplicate;
 `causes` counts these separately.
@@ -19,6 +21,7 @@ The streams write contexts and retrievals at least once, with equal ids: repeats
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +43,7 @@ class AnomalyKind(StrEnum):
     LOST_WRITE = "lost-write"
     DUPLICATE = "duplicate"
     UNSEEN = "unseen"
+    REPLICA = "replica"
     ABORTED_READ = "aborted-read"
     UNREAD = "unread"
     PHANTOM = "phantom"
@@ -47,6 +51,14 @@ class AnomalyKind(StrEnum):
     STRATEGY = "strategy"
     REASONING = "reasoning"
     OUT_OF_ORDER = "out-of-order"
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """A time with faults, up to the moment from which the system must answer again."""
+
+    began_s: float
+    healed_s: float
 
 
 @dataclass(frozen=True)
@@ -79,10 +91,14 @@ def check(
     healed_s: float | None,
     bound_s: float,
     ordered: bool = False,
+    disturbances: Sequence[Disturbance] = (),
+    replicas: Mapping[str, Fates] | None = None,
     explained: Mapping[FailureCause, int] | None = None,
 ) -> CheckResult:
     """`seen` may contain a record several times, from several readers. `healed_s` is None if the system never recovered.
 
+    `disturbances`, in order of time, if the system also had to recover during the load; otherwise all time before `healed_s` is one.
+    `replicas`: the fates by each broker's log; `fates` are those of one of them.
     `explained`: how many queries the bad answers of the endpoint may have ended, by cause.
     """
     by_ref = {record.ref: record for record in first_of_each_record(seen)}
@@ -91,7 +107,8 @@ def check(
     anomalies = [
         *_lost(records),
         *_duplicates(records),
-        *_unseen(records, healed_s, bound_s),
+        *_unseen(records, None if healed_s is None else (*disturbances,) or (Disturbance(-math.inf, healed_s),), bound_s),
+        *_replicas(replicas or {}),
         *_aborted_reads(by_ref, fates),
         *_unread(by_ref, fates),
         *_phantoms(records),
@@ -146,15 +163,39 @@ def _duplicates(records: _Records) -> list[Anomaly]:
     return [Anomaly(AnomalyKind.DUPLICATE, topic, id, _where(records.of_query[topic][id])) for topic in ONCE for id in records.repeats(topic)]
 
 
-def _unseen(records: _Records, healed_s: float | None, bound_s: float) -> list[Anomaly]:
+def _unseen(records: _Records, disturbances: Sequence[Disturbance] | None, bound_s: float) -> list[Anomaly]:
+    """`disturbances` is None if the system never recovered: then only a missing response is one."""
     anomalies = []
     for query in records.acknowledged:
         responses = records.of_query[RESPONSES.name].get(query.id)
         acknowledged_s = query.settled_s if query.settled_s is not None else query.sent_s
-        by_s = None if healed_s is None else max(healed_s, acknowledged_s) + bound_s
-        if not responses or (by_s is not None and min(response.seen_s for response in responses) > by_s):
+        by_s = math.inf if disturbances is None else answered_by_s(acknowledged_s, disturbances, bound_s)
+        if not responses or min(response.seen_s for response in responses) > by_s:
             anomalies.append(Anomaly(AnomalyKind.UNSEEN, RESPONSES.name, query.id, _where(responses or [])))
     return anomalies
+
+
+def answered_by_s(acknowledged_s: float, disturbances: Iterable[Disturbance], bound_s: float) -> float:
+    """When the response must be visible: the bound counts from the end of each disturbance that begins before the response is due."""
+    by_s = acknowledged_s + bound_s
+    for disturbance in disturbances:
+        if acknowledged_s <= disturbance.healed_s and disturbance.began_s < by_s:
+            by_s = max(by_s, disturbance.healed_s + bound_s)
+    return by_s
+
+
+def _replicas(replicas: Mapping[str, Fates]) -> list[Anomaly]:
+    committed: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for fates in replicas.values():
+        for place, by_offset in fates.items():
+            committed[place] |= {offset for offset, fate in by_offset.items() if fate is RecordFate.COMMITTED}
+    return [
+        Anomaly(AnomalyKind.REPLICA, topic, "", f"{topic}-{partition}@{offset} {broker}: {fates.get((topic, partition), {}).get(offset) or 'not in the log'}")
+        for (topic, partition), offsets in committed.items()
+        for broker, fates in replicas.items()
+        for offset in sorted(offsets)
+        if fates.get((topic, partition), {}).get(offset) is not RecordFate.COMMITTED
+    ]
 
 
 def _aborted_reads(by_ref: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
@@ -222,20 +263,21 @@ def _other_strategies(records: _Records) -> list[Anomaly]:
 
 
 def _out_of_order(records: _Records) -> list[Anomaly]:
-    """First responses whose query is before an answered query of the same key, in the order of the log."""
+    """First responses whose query is before an answered query of the same key and way, in the order of the log. Order is per key and topic."""
     asked_at = {id: records_of_query[0].offset for id, records_of_query in records.of_query[QUERIES.name].items()}
     answered = sorted(
         (records_of_query[0] for id, records_of_query in records.of_query[RESPONSES.name].items() if id in asked_at),
         key=lambda response: (response.partition, response.offset),
     )
-    latest: dict[str, int] = {}
+    latest: dict[tuple[str, str], int] = {}
     anomalies = []
     for response in answered:
         assert response.query_id is not None
-        offset = asked_at[response.query_id]
-        if offset < latest.get(response.key, -1):
+        answered_from = next((topic for topic in (CONTEXTS.name, RETRIEVALS.name) if response.query_id in records.of_query[topic]), QUERIES.name)
+        way, offset = (response.key, answered_from), asked_at[response.query_id]
+        if offset < latest.get(way, -1):
             anomalies.append(Anomaly(AnomalyKind.OUT_OF_ORDER, response.topic, response.query_id, _where([response])))
-        latest[response.key] = max(offset, latest.get(response.key, -1))
+        latest[way] = max(offset, latest.get(way, -1))
     return anomalies
 
 

@@ -16,10 +16,11 @@ from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
 from lab.chaos import picture
-from lab.chaos.checker import check
+from lab.chaos.checker import Disturbance, check
+from lab.chaos.experiment import BOUND_S, ChaosOptions, Experiment
 from lab.chaos.plan import draw_plan
 from lab.chaos.report import compile_report, lines
-from lab.chaos.run import BOUND_S, ChaosOptions, perform
+from lab.chaos.run import ChaosExperiment
 
 REPORT, PICTURE = "report.json", "chaos.png"
 
@@ -32,8 +33,12 @@ def run(settings: Settings, *, minutes: float, seed: int, out: Path | None = Non
     The run starts its own broker and base model, not the configured ones. Its state directory is below `out`, which is kept, or temporary.
     Exit codes: 0 no anomaly; 1 anomalies, or the system did not recover. Raises CannotContinue if the stack does not start.
     """
-    with _folder(out) as folder:
-        report = experiment(settings, folder, minutes=minutes, seed=seed, ordered=ordered)
+    with folder_of(out) as folder:
+        return print_report(experiment(settings, folder, minutes=minutes, seed=seed, ordered=ordered), as_json)
+
+
+def print_report(report: dict[str, Any], as_json: bool) -> int:
+    """Returns the exit code."""
     sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else "\n".join(lines(report)) + "\n")
     return OK if report["valid"] else FAILED
 
@@ -44,8 +49,23 @@ def experiment(settings: Settings, folder: Path, *, minutes: float, seed: int, o
         output_files.check_writable(folder / name)
     settings = own_settings(settings, fresh_state(folder))
     plan = draw_plan(seed, minutes * 60, settings.kafka.session_timeout_ms / 1000)
-    evidence, fates = perform(settings, plan, folder, options or ChaosOptions(log_progress=_log_progress))
-    verdict = check(evidence.sent, evidence.seen, fates, healed_s=evidence.healed_s, bound_s=BOUND_S, ordered=ordered, explained=evidence.explained)
+    return judged(ChaosExperiment(settings, plan, folder, options or ChaosOptions(log_progress=log_progress)), folder, ordered=ordered)
+
+
+def judged(experiment: Experiment, folder: Path, *, ordered: bool) -> dict[str, Any]:
+    """Run the experiment, check it, and write report and picture. Returns the report."""
+    evidence, replicas = experiment.run(), experiment.replicas()
+    verdict = check(
+        evidence.sent,
+        evidence.seen,
+        next(iter(replicas.values())),
+        healed_s=evidence.healed_s,
+        bound_s=BOUND_S,
+        ordered=ordered,
+        disturbances=[Disturbance(phase.began_s, phase.healed_s) for phase in evidence.phases],
+        replicas=replicas,
+        explained=evidence.explained,
+    )
     report = compile_report(evidence, verdict, BOUND_S)
     output_files.write(folder / REPORT, json.dumps(report, indent=1) + "\n")
     picture.draw_picture(evidence, folder / PICTURE)
@@ -60,7 +80,7 @@ def own_settings(settings: Settings, state: Path) -> Settings:
 
 
 @contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
+def folder_of(out: Path | None) -> Iterator[Path]:
     if out is not None:
         yield out
         return
@@ -68,5 +88,5 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _log_progress(line: str) -> None:
+def log_progress(line: str) -> None:
     sys.stderr.write(f"chaos: {line}\n")

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.chaos.faults import PerformedFault
-from lab.chaos.plan import BASE_LINK, BROKER_LINK, PROCESSES, FaultKind
+from lab.chaos.plan import BASE_LINK, BROKER_LINK, FaultKind
 from lab.chaos.report import AnsweredQuery, ChaosRun, answered_queries, per_second
 from traffic.observer import percentile
 
@@ -21,8 +20,14 @@ COLOURS = {
     FaultKind.DELAY: "#148f77",
     FaultKind.HOLD: "#34495e",
     FaultKind.CUT: "#c2185b",
+    FaultKind.REFUSING_BASE: "#795548",
+    FaultKind.BROKER_AWAY: "#c0392b",
+    FaultKind.UNCLEAN_RESTART: "#e08e0b",
+    FaultKind.CONTROLLER_FAILOVER: "#7d3c98",
+    FaultKind.ROLLING_RESTART: "#2e86c1",
 }
-ROWS = (*PROCESSES, BROKER_LINK, BASE_LINK)
+#: The rows of faults in connections, beside those of the processes.
+LINKS = (BROKER_LINK, BASE_LINK)
 #: Bin of the latency panel: single seconds have too few answers for a 99th percentile.
 BIN_S = 5
 
@@ -36,7 +41,7 @@ def draw_picture(run: ChaosRun, path: Path) -> None:
     rates, latency, bars = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 3))
     _rates(rates, run, answers)
     _latency(latency, answers)
-    _bars(bars, run.done)
+    _bars(bars, run)
     for axes in (rates, latency, bars):
         if run.healed_s is not None:
             axes.axvline(run.healed_s, color="#27ae60", linestyle="--", linewidth=1)
@@ -64,18 +69,20 @@ def _latency(axes: Any, answers: Sequence[AnsweredQuery]) -> None:
     axes.legend(loc="upper right", fontsize=8)
 
 
-def _bars(axes: Any, done: Sequence[PerformedFault]) -> None:
-    for kind, colour in COLOURS.items():
-        faults = [fault for fault in done if fault.fault.kind is kind]
-        at = [ROWS.index(fault.fault.target) for fault in faults]
+def _bars(axes: Any, run: ChaosRun) -> None:
+    kinds = [kind for kind in COLOURS if any(fault.fault.kind is kind for fault in run.done)]
+    rows = (*run.targets, *(link for link in LINKS if any(fault.fault.target == link for fault in run.done)))
+    for kind in kinds:
+        faults = [fault for fault in run.done if fault.fault.kind is kind]
         axes.barh(
-            at,
+            [rows.index(fault.fault.target) for fault in faults],
             [max(0.6, fault.ended_s - fault.began_s) for fault in faults],
             left=[fault.began_s for fault in faults],
             height=0.6,
-            color=colour,
+            color=COLOURS[kind],
             label=kind.value,
         )
-    axes.set_yticks(range(len(ROWS)), ROWS)
+    axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8, ncols=len(COLOURS))
+    if kinds:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8, ncols=len(kinds))

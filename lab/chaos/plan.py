@@ -37,9 +37,15 @@ class FaultKind(StrEnum):
     DELAY = "delay"  # every byte between the processes and the broker arrives `delay_s` later
     HOLD = "hold"  # nothing passes; sent bytes arrive after the fault, as after lost packets
     CUT = "cut"  # connections are reset and new ones refused
+    BROKER_AWAY = "broker-away"  # one node of a cluster is killed, and started again after longer than its session
+    UNCLEAN_RESTART = "unclean-restart"  # a node is killed and started again at once
+    CONTROLLER_FAILOVER = "controller-failover"  # the active controller, which is a broker too, is killed, and started again after another one is active
+    ROLLING_RESTART = "rolling-restart"  # every node in turn: SIGTERM and restart, the next one when all replicas are in sync
 
 
 KILLS_AND_PAUSES = (FaultKind.KILL, FaultKind.PAUSE)
+#: Of a cluster's nodes, in the order in which `lab.chaos.cluster_run` injects them.
+CLUSTER_FAULTS = (FaultKind.BROKER_AWAY, FaultKind.UNCLEAN_RESTART, FaultKind.CONTROLLER_FAILOVER, FaultKind.ROLLING_RESTART)
 #: The targets of the other kinds; None: each process in turn.
 TARGETS = {
     FaultKind.RESTART: None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 from lab.chaos.checker import CheckResult
 from lab.chaos.faults import PerformedFault, ProcessLog
-from lab.chaos.plan import KILLS_AND_PAUSES, PROCESSES, WARM_UP_S, FaultPlan
+from lab.chaos.plan import CLUSTER_FAULTS, KILLS_AND_PAUSES, PROCESSES, FaultKind, FaultPlan
 from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
 from schemas.drafts import DraftStatus, FailureCause
 from schemas.topics import DRAFTS, QUERIES, RESPONSES
@@ -63,6 +64,18 @@ def longest_standstills(answers: Iterable[AnsweredQuery]) -> list[dict[str, floa
 LISTED = 20
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One fault of a cluster and its healing, in seconds since the start of the load."""
+
+    kind: FaultKind
+    nodes: tuple[str, ...]
+    began_s: float
+    ended_s: float  # every node runs again
+    healed_s: float  # every replica is in sync, and every process serves
+    answered_s: float | None  # every query that was acknowledged when it was healed is answered
+
+
 @dataclass
 class ChaosRun:
     """Everything recorded in a run. The experiment fills it in."""
@@ -83,10 +96,13 @@ class ChaosRun:
     explained: Mapping[FailureCause, int] = field(default_factory=dict)  # queries that they may have ended, by cause
     failure: str | None = None  # why the run ended early
     parts: dict[str, str] = field(default_factory=dict)  # engine and timeouts of the run
+    targets: tuple[str, ...] = PROCESSES  # what kills and pauses may hit
+    phases: Sequence[Phase] = ()  # of a cluster
 
 
 def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[str, Any]:
     answers = answered_queries(run.sent, run.seen)
+    first_fault_s = min((performed.began_s for performed in run.done), default=math.inf)
     last_fault_s = max((performed.ended_s for performed in run.done), default=0.0)
     return {
         "valid": verdict.is_valid and run.failure is None,
@@ -108,7 +124,8 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
             "all_answered_s": run.answered_all_s,
             "bound_s": bound_s,
         },
-        "latency_ms": {"all": latencies_ms(answers), "before_faults": latencies_ms(answer for answer in answers if answer.seen_s < WARM_UP_S)},
+        "latency_ms": {"all": latencies_ms(answers), "before_faults": latencies_ms(answer for answer in answers if answer.seen_s < first_fault_s)},
+        "phases": [_phase(run, phase, answers) for phase in run.phases],
         "standstill": longest_standstills(answers),
         "processes": {"recoveries_s": run.process_log.recoveries_s(), "ended_by_themselves": run.process_log.unrequested_ends(run.done)},
         "readers": {"only_read_at_the_end": run.read_at_end, "log_partitions": run.log_partitions},
@@ -121,12 +138,30 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
 
 def _faults(run: ChaosRun) -> dict[str, Any]:
     done = run.done
-    hits = [performed for performed in done if performed.fault.kind in KILLS_AND_PAUSES]
+    hits = [performed for performed in done if performed.fault.kind in (*KILLS_AND_PAUSES, *CLUSTER_FAULTS)]
     return {
         "kills_and_pauses": len(hits),
-        "by_process": {name: sum(hit.fault.target == name for hit in hits) for name in PROCESSES},
+        "by_process": {name: sum(hit.fault.target == name for hit in hits) for name in run.targets},
         "by_kind": dict(sorted(Counter(performed.fault.kind.value for performed in done).items())),
         "done": [asdict(performed.fault) | {"began_s": performed.began_s, "ended_s": performed.ended_s, "pid": performed.pid} for performed in done],
+    }
+
+
+def _phase(run: ChaosRun, phase: Phase, answers: Sequence[AnsweredQuery]) -> dict[str, Any]:
+    """Figures of the queries that were sent between the fault and its healing."""
+    asked = [query for query in run.sent if query.topic == QUERIES.name and query.outcome is SendOutcome.OK and phase.began_s <= query.sent_s < phase.healed_s]
+    answered = [answer for answer in answers if phase.began_s <= answer.sent_s < phase.healed_s]
+    return {
+        "kind": phase.kind.value,
+        "nodes": list(phase.nodes),
+        "began_s": phase.began_s,
+        "away_s": round(phase.ended_s - phase.began_s, 2),
+        "healed_after_s": round(phase.healed_s - phase.began_s, 2),
+        "all_answered_after_s": None if phase.answered_s is None else round(phase.answered_s - phase.began_s, 2),
+        "asked": len(asked),
+        "answered": len(answered),
+        "longest_standstill_s": max((standstill["for_s"] for standstill in longest_standstills(answered)), default=None),
+        "latency_ms": latencies_ms(answered),
     }
 
 
@@ -173,11 +208,19 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"last fault ended at {healing['last_fault_ended_s']} s, all processes served {healing['processes_back_after_s']} s later, "
         f"all answered at {healing['all_answered_s']} s; unseen: no answer within {healing['bound_s']:g} s after {healing['healed_s']} s",
         f"latency ms: {_listing(report['latency_ms']['all'])}; before the first fault: {_listing(report['latency_ms']['before_faults'])}",
+        *(_phase_line(phase) for phase in report["phases"]),
         "longest standstill by partition: " + ", ".join(f"{standstill['partition']}: {standstill['for_s']} s" for standstill in report["standstill"]),
         f"longest recovery of each process, s: {_listing({name: max(values) for name, values in report['processes']['recoveries_s'].items()})}",
         f"processes that ended without a fault: {_listing(report['processes']['ended_by_themselves']) or 'none'}",
     ]
     return text + [f"{kind}: {' '.join(anomaly['id'] or anomaly['where'] for anomaly in anomalies[:3])}" for kind, anomalies in report["listed"].items()]
+
+
+def _phase_line(phase: dict[str, Any]) -> str:
+    return (
+        f"{phase['kind']} ({', '.join(phase['nodes'])}): healed after {phase['healed_after_s']} s; {phase['answered']} of {phase['asked']} answered, "
+        f"longest standstill of a partition {phase['longest_standstill_s']} s, latency ms: {_listing(phase['latency_ms'])}"
+    )
 
 
 def _listing(figures: dict[str, Any]) -> str:

@@ -123,9 +123,9 @@ class Cluster:
         """SIGKILL."""
         self._nodes[number].kill()
 
-    def terminate(self, number: int) -> None:
-        """SIGTERM, and wait until the node has handed over its partitions and ended; SIGKILL after STOP_TIMEOUT_S."""
-        self._nodes[number].child.stop(STOP_TIMEOUT_S)
+    def request_stop(self, number: int) -> None:
+        """SIGTERM. The node hands over its partitions, and ends."""
+        self._nodes[number].child.terminate()
 
     def is_running(self, number: int) -> bool:
         return self._nodes[number].child.is_running

@@ -21,8 +21,8 @@ from infra.process.file_lock import holder
 from infra.settings import Settings, load
 from lab.chaos.checker import AnomalyKind
 from lab.chaos.command import PICTURE, REPORT, experiment
+from lab.chaos.experiment import ChaosOptions
 from lab.chaos.load import LoadSize
-from lab.chaos.run import ChaosOptions
 from schemas.topics import RESPONSES
 from tests.support.chaos_records import read_seen, read_sent
 from tests.support.tagged_processes import PROCESS_TAG, tagged, until_nothing_is_left

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.chaos.checker import AnomalyKind, CheckResult, Fates, check
+from lab.chaos.checker import AnomalyKind, CheckResult, Disturbance, Fates, answered_by_s, check
 from lab.chaos.records import SendOutcome
 from lab.chaos.segments import RecordFate
 from schemas.drafts import FailureCause
@@ -246,3 +246,57 @@ def test_out_of_order_answers_are_anomalies_only_with_order_per_key() -> None:
     assert judged(records).counts["out-of-order"] == 1
     assert judged(records).observed["keys_out_of_order"] == 1
     assert found(judged(records, ordered=True)) == [(AnomalyKind.OUT_OF_ORDER, RESPONSES.name, "q1")]
+
+
+@pytest.mark.parametrize(
+    ("acknowledged_s", "by_s"),
+    [
+        (0.0, 30.0),  # due before the first disturbance begins
+        (15.0, 90.0),  # due while it lasts
+        (50.0, 90.0),  # acknowledged while it lasts
+        (61.0, 91.0),  # acknowledged between the two
+        (75.0, 160.0),  # due after the second has begun
+        (131.0, 161.0),  # acknowledged after all
+    ],
+)
+def test_answers_are_due_after_the_disturbance_that_may_delay_them(acknowledged_s: float, by_s: float) -> None:
+    disturbances = [Disturbance(40.0, 60.0), Disturbance(100.0, 130.0)]
+    assert answered_by_s(acknowledged_s, disturbances, BOUND_S) == by_s
+
+
+def test_an_answer_that_comes_late_after_one_of_several_disturbances_is_unseen() -> None:
+    records = clean()
+    records.ask("q4", at_s=45.0)
+    records.answer("q4", at_s=91.0)
+    disturbances = [Disturbance(40.0, 60.0), Disturbance(100.0, 130.0)]
+    verdict = check(records.sent, records.seen, {}, healed_s=131.0, bound_s=BOUND_S, disturbances=disturbances)
+    assert found(verdict) == [(AnomalyKind.UNSEEN, RESPONSES.name, "q4")]
+
+
+def test_a_record_that_one_broker_lacks_is_found() -> None:
+    whole: Fates = {(QUERIES.name, 0): dict.fromkeys(range(3), RecordFate.COMMITTED) | {3: RecordFate.ABORTED}}
+    other: Fates = {(QUERIES.name, 0): {0: RecordFate.COMMITTED, 1: RecordFate.ABORTED}}
+    replicas = {"broker-1": whole, "broker-2": other, "broker-3": whole}
+    records = clean()
+    verdict = check(records.sent, records.seen, {}, healed_s=HEALED_S, bound_s=BOUND_S, replicas=replicas)
+    assert [(anomaly.kind, anomaly.where) for anomaly in verdict.anomalies] == [
+        (AnomalyKind.REPLICA, "queries-0@1 broker-2: aborted"),
+        (AnomalyKind.REPLICA, "queries-0@2 broker-2: not in the log"),
+    ]
+
+
+def test_equal_replicas_are_no_anomaly() -> None:
+    fates: Fates = {(QUERIES.name, 0): {0: RecordFate.COMMITTED, 1: RecordFate.OPEN}}
+    assert check([], [], {}, healed_s=HEALED_S, bound_s=BOUND_S, replicas={"broker-1": fates, "broker-2": fates}).is_valid
+
+
+def test_an_expired_query_may_overtake_and_the_others_keep_their_order() -> None:
+    records = RecordBuilder()
+    for query in ("q1", "q2", "q3"):
+        records.ask(query)
+    for query in ("q1", "q3"):
+        records.record(RETRIEVALS.name, query)
+    for query in ("q2", "q3", "q1"):
+        records.record(RESPONSES.name, query)
+    verdict = judged(records, ordered=True)
+    assert [anomaly.id for anomaly in verdict.anomalies if anomaly.kind is AnomalyKind.OUT_OF_ORDER] == ["q1"]

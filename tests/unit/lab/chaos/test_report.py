@@ -11,7 +11,7 @@ from lab.chaos import picture
 from lab.chaos.checker import CheckResult, check
 from lab.chaos.faults import PerformedFault, ProcessLog
 from lab.chaos.plan import Fault, FaultKind, FaultPlan
-from lab.chaos.report import LISTED, AnsweredQuery, ChaosRun, answered_queries, compile_report, latencies_ms, lines, longest_standstills, per_second
+from lab.chaos.report import LISTED, AnsweredQuery, ChaosRun, Phase, answered_queries, compile_report, latencies_ms, lines, longest_standstills, per_second
 from tests.support.chaos_records import RecordBuilder, clean
 
 BOUND_S = 30.0
@@ -101,3 +101,29 @@ def test_no_answers_have_no_latencies() -> None:
 
 def test_moments_are_counted_by_second() -> None:
     assert per_second([1.2, 0.1, 1.9]) == {0: 1, 1: 2}
+
+
+def cluster_run(records: RecordBuilder) -> ChaosRun:
+    fault = Fault(FaultKind.BROKER_AWAY, "broker-2", 10.0, 20.0)
+    of = run(records)
+    of.plan, of.done = FaultPlan(1, 0.0, ()), [PerformedFault(fault, 10.0, 30.0, 7)]
+    of.targets, of.phases = ("broker-1", "broker-2", "broker-3"), [Phase(FaultKind.BROKER_AWAY, ("broker-2",), 10.0, 30.0, 40.0, 42.0)]
+    return of
+
+
+def test_a_fault_of_a_cluster_has_the_figures_of_the_queries_asked_until_it_healed(tmp_path: Path) -> None:
+    records = RecordBuilder()
+    for query, asked_s, answered_s in (("before", 9.0, 41.0), ("q1", 10.0, 12.0), ("q2", 12.0, 20.0), ("after", 40.0, 41.0)):
+        records.ask(query, at_s=asked_s)
+        records.answer(query, at_s=answered_s)
+    records.ask("open", at_s=39.0)
+    of = cluster_run(records)
+    report = compile_report(of, judged(of), BOUND_S)
+    assert report["faults"]["by_process"] == {"broker-1": 0, "broker-2": 1, "broker-3": 0}
+    (phase,) = report["phases"]
+    assert (phase["asked"], phase["answered"], phase["longest_standstill_s"]) == (3, 2, 8.0)
+    assert (phase["away_s"], phase["healed_after_s"], phase["all_answered_after_s"]) == (20.0, 30.0, 32.0)
+    assert phase["latency_ms"] == {"p50": 2000.0, "p99": 8000.0, "max": 8000.0}
+    assert any(line.startswith("broker-away (broker-2): healed after 30.0 s; 2 of 3 answered") for line in lines(report))
+    picture.draw_picture(of, tmp_path / "cluster.png")
+    assert (tmp_path / "cluster.png").read_bytes().startswith(b"\x89PNG")
