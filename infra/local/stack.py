@@ -214,7 +214,7 @@ class Stack:
             self._process("teacher", ["-m", "workers", "teacher"], needs=("broker",)),
             self._process("reflection", ["-m", "workers", "reflection"], needs=("broker", "registry")),
             self._process("quality", ["-m", "streams", "quality"], needs=("broker",)),
-            self._process("promoter", ["-m", "promoter"], needs=("broker", "registry")),
+            self._process("promoter", ["-m", "trainer.promotion"], needs=("broker", "registry")),
         ]
         if self._with_trainer:
             services.append(self._process("trainer", ["-m", "trainer"], needs=("broker", "registry")))
