@@ -13,7 +13,7 @@ DEPLOY = Path(__file__).resolve().parents[4] / "infra" / "deploy"
 SETTINGS = sorted(DEPLOY.glob("*.toml"))
 LAUNCHERS = sorted(DEPLOY.glob("*.yaml"))
 #: With tests of their own.
-OTHERS = {"README.md", "chart", "values"}
+OTHERS = {"Dockerfile", "Dockerfile.dockerignore", "README.md", "chart", "compose", "values"}
 
 
 def test_every_example_is_tested() -> None:
