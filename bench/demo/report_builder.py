@@ -62,7 +62,7 @@ def build_report(run: DemoRun, trace: Trace) -> DemoReport:
     answers = records.answer_by_query()
     counts = tally(records, [truth.query_id for truth in files.truths])
     exam = graded(records, files.truths, run.settings.trainer.holdout_share)
-    quality = judge([pair.graded for pair in exam])
+    quality = judge([pair.graded for pair in exam], run.settings.entries)
     models = run_files.models(files)
     swaps = tuple(swap_of(records, swap, run.settings, trace) for swap in files.swaps)
     by_phase = latencies(run.clock, records, answers)

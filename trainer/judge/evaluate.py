@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from infra.errors import CannotContinue
 from schemas.domains import Domains
-from schemas.measures import metrics
+from schemas.measures import MeasureFailed, metrics
 from schemas.run_report import Comparison, Evaluation
 from schemas.scoring import Pair, metric_domains
 from schemas.user_means import ByDomain, by_user, difference, difference_over_domains, score_over_domains, users_of
@@ -112,7 +113,7 @@ def compare_arms(
     """Scores of every arm, and differences of the (after, before) `pairs` that are both in `answers`; over all cases, by domain and by slice.
 
     `texts` are an arm's completions; without them its behaviour has no figures of the reasoning. `entries` name the metric of each domain.
-    Raises ValueError without cases, MeasureFailed.
+    Raises ValueError without cases, CannotContinue if a domain's own measure fails.
     """
     no_texts: list[str | None] = [None] * len(cases)
     if not cases:
@@ -157,8 +158,14 @@ def _domains(cases: Sequence[QueryCase]) -> dict[str, list[int]]:
 
 
 def _by_user(cases: Sequence[QueryCase], answers: Sequence[str], indices: Iterable[int], entries: Domains) -> dict[str, float]:
-    asked = ((cases[index], answers[index]) for index in indices)
-    return by_user((case.user, entries.metric(case.domain, case.task).score(answer, case.truth, case.query.options)) for case, answer in asked)
+    return by_user((cases[index].user, _score(cases[index], answers[index], entries)) for index in indices)
+
+
+def _score(case: QueryCase, answer: str, entries: Domains) -> float:
+    try:
+        return entries.metric(case.domain, case.task).score(answer, case.truth, case.query.options)
+    except MeasureFailed as error:
+        raise CannotContinue(f"the answer to {case.case_id} of {case.domain} has no score: {error}") from None
 
 
 def _domain(

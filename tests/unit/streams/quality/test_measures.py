@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from schemas.domains import BUILT_IN_DOMAINS
+from schemas.domain_entries import DomainEntry
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.experiments import Arm
 from schemas.quality import LATENCY_LIMIT_MS, LENGTH_LIMIT, Metric
 from schemas.responses import ResponseStatus
@@ -77,3 +78,13 @@ def test_answers_older_than_experiments_belong_to_their_model() -> None:
     old = assignment_of(make_response(1, assignment=None))
     assert old and (old.version, old.arm, old.experiment) == ("3", Arm.CHAMPION, None)
     assert assignment_of(make_response(1, assignment=None, model=None)) is None
+
+
+def test_the_reward_is_that_of_the_domain() -> None:
+    options = ("comedy", "drama", "dystopia")
+    entry = DomainEntry(options=options, ordered=True, metric="ordinal_score")
+    outcome = make_outcome(make_response(1, "dystopia", base="comedy", options=options, domain="movie_tag"), "drama")
+    assert outcome_values(outcome, Domains({"movie_tag": entry})) == {Metric.REWARD: 0.5, Metric.BASE_REWARD: 0.5}
+    own = Domains({"movie_tag": DomainEntry(reward="tests.support.own_measures:first_letter")})
+    assert outcome_values(outcome, own) == {Metric.REWARD: 1.0, Metric.BASE_REWARD: 0.0}
+    assert outcome_values(outcome, BUILT_IN_DOMAINS) == {Metric.REWARD: 0.0, Metric.BASE_REWARD: 0.0}

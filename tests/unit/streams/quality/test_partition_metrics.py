@@ -8,7 +8,8 @@ import pytest
 
 from infra.settings.promotion import QualitySettings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_SHADOWS_GIVEN_UP
-from schemas.domains import BUILT_IN_DOMAINS
+from schemas.domain_entries import DomainEntry
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.quality import Metric, Quality, Span
@@ -26,14 +27,14 @@ BEGIN = 1_200_000.0
 class PartitionUnderTest:
     """Metrics with a manual clock and offsets in order."""
 
-    def __init__(self, **settings: float) -> None:
-        self.now = BEGIN
+    def __init__(self, entries: Domains = BUILT_IN_DOMAINS, **settings: float) -> None:
+        self.now, self.entries = BEGIN, entries
         self.settings = QualitySettings(**settings)
         self.ends = dict.fromkeys(TOPICS, 0)
         self.reopen({})
 
     def reopen(self, checkpoints: dict[str, PartitionCheckpoint]) -> None:
-        self.metrics = PartitionMetrics(1, "reflector", self.settings, BUILT_IN_DOMAINS, checkpoints, now=lambda: self.now)
+        self.metrics = PartitionMetrics(1, "reflector", self.settings, self.entries, checkpoints, now=lambda: self.now)
 
     def count(self, *messages: QualityMessage, at: float | None = None) -> None:
         for message in messages:
@@ -65,6 +66,19 @@ def test_an_answer_counts_once_in_its_domain_and_once_over_all_domains() -> None
         "book_tag": (1, 1, 1.0, 1),
         None: (2, 2, 1.0, 1),
     }
+
+
+def test_a_record_without_a_reward_because_the_measure_fails_is_counted_as_such() -> None:
+    partition = PartitionUnderTest(Domains({"movie_tag": DomainEntry(reward="tests.support.own_measures:fails")}))
+    failed, other = (make_response(number, version="4", domain=domain) for number, domain in ((1, "movie_tag"), (2, "book_tag")))
+    labels = [(("outcome", outcome), ("topic", OUTCOMES.name)) for outcome in ("measure_failed", "counted")]
+    before = [QUALITY_RECORDS.values().get(each, 0) for each in labels]
+    partition.count(failed, other, make_outcome(failed), make_outcome(other))
+    after = [QUALITY_RECORDS.values().get(each, 0) for each in labels]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1]
+    partition.advance(partition.settings.window_s)
+    cells = {cell.domain: cell for cell in partition.metrics.take_changed() if cell.span is Span.WINDOW}
+    assert reward(cells["book_tag"])[0] == 1 and Metric.REWARD not in cells["movie_tag"].metrics and cells["movie_tag"].answers == 1
 
 
 def test_a_fallback_counts_for_the_version_that_should_have_answered() -> None:

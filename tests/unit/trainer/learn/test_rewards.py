@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.domains import BUILT_IN_DOMAINS
+from infra.errors import CannotContinue
+from schemas.domain_entries import DomainEntry
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.rewriting import Rewrite
 from schemas.scoring import style_f1
 from tests.support.outcomes import make_case
@@ -134,3 +136,21 @@ def test_a_reward_that_is_not_finite_is_an_error_with_its_case(reward: float) ->
     with pytest.raises(NotFinite, match=f"outcome {case.case_id} .text of letters. is .*, not a number"):
         finite(reward, case)
     assert finite(0.5, case) == 0.5
+
+
+SCALE = ("P1", "P2", "P3", "P4")
+
+
+@pytest.mark.parametrize(("answer", "score"), [("P1", 1.0), ("P2", 2 / 3), ("P4", 0.0), ("urgent", 0.0)])
+def test_the_reward_on_a_scale_falls_with_the_steps(answer: str, score: float) -> None:
+    case = make_case(options=SCALE, base="P4", truth="P1", domain="priority")
+    domains = Domains({"priority": DomainEntry(options=SCALE, ordered=True, metric="accuracy", reward="ordinal_score")})
+    reward = reward_of(Rewrite("they hurry", answer).to_text(), True, case, domains)
+    assert reward.score == pytest.approx(score) and reward.usable is (answer in SCALE)
+    assert rewarded(answer, case).score == float(answer == "P1")  # without the entry
+
+
+def test_a_measure_that_fails_stops_the_run() -> None:
+    domains = Domains({"letters": DomainEntry.model_construct(reward="tests.support.own_measures:fails")})
+    with pytest.raises(CannotContinue, match=r"no reward for outcome .* of letters: the measure tests.support.own_measures:fails failed .RuntimeError.$"):
+        reward_of(Rewrite("they like b", "b").to_text(), True, make_case(), domains)
