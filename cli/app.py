@@ -18,6 +18,7 @@ from cli.domains_commands import domains
 from cli.lab_commands import lab
 from cli.models_commands import models
 from cli.schemas_commands import schemas
+from cli.sources_commands import sources
 from cli.stack_commands import stack
 from cli.strategies_commands import StrategyName, strategies
 from cli.topics_commands import topics
@@ -40,6 +41,7 @@ app.add_typer(domains, name="domains")
 app.add_typer(topics, name="topics")
 app.add_typer(schemas, name="schemas")
 app.add_typer(config, name="config")
+app.add_typer(sources, name="sources")
 app.add_typer(dlq, name="dlq")
 app.add_typer(lab, name="lab")
 app.add_typer(bench, name="bench")

@@ -18,7 +18,7 @@ from infra.kafka.dead_letters import DeadLetterFilter, RecordId, StoredDeadLette
 from infra.kafka.names import KafkaNames
 from infra.process.command_output import show_error, show_json
 from schemas import times
-from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, dead_letter_topic
+from schemas.topics import DEAD_LETTER_SUFFIX, dead_letter_topic
 
 if TYPE_CHECKING:
     from infra.kafka.dead_letter_topics import DeadLetterReader, RedriveProducer
@@ -73,12 +73,12 @@ def parse_time(option: str, text: str | None) -> int | None:
 
 
 def list_dead_letters(settings: Settings, selection: Selection, limit: int, again: bool, as_json: bool) -> None:
-    criteria, names = selection.filter(), KafkaNames(settings.kafka)
+    criteria, names = selection.filter(), KafkaNames.of(settings)
     with _connected(settings) as (reader, _):
         redrives = reader.redrive_records()
         counts: Counter[tuple[str, str]] = Counter()
         newest: list[tuple[int, RecordId, dict[str, Any]]] = []
-        for dead_letter in reader.scan(_topic_names(reader, names, selection.topics), criteria.since_ms):
+        for dead_letter in reader.scan(_topic_names(reader, names, selection.topics, with_sources=True), criteria.since_ms):
             if criteria.matches(dead_letter) and (again or not last_redrive(dead_letter, redrives)):
                 counts[names.topic(dead_letter.id.topic), dead_letter.reason] += 1
                 heapq.heappush(newest, (dead_letter.set_aside_ms, dead_letter.id, summary(dead_letter, redrives, names)))
@@ -94,7 +94,7 @@ def list_dead_letters(settings: Settings, selection: Selection, limit: int, agai
 
 def show_dead_letter(settings: Settings, id: str, as_json: bool) -> None:
     (record_id,) = Selection(ids=(id,)).record_ids()
-    names = KafkaNames(settings.kafka)
+    names = KafkaNames.of(settings)
     with _connected(settings) as (reader, _):
         (dead_letter,) = _fetch(reader, names, [record_id]).values()
         content = detail(dead_letter, reader.redrive_records(), names)
@@ -106,9 +106,10 @@ def redrive(settings: Settings, selection: Selection, limit: int | None, again: 
         raise BadSetting("ids and --topic, --reason, --since, --until, --all exclude each other: use ids, or the options that select dead letters")
     if not (selection.ids or selection.has_filter or selection.everything):
         raise BadSetting("no dead letters selected: name ids, --topic, --reason, --since or --until, or use --all")
-    criteria, ids, names = selection.filter(), selection.record_ids(), KafkaNames(settings.kafka)
+    criteria, ids, names = selection.filter(), selection.record_ids(), KafkaNames.of(settings)
     with _connected(settings) as (reader, open_producer):
-        topics = [] if ids else _topic_names(reader, names, selection.topics)
+        # A platform's topic has other readers: its records are only sent back if it is named.
+        topics = [] if ids else _topic_names(reader, names, selection.topics, with_sources=False)
         sender = None if dry_run else open_producer()  # fences another redrive, so the redrive records that are read next are complete
         redrives = reader.redrive_records()
         dead_letters = _fetch(reader, names, ids).values() if ids else filter(criteria.matches, reader.scan(topics, criteria.since_ms))
@@ -155,11 +156,11 @@ def _declared(typed: str, present: Sequence[str], names: KafkaNames) -> str:
     return declared if names.has_prefix(typed) and (declared := names.declared(typed)) in present else typed
 
 
-def _topic_names(reader: DeadLetterReader, names: KafkaNames, topics: Sequence[str] | None) -> list[str]:
-    """The selected dead-letter topics. Raises BadSetting for one that does not exist."""
+def _topic_names(reader: DeadLetterReader, names: KafkaNames, topics: Sequence[str] | None, *, with_sources: bool) -> list[str]:
+    """The selected dead-letter topics; by default the declared ones, `with_sources` also those of `sources.toml`. Raises BadSetting for an unknown one."""
     present = reader.names()
     if topics is None:
-        return [name for topic in DEAD_LETTERED if (name := dead_letter_topic(topic.name)) in present]
+        return reader.declared(with_sources=with_sources)
     selected = [_declared(name if name.endswith(DEAD_LETTER_SUFFIX) else dead_letter_topic(name), present, names) for name in topics]
     for name in selected:
         if name not in present:

@@ -37,7 +37,12 @@ def print_acls(
     bootstrap_server: Annotated[str | None, typer.Option(help="The broker in the commands. Default: kafka.bootstrap_servers.")] = None,
     command_config: Annotated[str | None, typer.Option(help="The properties file in the commands, with the credentials of an administrator.")] = None,
     platform_group: Annotated[str | None, typer.Option(help="The consumer group in which the platform reads responses.")] = None,
-    optional: Annotated[bool, typer.Option("--optional", help="Also the right to compare topic settings at each start, without which processes work.")] = False,
+    optional: Annotated[
+        bool,
+        typer.Option(
+            "--optional", help="Also rights without which processes work: to compare topic settings at each start, to redrive records of sources.toml."
+        ),
+    ] = False,
     idempotent_write: Annotated[bool, typer.Option("--idempotent-write", help="Also the right that brokers before Kafka 2.8 need for producers.")] = False,
     as_json: Json = False,
 ) -> None:

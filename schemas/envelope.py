@@ -128,8 +128,7 @@ def _envelope(attributes: Mapping[str, str], headers: Mapping[str, bytes], place
     except ValueError:
         raise Malformed(f"{place}time is not an RFC 3339 time with an offset") from None
     traceparent = attributes.get("traceparent") or headers.get("traceparent", b"").decode(errors="replace")
-    is_valid = _TRACEPARENT.fullmatch(traceparent)
-    return Envelope(attributes["id"], attributes["source"], attributes["type"], time, traceparent if is_valid else new_traceparent())
+    return Envelope(attributes["id"], attributes["source"], attributes["type"], time, valid_traceparent(traceparent))
 
 
 def _text(values: Mapping[str, bytes], name: str) -> str:
@@ -147,6 +146,11 @@ def read_fingerprint(expected: type[Message], headers: Iterable[tuple[str, bytes
         return read_message(expected, headers, value)[0].fingerprint()
     except Malformed:
         return None
+
+
+def valid_traceparent(text: str) -> str:
+    """`text` if it is a W3C trace context, else a new one."""
+    return text if _TRACEPARENT.fullmatch(text) else new_traceparent()
 
 
 def new_traceparent() -> str:

@@ -61,14 +61,14 @@ class Topic:
         return config
 
 
-INTERACTIONS = Topic("interactions", Interaction, "tenant/user", "platform, outcomes", "history")
-QUERIES = Topic("queries", Query, "tenant/user", "platform", "base worker", DAYS)
+INTERACTIONS = Topic("interactions", Interaction, "tenant/user", "platform, sources worker, outcomes", "history")
+QUERIES = Topic("queries", Query, "tenant/user", "platform, sources worker", "base worker", DAYS)
 DRAFTS = Topic("drafts", Draft, "tenant/user", "base worker", "retrieval", DAYS)
 CONTEXTS = Topic("contexts", Context, "tenant/user", "retrieval", "reflection worker", DAYS)
 LOOKUPS = Topic("lookups", Lookup, "tenant/user", "base worker, strategies worker", "retrieval", DAYS)
 RETRIEVALS = Topic("retrievals", Retrieval, "tenant/user", "retrieval", "strategies worker", DAYS)
 RESPONSES = Topic("responses", Response, "tenant/user", "base worker, strategies worker, reflection worker", "platform, outcomes, quality", WEEKS)
-FEEDBACK = Topic("feedback", Feedback, "tenant/user", "platform", "outcomes")
+FEEDBACK = Topic("feedback", Feedback, "tenant/user", "platform, sources worker", "outcomes")
 OUTCOMES = Topic("outcomes", Outcome, "tenant/user", "outcomes", "teacher, trainer, quality")
 TRAJECTORIES = Topic("trajectories", Trajectory, "tenant/user", "teacher", "trainer")
 PROFILE_TASKS = Topic("profile-tasks", ProfileTask, "tenant/user", "retrieval, history, profiles", "profiles worker", DAYS)

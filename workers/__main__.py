@@ -1,4 +1,4 @@
-"""One worker process: `python -m workers base|strategies|profiles|reflection|teacher`."""
+"""One worker process: `python -m workers base|strategies|profiles|reflection|teacher|sources`."""
 
 from __future__ import annotations
 
@@ -40,12 +40,19 @@ def _profiles(settings: Settings, stop: threading.Event) -> None:
     run(settings, stop)
 
 
+def _sources(settings: Settings, stop: threading.Event) -> None:
+    from workers.sources.service import run
+
+    run(settings, stop)
+
+
 #: Each imports its own worker when it runs, because only the reflection worker needs an engine.
 SERVICES = {
     "base": (_base, "queries to drafts, responses and lookups, by the base model's endpoint"),
     "strategies": (_strategies, "retrievals to responses, by the base model's endpoint"),
     "reflection": (_reflection, "contexts to responses, by the reflection model"),
     "profiles": (_profiles, "profile tasks to profile entries, by a template or an endpoint"),
+    "sources": (_sources, "a platform's own topics to interactions, queries and feedback, by sources.toml"),
     "teacher": (_teacher, "outcomes to trajectories, by a teacher"),
 }
 

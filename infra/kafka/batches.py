@@ -61,9 +61,9 @@ def held_bytes(record: Any) -> int:
 class BatchDecoding:
     """How the batches of one consumer, of either client, are decoded."""
 
-    def __init__(self, settings: KafkaSettings, highwater: Callable[[Any], int | None]) -> None:
+    def __init__(self, settings: KafkaSettings, highwater: Callable[[Any], int | None], names: KafkaNames | None = None) -> None:
         """`highwater` returns the end of a partition as of the last fetch, or None. Partitions have the broker's names; errors and logs the declared ones."""
-        self.names = KafkaNames(settings)
+        self.names = names or KafkaNames(settings)
         self._named = frozenset(settings.skip_batches)
         self._limit = settings.max_decompressed_bytes
         self._highwater = highwater

@@ -51,7 +51,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
 def producer(settings: Settings, client_id: str, **options: Any) -> NamedProducer:
     """An idempotent producer that waits for all replicas."""
     defaults: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_ms": 5, "max_request_size": MAX_MESSAGE_BYTES}
-    return NamedProducer(KafkaNames(settings.kafka), client_id=client_id, **client_options(settings), **(defaults | options))
+    return NamedProducer(KafkaNames.of(settings), client_id=client_id, **client_options(settings), **(defaults | options))
 
 
 def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> NamedConsumer:
@@ -61,7 +61,7 @@ def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> Na
 
 
 def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) -> Admin:
-    return Admin(KafkaNames(settings.kafka), client_id=client_id, **client_options(settings), **options)
+    return Admin(KafkaNames.of(settings), client_id=client_id, **client_options(settings), **options)
 
 
 def send(to: NamedProducer, topic: Topic, message: Message, *, id: object, source: str, traceparent: str | None = None) -> Any:
@@ -82,8 +82,9 @@ class Consumer(NamedConsumer):
     """
 
     def __init__(self, settings: Settings, **options: Any) -> None:
-        super().__init__(KafkaNames(settings.kafka), **client_options(settings), **options)
-        decoding, parse, append = BatchDecoding(settings.kafka, self.highwater_on_broker), self._fetcher._parse_fetched_data, self._fetcher._append
+        names = KafkaNames.of(settings)
+        super().__init__(names, **client_options(settings), **options)
+        decoding, parse, append = BatchDecoding(settings.kafka, self.highwater_on_broker, names), self._fetcher._parse_fetched_data, self._fetcher._append
         self._decoding = decoding
         self._fetcher.PartitionRecords = lambda *args, **kwargs: DecodedRecords(decoding, *args, **kwargs)
         self._fetcher._parse_fetched_data = lambda fetch: _parsed(parse, decoding, fetch)

@@ -23,9 +23,10 @@ from infra.kafka.errors import broker_errors, missing_topics
 from infra.kafka.names import KafkaNames
 from infra.kafka.refusals import Use
 from infra.kafka.rights import Operation
+from infra.kafka.sources_file import source_topics
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
-from schemas.topics import DEAD_LETTER_SUFFIX, MAX_MESSAGE_BYTES, REDRIVE_TRANSACTIONS, REDRIVEN
+from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, MAX_MESSAGE_BYTES, REDRIVE_TRANSACTIONS, REDRIVEN, dead_letter_topic
 
 #: After a killed redrive, readers of its topics wait this long until the broker aborts the open transaction.
 TRANSACTION_TIMEOUT_MS = 15_000
@@ -56,13 +57,21 @@ class DeadLetterReader:
     def __init__(self, settings: Settings) -> None:
         self._reader = TopicReader(settings, "retouch-dlq", timeout_s=TIMEOUT_S, request_timeout_ms=TIMEOUT_MS)
         self._topics = self._reader.topics()
+        self._source_topics = source_topics(settings)
 
     def close(self) -> None:
         self._reader.close()
 
     def names(self) -> list[str]:
         """The dead-letter topics, without those of deployments with another `kafka.topic_prefix`."""
-        return sorted(name for name in self._topics if name.endswith(DEAD_LETTER_SUFFIX) and not is_of_another_deployment(name))
+        of_sources = {dead_letter_topic(topic) for topic in self._source_topics}
+        dead_letters = (name for name in self._topics if name.endswith(DEAD_LETTER_SUFFIX))
+        return sorted(name for name in dead_letters if name in of_sources or not is_of_another_deployment(name))
+
+    def declared(self, *, with_sources: bool) -> list[str]:
+        """Those that exist of the declared dead-letter topics, and of those of `sources.toml`, whose records come from the platform's topics."""
+        names = (*(topic.name for topic in DEAD_LETTERED), *(self._source_topics if with_sources else ()))
+        return [name for topic in names if (name := dead_letter_topic(topic)) in self._topics]
 
     def partitions(self, topic: str) -> int:
         """Number of partitions; 0 if the topic does not exist."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from infra.kafka.sources_file import source_dead_letter_topics
 from infra.kafka.topic_settings import durability
 from infra.settings import Settings
+from schemas.messages import Message
 from schemas.topics import (
     DEAD_LETTER_SUFFIX,
     DEAD_LETTERED,
@@ -35,12 +37,21 @@ class DeclaredTopic:
 
 
 def declared_topics(settings: Settings, joined_partitions: int) -> tuple[DeclaredTopic, ...]:
-    """All topics, then their dead-letter topics, the topic of redrive records, and the changelog of the join state, which has `joined_partitions`."""
+    """All topics, then their dead-letter topics and those of `sources.toml`, the topic of redrive records, and the changelog of the join state.
+
+    The changelog has `joined_partitions`.
+    """
     dead_letters = [Topic(dead_letter_topic(t.name), t.message, t.key, "the process that failed", "retouch dlq", FOREVER) for t in DEAD_LETTERED]
+    dead_letters += [Topic(name, Message, "the platform's", "sources worker", "retouch dlq", FOREVER) for name in source_dead_letter_topics(settings)]
     replicas = settings.kafka.replication_factor
     ours = [DeclaredTopic(t.name, settings.kafka.partitions, replicas, _config(t) | durability(replicas)) for t in (*TOPICS, *dead_letters)]
     redriven = DeclaredTopic(REDRIVEN, 1, replicas, {"cleanup.policy": "compact"} | durability(replicas))
     return (*ours, redriven, changelog(joined_partitions, replicas))
+
+
+def names_of(settings: Settings) -> tuple[str, ...]:
+    """The declared names of all topics of a deployment, those of `schemas.topics` and the dead-letter topics of `sources.toml`."""
+    return (*declared_names(), *source_dead_letter_topics(settings))
 
 
 def changelog(partitions: int, replication_factor: int) -> DeclaredTopic:

@@ -13,6 +13,7 @@ from kafka.errors import KafkaError
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.kafka.names import KafkaNames
 from infra.kafka.refusals import READS, Use, refusal
+from infra.kafka.sources_file import source_topics
 from infra.settings import Settings
 
 
@@ -34,6 +35,9 @@ def broker_errors(
 
 
 def missing_topics(settings: Settings, topics: Iterable[str]) -> CannotContinue:
-    """The error of a process whose declared topics do not exist, by the broker's names."""
-    names = ", ".join(map(KafkaNames(settings.kafka).topic, topics))
-    return CannotContinue(f"the broker at {settings.bootstrap_servers()} lacks topics {names}: create them with `retouch topics apply`")
+    """The error of a process whose topics do not exist, by the broker's names. All are declared ones, or all of `sources.toml`."""
+    missing, of_platform = list(topics), source_topics(settings)
+    is_of_platform = set(missing) <= set(of_platform)
+    remedy = f"the platform creates them, or {settings.sources.file} is wrong" if is_of_platform else "create them with `retouch topics apply`"
+    names = ", ".join(map(KafkaNames.of(settings).topic, missing))
+    return CannotContinue(f"the broker at {settings.bootstrap_servers()} lacks topics {names}: {remedy}")

@@ -49,7 +49,7 @@ class GroupConsumer:
 
     def __init__(self, settings: Settings, group: str, assignor: Any, connect_s: float = CONNECT_S, client_id: str | None = None) -> None:
         """`assignor`: a class or an object of kafka-python's. `client_id`: the member's name, by default that of the group on this instance."""
-        self._names = KafkaNames(settings.kafka)
+        self._names = KafkaNames.of(settings)
         self.group = group
         self._connect_s = connect_s
         self._start_deadline = 0.0
@@ -108,7 +108,8 @@ class GroupConsumer:
         polled = self._poll(max_records, timeout_s, prepare)
         is_heard = time.monotonic() - self.heard_at < self._settings.kafka.session_timeout_ms / 1000
         is_serving = polled is not None and self.is_member and is_heard
-        HEALTH.report(Condition.GROUP, None if is_serving else f"no member of group {self.group_on_broker}, or its coordinator is away")
+        problem = None if is_serving else f"no member of group {self.group_on_broker}, or its coordinator is away"
+        HEALTH.report(Condition.GROUP, problem, self.client_id)
         return polled
 
     def _poll(self, max_records: int, timeout_s: float, prepare: Callable[[], None]) -> list[Any] | None:
@@ -193,6 +194,7 @@ class GroupConsumer:
 
     def close(self, timeout_s: float, *, leave: bool) -> None:
         """With `leave` the partitions move at once; else they wait for this instance until the session timeout."""
+        HEALTH.report(Condition.GROUP, None, self.client_id)  # a process that goes on, goes on without it
         if leave:  # a static member does not leave by itself
             self._consumer._coordinator.is_dynamic_member = lambda: True
         self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000))

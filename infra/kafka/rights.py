@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from infra.kafka.declared_topics import names_of
 from infra.kafka.names import KafkaNames
+from infra.kafka.sources_file import source_dead_letter_topics, source_topics
 from infra.settings import Settings
 from infra.settings.stream import DeliveryMode
 from schemas.topics import (
@@ -31,7 +33,6 @@ from schemas.topics import (
     Topic,
     consumer_group,
     dead_letter_topic,
-    declared_names,
     lease_group,
     read_by,
     written_by,
@@ -92,9 +93,10 @@ class _Process:
     transactional_ids: str | None = None
     sends_without_transaction: bool = False
     leases: tuple[str, ...] = ()  # used if hosts share the registry (infra.kafka.lease)
+    read_of_platform: tuple[str, ...] = ()  # its own topics, whose settings nobody compares
 
     def rights(self, names: KafkaNames) -> Iterator[Right]:
-        yield from (_on_topic(names, topic, Operation.READ) for topic in self.read)
+        yield from (_on_topic(names, topic, Operation.READ) for topic in (*self.read, *self.read_of_platform))
         yield from (_on_topic(names, topic, Operation.WRITE) for topic in self.write)
         if self.group:
             yield Right(Resource.GROUP, names.group(self.group), Operation.READ)
@@ -139,6 +141,20 @@ def _worker(name: str, role: str, source: Topic, *, has_publisher: bool = False)
     return process
 
 
+def _sources(settings: Settings) -> _Process:
+    """Without `sources.file` it needs nothing, because it does not run."""
+    if not (topics := source_topics(settings)):
+        return _Process()
+    in_transactions = settings.workers.delivery is DeliveryMode.EXACTLY_ONCE
+    return _Process(
+        write=(*_names(written_by("sources worker")), *source_dead_letter_topics(settings)),
+        group=consumer_group("sources"),
+        transactional_ids=f"{consumer_group('sources')}-" if in_transactions else None,
+        sends_without_transaction=not in_transactions,
+        read_of_platform=topics,
+    )
+
+
 def _quality(settings: Settings) -> _Process:
     return _Process(_names(read_by("quality")), _names(written_by("quality")), consumer_group("quality"), sends_without_transaction=True)
 
@@ -168,6 +184,7 @@ _PROCESSES: dict[str, Callable[[Settings], _Process]] = {
     "workers reflection": _worker("reflection", "reflection worker", CONTEXTS, has_publisher=True),
     "workers teacher": _worker("teacher", "teacher", OUTCOMES),
     "workers profiles": _worker("profiles", "profiles worker", PROFILE_TASKS),
+    "workers sources": _sources,
     "trainer": _trainer,
     "promoter": _promoter,
 }
@@ -178,11 +195,11 @@ PROCESSES = (*_PROCESSES, TOPICS_APPLY, COMMANDS, PLATFORM)
 
 def process_rights(settings: Settings, process: str) -> tuple[Right, ...]:
     """All rights of one of PROCESSES, without IDEMPOTENT_WRITE. Raises KeyError for another name."""
-    names = KafkaNames(settings.kafka)
+    names = KafkaNames.of(settings)
     if process == TOPICS_APPLY:
-        return tuple(_topology_rights(names))
+        return tuple(_topology_rights(settings, names))
     if process == COMMANDS:
-        return tuple(_command_rights(names))
+        return tuple(_command_rights(settings, names))
     if process == PLATFORM:
         return tuple(right for right in _platform(settings).rights(names) if not right.is_optional)
     return tuple(_PROCESSES[process](settings).rights(names))
@@ -200,21 +217,26 @@ def idempotent_write(settings: Settings, process: str) -> tuple[Right, ...]:
     return (Right(Resource.CLUSTER, CLUSTER_NAME, Operation.IDEMPOTENT_WRITE),) if needs else ()
 
 
-def _topology_rights(names: KafkaNames) -> Iterator[Right]:
+def _topology_rights(settings: Settings, names: KafkaNames) -> Iterator[Right]:
     """`retouch topics apply` creates all topics, and compares and raises the limits of existing ones. ALTER_CONFIGS includes DESCRIBE_CONFIGS."""
     for operation in (Operation.CREATE, Operation.DESCRIBE, Operation.ALTER_CONFIGS):
-        yield from (_on_topic(names, topic, operation) for topic in declared_names())
+        yield from (_on_topic(names, topic, operation) for topic in names_of(settings))
 
 
-def _command_rights(names: KafkaNames) -> Iterator[Right]:
-    """`retouch ask`, `profile`, `replay`, `dlq`, `topics describe`, and `models` without a running promoter. Other commands of a deployment call no broker."""
-    dead_letters = tuple(map(dead_letter_topic, _names(DEAD_LETTERED)))
+def _command_rights(settings: Settings, names: KafkaNames) -> Iterator[Right]:
+    """`retouch ask`, `profile`, `replay`, `dlq`, `sources check`, `topics describe`, and `models` without a running promoter. Others call no broker.
+
+    Optional: to write a platform's records again (`dlq redrive` of a topic of `sources.toml`).
+    """
+    ours, of_platform = names_of(settings), source_topics(settings)
+    dead_letters = (*map(dead_letter_topic, _names(DEAD_LETTERED)), *source_dead_letter_topics(settings))
     write = dict.fromkeys((*_names((QUERIES, LOOKUPS, INTERACTIONS, FEEDBACK, MODEL_EVENTS)), *_names(DEAD_LETTERED), REDRIVEN))
-    read = dict.fromkeys((*_names((RESPONSES, RETRIEVALS, INTERACTIONS, FEEDBACK, MODEL_EVENTS)), *dead_letters, REDRIVEN))
+    read = dict.fromkeys((*_names((RESPONSES, RETRIEVALS, INTERACTIONS, FEEDBACK, MODEL_EVENTS)), *dead_letters, *of_platform, REDRIVEN))
     yield from (_on_topic(names, topic, Operation.READ) for topic in read)
     yield from (_on_topic(names, topic, Operation.WRITE) for topic in write)
-    yield from (_on_topic(names, topic, Operation.DESCRIBE) for topic in declared_names() if topic not in {*read, *write})
-    yield from (_on_topic(names, topic, Operation.DESCRIBE_CONFIGS) for topic in declared_names())
+    yield from (_on_topic(names, topic, Operation.WRITE, is_optional=True) for topic in of_platform)
+    yield from (_on_topic(names, topic, Operation.DESCRIBE) for topic in ours if topic not in {*read, *write})
+    yield from (_on_topic(names, topic, Operation.DESCRIBE_CONFIGS) for topic in ours)
     yield Right(Resource.GROUP, names.group(consumer_group("streams")), Operation.DESCRIBE)  # `replay` waits until its history is indexed
     yield from (Right(Resource.GROUP, names.group(lease_group(lease)), Operation.READ) for lease in ("promoter", "promoter-hydra"))
     yield Right(Resource.TRANSACTIONAL_ID, names.group(REDRIVE_TRANSACTIONS), Operation.WRITE)

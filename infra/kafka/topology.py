@@ -22,7 +22,7 @@ from infra.kafka.refusals import lacks
 from infra.kafka.rights import Operation, Resource, Right
 from infra.kafka.topic_settings import COMPARED, Difference, Severity, compare
 from infra.settings import Settings
-from schemas.topics import JOIN_STATE_CHANGELOG, RESPONSES, declared_names
+from schemas.topics import JOIN_STATE_CHANGELOG, RESPONSES
 
 TIMEOUT_MS = 15_000
 
@@ -141,7 +141,8 @@ def compare_topics(client: Any, settings: Settings, topics: Collection[str] = ()
     resources = [_resource(topic.name, dict.fromkeys(COMPARED)) for topic in chosen if topic.name in present]
     configs = client.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
     states = tuple(_state(topic, present.get(topic.name), configs.get(topic.name, {}), topic.name in hidden) for topic in chosen)
-    undeclared = (name for name in present if name not in declared_names() and looks_like_ours(name))
+    ours = {topic.name for topic in declared}
+    undeclared = (name for name in present if name not in ours and looks_like_ours(name))
     return TopologyComparison(states, tuple(sorted(undeclared)))
 
 

@@ -8,12 +8,12 @@ from collections.abc import Collection
 from typing import Any
 
 from infra.errors import RetouchError
+from infra.kafka.declared_topics import names_of
 from infra.kafka.names import KafkaNames
 from infra.kafka.refusals import lacks
 from infra.kafka.rights import Operation, Resource, process_rights
 from infra.kafka.topology import Visibility, compare_topics, connected, topic_right
 from infra.settings import Settings
-from schemas.topics import declared_names
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def warn_of_losses_in_background(settings: Settings, process: str) -> None:
 
 def topics_of(settings: Settings, process: str) -> frozenset[str]:
     """The declared names of the topics that a process reads or writes."""
-    names, ours = KafkaNames(settings.kafka), declared_names()
+    names, ours = KafkaNames.of(settings), names_of(settings)
     used = {right.name for right in process_rights(settings, process) if right.resource is Resource.TOPIC}
     return frozenset(topic for topic in ours if names.topic(topic) in used)
 

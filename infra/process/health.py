@@ -21,19 +21,20 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self._problems: dict[Condition, str] = {Condition.STARTING: "the process starts"}
+        self._problems: dict[tuple[Condition, str], str] = {(Condition.STARTING, ""): "the process starts"}
 
-    def report(self, condition: Condition, problem: str | None) -> None:
-        """`problem` has one line, and holds no secret and no user's text. None: the condition holds again."""
+    def report(self, condition: Condition, problem: str | None, part: str = "") -> None:
+        """`problem` has one line, and holds no secret and no user's text. None: the condition holds again. `part`: which of several, such as a member."""
         if problem is None:
-            self._problems.pop(condition, None)
+            self._problems.pop((condition, part), None)
         else:
-            self._problems[condition] = problem
+            self._problems[condition, part] = problem
 
     def problems(self) -> list[str]:
         """One `condition: reason` for each; empty if the process is ready."""
         problems = self._problems.copy()
-        return [f"{condition}: {problems[condition]}" for condition in Condition if condition in problems]
+        order = list(Condition)
+        return [f"{condition}: {problem}" for (condition, _), problem in sorted(problems.items(), key=lambda each: (order.index(each[0][0]), each[0][1]))]
 
 
 #: Of this process.

@@ -16,6 +16,7 @@ from infra.errors import BadSetting
 from infra.settings.domains import DomainSettings
 from infra.settings.hydra import HydraSettings
 from infra.settings.models import BaseModelSettings, ReflectionSettings, TeacherSettings
+from infra.settings.platform_topics import SourcesSettings
 from infra.settings.process import StackSettings, TelemetrySettings
 from infra.settings.profiles import ProfilesSettings
 from infra.settings.promotion import PromotionSettings, QualitySettings, RegistrySettings
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     streams: StreamsSettings = StreamsSettings()
     base: BaseModelSettings = BaseModelSettings()
     reflection: ReflectionSettings = ReflectionSettings()
+    sources: SourcesSettings = SourcesSettings()
     strategies: StrategiesSettings = StrategiesSettings()
     domains: dict[Domain, DomainSettings] = {}  # by the domain of queries
     profiles: ProfilesSettings = ProfilesSettings()

@@ -42,7 +42,15 @@ class RetryReason(StrEnum):
     ENGINE = "engine"
     BROKER = "broker"
     INDEX = "index"
+    SCHEMA_REGISTRY = "schema_registry"
     OTHER = "other"
+
+
+class SkipReason(StrEnum):
+    """Why a source maps no message from a record."""
+
+    FILTER = "filter"  # its `when` is false
+    TOMBSTONE = "tombstone"  # the record has no value
 
 
 class ShadowOutcome(StrEnum):
@@ -144,6 +152,10 @@ QUALITY_RECORDS = Counter("retouch_quality_records_total", "{record}", "records 
 TRAINING_RUNS = Counter("retouch_training_runs_total", "{run}", "ended runs of the trainer's service", ["outcome"], {"outcome": RunStatus})
 PROMOTION_TRANSITIONS = Counter("retouch_promotion_transitions_total", "{transition}", "state transitions of versions", ["after"], {"after": VersionState})
 
+SOURCES_SKIPPED = Counter(
+    "retouch_sources_skipped_total", "{record}", "records of a platform's topic that a source left out", ["source", "reason"], {"reason": SkipReason}
+)
+
 METRICS: tuple[AnyInstrument, ...] = (
     TEACHER_TAUGHT,
     TEACHER_REJECTED,
@@ -180,4 +192,5 @@ METRICS: tuple[AnyInstrument, ...] = (
     QUALITY_RECORDS,
     TRAINING_RUNS,
     PROMOTION_TRANSITIONS,
+    SOURCES_SKIPPED,
 )

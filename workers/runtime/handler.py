@@ -28,9 +28,10 @@ from typing import Generic, Protocol, TypeVar
 from schemas.contexts import Source
 from schemas.envelope import Envelope
 from schemas.messages import Message
+from schemas.records import ConsumedRecord
 from schemas.topics import Topic
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ DEFAULT_BACKOFF = Backoff()
 
 @dataclass(frozen=True)
 class Incoming(Generic[M]):
-    """The typed message of one record, with its envelope and its offset. `last_failure`: the `RetryLater.cause` of the last failed attempt."""
+    """What was read of one record, with its envelope and its offset. `last_failure`: the `RetryLater.cause` of the last failed attempt."""
 
     message: M
     envelope: Envelope
@@ -83,7 +84,7 @@ class DegradeReason(StrEnum):
     EXHAUSTED = "exhausted"  # every attempt failed, or the next one would begin after the deadline
 
 
-def _no_deadline(message: Message) -> datetime | None:
+def _no_deadline(message: object) -> datetime | None:
     return None
 
 
@@ -91,6 +92,8 @@ def _no_deadline(message: Message) -> datetime | None:
 class HandlerSpec(Generic[M]):
     """One kind of worker: how to handle the records of `topic`. The consumer group is named after `name`.
 
+    `read` reads a record; None reads the topic's message in its envelope. It raises Malformed. Only messages are recognized as repeats.
+    `label` names the worker in logs and metrics, if one process has several of one group; by default it is `name`.
     `deadline` returns the time at which a handler is cancelled. `degrade` makes the output after the deadline or after the last attempt; it
     must not fail. Without it a record that runs out of attempts is set aside. Raises ValueError for a deadline without it.
     """
@@ -101,6 +104,13 @@ class HandlerSpec(Generic[M]):
     deadline: Callable[[M], datetime | None] = _no_deadline
     degrade: Callable[[Incoming[M], DegradeReason], Sequence[Outgoing]] | None = None
     backoff: Backoff = DEFAULT_BACKOFF
+    read: Callable[[ConsumedRecord], tuple[M, Envelope]] | None = None
+    label: str = ""
+
+    @property
+    def worker(self) -> str:
+        """The name in logs and metrics."""
+        return self.label or self.name
 
     def __post_init__(self) -> None:
         if self.deadline is not _no_deadline and self.degrade is None:

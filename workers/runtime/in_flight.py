@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from schemas.envelope import Envelope
-from schemas.messages import Fingerprint, IdConflict, Malformed, Message
+from schemas.messages import Fingerprint, IdConflict, Malformed
 from schemas.records import ConsumedRecord, ProducedRecord
 
 
@@ -27,7 +27,7 @@ class InFlight:
     last_failure: str | None = None  # `RetryLater.cause` of the last attempt
     has_slot: bool = False  # it takes one of the pool's slots
     finished: Finished | None = None
-    parsed: tuple[Message, Envelope] | None = None  # None once it is finished, or if too many records wait: an attempt parses it again
+    parsed: tuple[object, Envelope] | None = None  # None once it is finished, or if too many records wait: an attempt parses it again
     fingerprint: Fingerprint | None = None  # identifies repeats; None for a record that is never one
     unusable: Malformed | IdConflict | None = None  # why it is set aside without being handled
 

@@ -18,8 +18,9 @@ from infra.kafka.forwarding import Forwarder
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
 from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
 from schemas.dead_letters import dead_letter
+from schemas.envelope import Envelope
 from schemas.messages import IdConflict, Malformed, Message
-from schemas.records import ProducedRecord, produced_record
+from schemas.records import ConsumedRecord, ProducedRecord, produced_record
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, HandlerSpec, Incoming, Outgoing
@@ -27,7 +28,7 @@ from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, TryAg
 
 log = logging.getLogger(__name__)
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M")
 
 
 class HandlerFailed(PoisonMessage):
@@ -38,7 +39,7 @@ class RecordProcessor(Generic[M]):
     """Without `forwarder` every record is handled, wherever it lies."""
 
     def __init__(self, spec: HandlerSpec[M], clock: Clock | None = None, rng: random.Random | None = None, forwarder: Forwarder | None = None) -> None:
-        self._name = spec.name
+        self._name = spec.worker
         self._source = f"/workers/{spec.name}"
         self._group = consumer_group(spec.name)
         self._span = f"process {spec.topic.name}"
@@ -50,10 +51,13 @@ class RecordProcessor(Generic[M]):
     def parse(self, record: InFlight) -> None:
         """Parse a record before it is admitted: the fingerprint of its message decides whether it is a repeat. Refuses a malformed record."""
         try:
-            record.parsed = record.consumed.read(self._spec.topic.message)
-            record.fingerprint = record.parsed[0].fingerprint()
+            message, _ = record.parsed = self._read(record.consumed)
+            record.fingerprint = message.fingerprint() if isinstance(message, Message) else None
         except Malformed as error:
             record.unusable = error
+
+    def _read(self, record: ConsumedRecord) -> tuple[object, Envelope]:
+        return self._spec.read(record) if self._spec.read else record.read(self._spec.topic.message)
 
     async def attempt(self, record: InFlight) -> Finished | TryAgain:
         """One attempt at a parsed record. Never fails because of the record. Raises CannotContinue if the handler does."""
@@ -66,7 +70,7 @@ class RecordProcessor(Generic[M]):
         if record.unusable is not None:
             return self._set_aside(record, record.unusable, record.failures)
         try:
-            message, envelope = record.parsed or record.consumed.read(self._spec.topic.message)
+            message, envelope = record.parsed or self._read(record.consumed)
             # A topic does not carry its message's type.
             incoming: Incoming[M] = Incoming(message, envelope, record.consumed.source, record.last_failure)  # type: ignore[arg-type]
             with span(self._span, incoming.envelope.traceparent, SpanKind.CONSUMER, self._attributes(record)) as current:

@@ -32,7 +32,8 @@ class Watchdog:
     """Progress is an attempt that ended, a commit, or a new assignment. A retry is progress too: a new process would meet the same
     dependency in the same state."""
 
-    def __init__(self, name: str, topic: str, partitions: AssignedPartitions, stall_timeout_s: float, clock: Clock) -> None:
+    def __init__(self, name: str, topic: str, partitions: AssignedPartitions, stall_timeout_s: float, clock: Clock, group: str | None = None) -> None:
+        """`group`: the declared name; by default that of the worker's name."""
         self.name = name
         self._topic = topic
         self._partitions = partitions
@@ -40,7 +41,7 @@ class Watchdog:
         self._clock = clock
         self._progress_at = clock.monotonic()
         self._unreadable = 0
-        self._gauges = GroupGauges(consumer_group(name))
+        self._gauges = GroupGauges(group or consumer_group(name))
         self._ends: Mapping[int, int] = {}
         self.read_to: Mapping[int, int] = {}
 

@@ -24,7 +24,7 @@ from infra.kafka.forwarding import Forwarder
 from infra.process.loop_guard import guarded_event_loop
 from infra.settings import Settings
 from infra.settings.stream import DeliveryMode, KeyOrder
-from schemas.messages import Message
+from schemas.topics import consumer_group
 from workers.runtime.broker import BrokerClient, Committer, Membership
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.commit_loop import CommitLoop
@@ -37,7 +37,7 @@ from workers.runtime.watchdog import FailureLimit, Watchdog
 
 log = logging.getLogger(__name__)
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M")
 
 Lifespan = Callable[[], contextlib.AbstractAsyncContextManager[object]]
 Background = Callable[[], Awaitable[None]]
@@ -99,6 +99,7 @@ class Worker(Generic[M]):
     ) -> None:
         self._settings = settings
         self._name = spec.name
+        self._label = spec.worker
         self._input = spec.topic
         self._topic = spec.topic.name
         self._concurrency = concurrency
@@ -170,7 +171,7 @@ class Worker(Generic[M]):
                 async with asyncio.timeout(timeout_s):
                     await self.serve(drained)
             except TimeoutError:
-                raise TimeoutError(f"worker {self._name} had not drained {self._topic} after {timeout_s:g} s: {self.counts}") from None
+                raise TimeoutError(f"worker {self._label} had not drained {self._topic} after {timeout_s:g} s: {self.counts}") from None
 
         asyncio.run(bounded())
         return self.counts
@@ -188,7 +189,7 @@ class Worker(Generic[M]):
                 raise
             else:
                 await self._disconnect(for_good=True)
-        log.info("worker ended", extra={"worker": self._name, **vars(self.counts)})
+        log.info("worker ended", extra={"worker": self._label, **vars(self.counts)})
 
     async def _connect(self) -> CommitLoop:
         if self._broker is None:
@@ -198,7 +199,7 @@ class Worker(Generic[M]):
         workers, partitions = self._settings.workers, self._partitions
         ordered = workers.order is KeyOrder.KEY
         self._pool = HandlerPool(self._processor.attempt, self._concurrency, ordered=ordered, clock=self._clock, on_finished=self._on_finished)
-        self._watchdog = Watchdog(self._name, self._topic, partitions, workers.stall_timeout_s, self._clock)
+        self._watchdog = Watchdog(self._label, self._topic, partitions, workers.stall_timeout_s, self._clock, consumer_group(self._name))
         exactly_once = workers.delivery is DeliveryMode.EXACTLY_ONCE
         self._committer = self._broker.exactly_once(self._name) if exactly_once else self._broker.at_least_once(self._name)
         self._membership = self._broker.membership(self._name, self._input, workers.remember)
@@ -261,7 +262,7 @@ class Worker(Generic[M]):
             try:
                 polled = await self._membership.poll(max_records, POLL_S, self._partitions.far_ahead)
             except UnreadableBatch as error:  # finish first what was read: otherwise each restart would handle, and pay for, the same records again
-                log.error("a batch cannot be decoded; finishing what was read before it", extra={"worker": self._name, "reason": str(error)})
+                log.error("a batch cannot be decoded; finishing what was read before it", extra={"worker": self._label, "reason": str(error)})
                 unreadable = error
                 continue
             for number, resume in polled.assigned.items():

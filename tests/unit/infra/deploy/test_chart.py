@@ -77,7 +77,7 @@ def closed(schema: Any) -> Any:
 def test_every_process_is_deployed_with_its_command(found: list[Manifest]) -> None:
     commands = {name: spec["containers"][0]["args"] for name, spec in workloads(found) if name != "topics"}
     streams = {name: ["python", "-m", "streams", *([name] if name != "streams" else [])] for name in STREAMS}
-    workers = {name: ["python", "-m", "workers", name] for name in WORKERS}
+    workers = {name: ["python", "-m", "workers", name] for name in WORKERS if name != "sources"}
     others = {"trainer": ["python", "-m", "trainer"], "promoter": ["python", "-m", "trainer.promotion"]}
     assert commands == streams | workers | others
 

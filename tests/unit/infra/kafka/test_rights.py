@@ -46,7 +46,8 @@ def test_only_who_applies_the_topology_creates_topics() -> None:
 @pytest.mark.parametrize("process", PROCESSES)
 def test_every_name_has_its_prefix(process: str) -> None:
     rights = process_rights(PREFIXED, process)
-    assert rights and all(right.name.startswith("team." if right.resource is Resource.TOPIC else "group.") for right in rights)
+    assert bool(rights) is (process != "workers sources")  # which runs with a file only (test_platform_topic_names.py)
+    assert all(right.name.startswith("team." if right.resource is Resource.TOPIC else "group.") for right in rights)
     assert len(set(rights)) == len(rights)
 
 

@@ -1,0 +1,34 @@
+"""Settings of the sources worker, which reads a platform's own topics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, model_validator
+
+from infra.settings.section import Seconds, Section
+from infra.settings.texts import AnyPath, BrokerPassword, BrokerUser, url_of
+from infra.settings.tls_files import certificates
+
+
+class SourcesSettings(Section):
+    """The sources worker: a platform's own topics become interactions, queries and feedback."""
+
+    file: AnyPath | None = None  # sources.toml (docs/sources.md); None: there are no sources
+    #: Of a schema registry with Confluent's REST API, which Avro and Protobuf need
+    registry_url: Annotated[str, url_of("http://HOST:8081 of a schema registry", "sources.registry_password")] | None = None
+    registry_username: BrokerUser | None = None  # for basic authentication; None: without it
+    registry_password: BrokerPassword | None = None
+    registry_cafile: Annotated[Path, AfterValidator(certificates)] | None = None  # PEM file of the registry's certificate authority; None: the system's
+    registry_timeout_s: Seconds = 5.0  # of one request to the registry
+
+    @model_validator(mode="after")
+    def _registry_fits(self) -> Self:
+        if (self.registry_username is None) != (self.registry_password is None):
+            raise ValueError("registry_username and registry_password need each other")
+        if ":" in (self.registry_username or ""):
+            raise ValueError("registry_username must not hold a colon, which ends it in basic authentication")
+        if self.registry_url is None and (self.registry_username or self.registry_cafile):
+            raise ValueError("registry_username and registry_cafile need registry_url, the address of the registry")
+        return self
