@@ -38,7 +38,7 @@ ANY_MAP: Schema = {"type": "object"}
 ANY_MAPS: Schema = {"type": "array", "items": {"type": "object"}}
 TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 
-REPLICATED = ("streams", "base", "strategies", "reflection", "profiles", "teacher", "quality")
+REPLICATED = ("streams", "base", "strategies", "reflection", "profiles", "teacher", "sources", "quality")
 SINGLE = ("trainer", "promoter")
 SCALED = ("streams", "base", "strategies", "reflection", "profiles", "teacher")
 
@@ -101,7 +101,7 @@ def values_schema() -> str:
     return json.dumps(schema, indent=1) + "\n"
 
 
-DESTINATIONS = ("dns", "kafka", "index", "registry", "endpoints", "telemetry")
+DESTINATIONS = ("dns", "kafka", "index", "registry", "endpoints", "schemaRegistry", "telemetry")
 PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 

@@ -216,6 +216,8 @@ class Stack:
             self._process("quality", ["-m", "streams", "quality"], needs=("broker",)),
             self._process("promoter", ["-m", "trainer.promotion"], needs=("broker", "registry")),
         ]
+        if self._configured.sources.file:
+            services.append(self._process("sources", ["-m", "workers", "sources"], needs=("broker",)))
         if self._with_trainer:
             services.append(self._process("trainer", ["-m", "trainer"], needs=("broker", "registry")))
         return [service for service in services if self._only is None or service.name in self._only]

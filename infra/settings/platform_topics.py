@@ -25,8 +25,8 @@ class SourcesSettings(Section):
 
     @model_validator(mode="after")
     def _registry_fits(self) -> Self:
-        if (self.registry_username is None) != (self.registry_password is None):
-            raise ValueError("registry_username and registry_password need each other")
+        if self.registry_password and not self.registry_username:  # other processes may have the name alone
+            raise ValueError("registry_password needs registry_username, the user that it is the password of")
         if ":" in (self.registry_username or ""):
             raise ValueError("registry_username must not hold a colon, which ends it in basic authentication")
         if self.registry_url is None and (self.registry_username or self.registry_cafile):

@@ -50,7 +50,9 @@ def load_mappings(settings: Settings) -> list[SourceMapping]:
 
 
 def check_registry(settings: Settings, mappings: Sequence[SourceMapping]) -> None:
-    """Raises BadSetting if a source needs a schema registry and none is set."""
+    """Raises BadSetting if a source needs a schema registry and none is set, or no password for its user."""
+    if settings.sources.registry_username and not settings.sources.registry_password:
+        raise BadSetting("sources.registry_password is not set, and sources.registry_username is: set both, or none")
     for mapping in mappings:
         if settings.sources.registry_url is None and mapping.spec.format is not SourceFormat.JSON:
             raise BadSetting(f"sources.registry_url is not set, and source {mapping.spec.name} reads {mapping.spec.format}: name the schema registry")

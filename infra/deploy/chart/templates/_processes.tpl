@@ -13,6 +13,7 @@ strategies: {args: [workers, strategies], group: retouch-strategies, topic: retr
 reflection: {args: [workers, reflection], group: retouch-reflection, topic: contexts, needs: [registry], secrets: []}
 profiles: {args: [workers, profiles], group: retouch-profiles, topic: profile-tasks, needs: [endpoints], secrets: [base, profiles]}
 teacher: {args: [workers, teacher], group: retouch-teacher, topic: outcomes, needs: [endpoints], secrets: [teacher]}
+sources: {args: [workers, sources], group: retouch-sources, topic: "", needs: [schemaRegistry], secrets: [sources]}
 quality: {args: [streams, quality], group: retouch-quality, topic: "", needs: [], secrets: []}
 trainer: {args: [trainer], needs: [registry, endpoints], secrets: [base], stateful: true}
 promoter: {args: [trainer.promotion], needs: [registry], secrets: [promotion], stateful: true, page: true}

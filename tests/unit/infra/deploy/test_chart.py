@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def closed(schema: Any) -> Any:
 def test_every_process_is_deployed_with_its_command(found: list[Manifest]) -> None:
     commands = {name: spec["containers"][0]["args"] for name, spec in workloads(found) if name != "topics"}
     streams = {name: ["python", "-m", "streams", *([name] if name != "streams" else [])] for name in STREAMS}
-    workers = {name: ["python", "-m", "workers", name] for name in WORKERS if name != "sources"}
+    without_file = {"sources"} - {name for name, spec in workloads(found) if "RETOUCH_SOURCES__FILE" in environment_of(spec["containers"][0], found)}
+    workers = {name: ["python", "-m", "workers", name] for name in WORKERS if name not in without_file}
     others = {"trainer": ["python", "-m", "trainer"], "promoter": ["python", "-m", "trainer.promotion"]}
     assert commands == streams | workers | others
 
@@ -146,11 +148,12 @@ def mounted(text: str, folder: Path) -> str:
 
 def test_a_pod_gets_only_the_secrets_of_its_sections() -> None:
     found = manifests("production")
-    files = {name: {path for path in environment_of(spec["containers"][0], found) if path.endswith("_FILE")} for name, spec in workloads(found)}
+    files = {name: {path for path in environment_of(spec["containers"][0], found) if re.search("[A-Z]_FILE$", path)} for name, spec in workloads(found)}
     kafka = {"RETOUCH_KAFKA__SASL_PASSWORD_FILE"}
     assert files["quality"] == files["reflection"] == files["topics"] == kafka
     assert files["streams"] == kafka | {"RETOUCH_INDEX__API_KEY_FILE"}
     assert files["base"] == files["strategies"] == files["trainer"] == kafka | {"RETOUCH_BASE__API_KEY_FILE"}
+    assert files["sources"] == kafka | {"RETOUCH_SOURCES__REGISTRY_PASSWORD_FILE"}
     assert files["promoter"] == kafka | {"RETOUCH_PROMOTION__OPERATOR_TOKEN_FILE"}
     with_registry = {name for name, spec in workloads(found) if "MLFLOW_TRACKING_PASSWORD" in environment_of(spec["containers"][0], found)}
     assert with_registry == {"strategies", "reflection", "trainer", "promoter"}
@@ -203,6 +206,7 @@ def test_every_process_has_a_network_policy_and_only_needed_destinations() -> No
     policies = {manifest["metadata"]["labels"]["app.kubernetes.io/component"]: manifest["spec"] for manifest in found if manifest["kind"] == "NetworkPolicy"}
     assert set(policies) == {name for name, _ in workloads(found)} - {"topics"}
     ports = {name: {port["port"] for rule in policy["egress"] for port in rule["ports"]} for name, policy in policies.items()}
+    assert ports["sources"] == {53, 9093, 4318, 443}
     assert ports["quality"] == {53, 9093, 4318}
     assert ports["streams"] == {53, 9093, 4318, 6333}
     assert ports["base"] == ports["reflection"] == {53, 9093, 4318, 443}

@@ -96,7 +96,7 @@ def test_user_and_password_are_sent(registry: StubRegistry) -> None:
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"registry_url": "http://a:8081", "registry_username": "ann"}, "need each other"),
+        ({"registry_url": "http://a:8081", "registry_password": "x"}, "needs registry_username"),
         ({"registry_url": "http://a:8081", "registry_username": "a:b", "registry_password": "x"}, "must not hold a colon"),
         ({"registry_username": "ann", "registry_password": "x"}, "need registry_url"),
         ({"registry_url": "registry:8081"}, "write http://registry:8081"),
