@@ -51,6 +51,9 @@ def cluster_chaos(
 def cluster(
     out: Annotated[Path | None, typer.Option(help="State directory: data, certificates, passwords, settings files, logs. Default: stack.dir/cluster.")] = None,
     user: Annotated[list[str] | None, typer.Option(help="A user, with a password in NAME.password; may be repeated. Default: retouch.")] = None,
+    deployment: Annotated[
+        bool, typer.Option("--deployment", help="A user for each process and the platform, such as retouch-base, with the rights that it needs.")
+    ] = False,
     tls: Annotated[bool, typer.Option("--tls/--no-tls", help="Encrypted connections, with certificates of an authority of the cluster's own.")] = True,
     scram: Annotated[bool, typer.Option("--scram/--no-scram", help="Users with passwords, by SCRAM-SHA-512.")] = True,
     acls: Annotated[bool, typer.Option("--acls/--no-acls", help="A user may do only what an ACL allows.")] = True,
@@ -59,7 +62,8 @@ def cluster(
     from lab.cluster import command
     from lab.cluster.layout import Security
 
-    run_command(lambda settings: command.run(settings, out=out, users=user or (), security=Security(tls=tls, scram=scram, acls=acls)))
+    security = Security(tls=tls, scram=scram, acls=acls)
+    run_command(lambda settings: command.run(settings, out=out, users=user or (), deployment=deployment, security=security))
 
 
 @lab.command(epilog=ANOMALIES)

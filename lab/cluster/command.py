@@ -11,6 +11,7 @@ from pathlib import Path
 from infra.local.restart_pauses import RestartPauses
 from infra.process.lifecycle import OK
 from infra.settings import Settings
+from lab.cluster import acls
 from lab.cluster.cluster import Cluster
 from lab.cluster.layout import NODES, Security, node_name
 from lab.cluster.properties import ADMIN
@@ -20,11 +21,16 @@ STEP_S = 0.5
 DEFAULT_USERS = ("retouch",)
 
 
-def run(settings: Settings, *, out: Path | None, users: Sequence[str], security: Security) -> int:
-    """Blocks until an interrupt, which is its normal end. Call it from the main thread. Raises CannotContinue if the cluster does not start."""
-    names = tuple(dict.fromkeys(users)) or DEFAULT_USERS
+def run(settings: Settings, *, out: Path | None, users: Sequence[str], deployment: bool, security: Security) -> int:
+    """Blocks until an interrupt, which is its normal end. Call it from the main thread. Raises CannotContinue if the cluster does not start.
+
+    `deployment` adds a user for each process, with the rights that it needs.
+    """
+    names = tuple(dict.fromkeys((*users, *(acls.users() if deployment else ())))) or DEFAULT_USERS
     check_names(names)
     with suppress(KeyboardInterrupt), Cluster(settings, out or settings.stack.dir / "cluster", users=names, security=security) as cluster:
+        if deployment and security.acls:
+            acls.allow(cluster)
         sys.stdout.write("\n".join(lines(cluster, names)) + "\n")
         sys.stdout.flush()
         _keep_running(cluster)
