@@ -113,25 +113,30 @@ def definitions_of_settings() -> Schema:
         if fields is None:
             del whole["properties"][section]
         else:
-            _remove(definitions, whole, section, fields)
+            for field in fields:
+                _remove(definitions, whole, (section, field))
     for parts in secret_settings(Settings):
-        _remove(definitions, whole, parts[0], parts[1:])
+        _remove(definitions, whole, parts)
     for section, field in NEEDED:
-        properties = _section(definitions, whole, section)["properties"]
+        properties = _referred(definitions, whole, section)["properties"]
         properties[field] = {"type": "string", "minLength": 1} if section == "kafka" else {"type": "string", "pattern": "^https?://"}
     whole["properties"]["domains"]["additionalProperties"] = False  # a name that is no domain's
     definitions["Settings"] = whole
     return {name: definition for name, definition in sorted(definitions.items()) if name == "Settings" or _is_used(name, definitions)}
 
 
-def _section(definitions: Schema, whole: Schema, section: str) -> Schema:
-    found: Schema = definitions[whole["properties"][section]["$ref"].rpartition("/")[2]]
+def _referred(definitions: Schema, schema: Schema, name: str) -> Schema:
+    """The definition of the section `name` of this one."""
+    found: Schema = definitions[schema["properties"][name]["$ref"].rpartition("/")[2]]
     return found
 
 
-def _remove(definitions: Schema, whole: Schema, section: str, fields: tuple[str, ...]) -> None:
-    for field in fields:
-        _section(definitions, whole, section)["properties"].pop(field, None)
+def _remove(definitions: Schema, whole: Schema, parts: tuple[str, ...]) -> None:
+    """Removes a setting, whose last part is the field and the others are the sections that it is in."""
+    schema = whole
+    for section in parts[:-1]:
+        schema = _referred(definitions, schema, section)
+    del schema["properties"][parts[-1]]
 
 
 def _is_used(name: str, definitions: Schema) -> bool:

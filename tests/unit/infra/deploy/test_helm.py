@@ -79,7 +79,11 @@ def test_bounds_and_mechanisms_that_keda_cannot_use_are_refused() -> None:
 
 
 def test_rules_and_dashboard_are_rendered_as_they_are() -> None:
-    found = {manifest["kind"]: manifest for manifest in parsed(rendered(program(), "production", ())) if manifest["metadata"]["name"] != "retouch-settings"}
+    found = {
+        manifest["kind"]: manifest
+        for manifest in parsed(rendered(program(), "production", ()))
+        if manifest["metadata"]["name"] in ("retouch", "retouch-dashboard")
+    }
     assert found["PrometheusRule"]["spec"] == yaml.safe_load(ALERTS.read_text())
     assert found["ConfigMap"]["data"]["retouch.json"].rstrip() == (CHART / "files" / "dashboard.json").read_text().rstrip()
     assert found["PrometheusRule"]["metadata"]["labels"]["release"] == found["PodMonitor"]["metadata"]["labels"]["release"] == "prometheus"
