@@ -1,8 +1,9 @@
 """The envelope of a record: CloudEvents 1.0 for Kafka, and W3C Trace Context. Written in binary mode, read in binary and structured mode.
 
 - Binary: the message is the record's value, and the event's attributes are headers: `ce_id`, `ce_source`, `ce_type`, `ce_specversion`, `ce_time`.
-- Structured: `content-type` begins with `application/cloudevents+json`; the value is one JSON object with the attributes, and the message under `data`, or
-  as base64 under `data_base64`.
+- Structured: the value is one JSON object with the attributes, and the message under `data`, or as base64 under `data_base64`. `content-type` begins with
+  `application/cloudevents+json`, or it is another or missing, no attribute is a header, and the value has `specversion`: version 1 of the CloudEvents SDK for
+  Python writes the content type of the data there.
 
 `traceparent` is a header, or in structured mode an attribute. `time` is optional, as in the specification. By hand, because the CloudEvents SDK parses each
 message into Python objects, which pydantic would parse again.
@@ -29,6 +30,8 @@ M = TypeVar("M", bound=Message)
 CONTENT_TYPE = "application/json"
 #: Of a record in structured mode.
 STRUCTURED = "application/cloudevents+json"
+#: Attributes that every event has.
+REQUIRED = ("id", "source", "type")
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -88,6 +91,8 @@ def _read(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | Non
         return _structured(values, value)
     if content_type.startswith("application/cloudevents"):
         raise Malformed(f"the content-type is a form of CloudEvents that is not read; {STRUCTURED} is")
+    if value is not None and b'"specversion"' in value and not any(f"ce_{name}" in values for name in REQUIRED):
+        return _structured(values, value)
     attributes = {name: _text(values, f"ce_{name}") for name in ("id", "source", "type", "time") if name != "time" or "ce_time" in values}
     return _envelope(attributes, values, "header ce_"), value
 
@@ -99,9 +104,9 @@ def _structured(values: Mapping[str, bytes], value: bytes | None) -> tuple[Envel
     try:
         event = from_json(value, allow_inf_nan=False)
     except ValueError:
-        raise Malformed(f"its content-type is {STRUCTURED}, and its value is no JSON") from None
+        raise Malformed("a structured CloudEvents record, and its value is no JSON") from None
     if not isinstance(event, dict):
-        raise Malformed(f"its content-type is {STRUCTURED}, and its value is no JSON object")
+        raise Malformed("a structured CloudEvents record, and its value is no JSON object")
     attributes = {name: event[name] for name in ("id", "source", "type", "time", "traceparent") if event.get(name) is not None}
     if wrong := [name for name, found in attributes.items() if not isinstance(found, str)]:
         raise Malformed(f"attribute {wrong[0]} is no text")
@@ -120,7 +125,7 @@ def _data(event: Mapping[str, object]) -> bytes | None:
 
 def _envelope(attributes: Mapping[str, str], headers: Mapping[str, bytes], place: str) -> Envelope:
     """`place` is what comes before an attribute's name in an error."""
-    if missing := [name for name in ("id", "source", "type") if name not in attributes]:
+    if missing := [name for name in REQUIRED if name not in attributes]:
         raise Malformed(f"not a CloudEvents record: {place}{missing[0]} is missing")
     message_type(attributes["type"])
     try:

@@ -77,6 +77,19 @@ def test_a_structured_event_is_read_like_a_binary_one(data: dict[str, Any]) -> N
     assert envelope == Envelope("7", "/shop", MESSAGE.ce_type(), NOW, TRACE)
 
 
+@pytest.mark.parametrize("sent", [[], [("content-type", b"application/json")]], ids=["no headers", "the content type of the data"])
+def test_a_structured_event_without_its_content_type_is_read(sent: list[tuple[str, bytes]]) -> None:
+    _, value = structured()
+    assert read_message(ErasureRequest, sent, value) == (MESSAGE, Envelope("7", "/shop", MESSAGE.ce_type(), NOW, TRACE))
+
+
+def test_with_attributes_in_headers_the_value_is_the_message() -> None:
+    value = json.dumps({**json.loads(MESSAGE.to_bytes()), "specversion": "1.0"}).encode()
+    assert read_message(ErasureRequest, headers(), value)[0] == MESSAGE
+    with pytest.raises(Malformed, match="header ce_id is missing"):
+        read_message(ErasureRequest, headers(ce_id=None), value)
+
+
 def test_an_optional_attribute_may_be_missing_in_structured_mode() -> None:
     sent, value = structured(time=None, traceparent=None)
     envelope = read_envelope([*sent, ("traceparent", TRACE.encode())], value)
