@@ -57,6 +57,11 @@ class BadSetting(RetouchError):
     """A setting is impossible; the text is one line with key, value and what would be right. Exit code 2."""
 
 
+def reason_of(error: BaseException) -> str:
+    """The text of an error that this project raises on purpose; of any other one the type and line."""
+    return str(error) if isinstance(error, RetouchError) and str(error) else type_and_line(error)
+
+
 def type_and_line(error: BaseException) -> str:
     """Type and innermost line of an error. Leaves out its text and its traceback: both can hold a user's text."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
+from infra.kafka.access import check_access
 from infra.kafka.forwarding import Forwarder
 from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.health import HEALTH, Condition
@@ -58,7 +59,7 @@ HISTORY_CALLS = 4
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Serve until `stop` is set. Raises RetouchError if it cannot start or continue."""
-    settings.bootstrap_servers()
+    check_access(settings)
     embedder = SentenceEmbedder(settings.embedder)
     try:
         if not stop.is_set():
@@ -141,6 +142,7 @@ class StreamsService:
     """The Faust app with its processors, on the running event loop."""
 
     def __init__(self, settings: Settings, embedder: Embedder, stores: Stores, partitions: int) -> None:
+        from streams.app.access import AccessCheck
         from streams.app.app import Runner, make_app, state_table
         from streams.app.gauges import StreamsGauges
 
@@ -172,6 +174,7 @@ class StreamsService:
         self._gauges = StreamsGauges(self._app)
         self._fetching: dict[Any, tuple[int, float]] = {}
         self._failed_at: float | None = None
+        self._access = AccessCheck(settings, self._fail)
 
     async def start(self) -> None:
         """Raises what `supervise` raises: Faust waits in its start until the state is restored."""
@@ -217,6 +220,7 @@ class StreamsService:
         failure = self._failure or self._unreadable() or (self._app.crash_reason if self._app.crashed else None)
         if isinstance(failure, RetouchError):
             raise failure
+        self._access.follow(self._group_problem() is not None)
         if failure is not None or self._app.crashed:
             raise CannotContinue(f"streaming failed: {type(failure).__name__}") from failure
         if self._app.should_stop:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ def measure_broker(size: int = SIZE) -> float:
             send(to, RESPONSES, answer, id=answer.query_id, source="/bench")
             send(to, OUTCOMES, _judged(answer), id=answer.query_id, source="/bench")
         to.close()
-        service = QualityService(settings)
+        service = QualityService(settings, threading.Event())
         try:
             service.step()
             began = time.monotonic()

@@ -17,11 +17,14 @@ from infra.local.broker import Broker
 from infra.process.child import Child
 from infra.process.environment import environment
 from infra.settings import Settings
+from infra.settings.stream import KafkaSettings
 from schemas.topics import dead_letter_topic
 
 PARTITIONS = 4
 READY_S = 60.0
 STOP_S = 20.0
+#: Settings of a broker without security. A child reads them again, so they must fit together.
+WITHOUT_SECURITY = {name: value for name, value in KafkaSettings() if name.startswith(("security_", "sasl_", "ssl_", "oauth"))}
 
 
 @dataclass
@@ -101,7 +104,6 @@ class BenchStack:
 @contextmanager
 def bench_stack(settings: Settings, state: Path, logs: Path) -> Iterator[BenchStack]:
     """Starts a broker in the empty folder `state`; the configured broker is not used. Raises CannotContinue if it does not start."""
-    kafka = {"bootstrap_servers": None, "instance": None, "security_protocol": "PLAINTEXT", "sasl_mechanism": None}
-    settings = settings.changed(stack={"dir": state, "broker_port": 0}, kafka=kafka)
+    settings = settings.changed(stack={"dir": state, "broker_port": 0}, kafka={"bootstrap_servers": None, "instance": None, **WITHOUT_SECURITY})
     with Broker(settings) as broker:
         yield BenchStack(settings.changed(kafka={"bootstrap_servers": broker.bootstrap_servers}), broker, logs)

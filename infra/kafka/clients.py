@@ -12,10 +12,12 @@ from kafka.protocol.metadata import MetadataRequest
 
 from infra.errors import UnreadableBatch
 from infra.kafka.batches import BatchDecoding
-from infra.kafka.connections import NetClient
+from infra.kafka.connections import REACH_S, net_client
 from infra.kafka.named_clients import Admin, NamedConsumer, NamedProducer
 from infra.kafka.names import KafkaNames
+from infra.kafka.tokens import KafkaTokens, token_source
 from infra.settings import Settings
+from infra.settings.sasl import OAUTHBEARER
 from infra.settings.stream import KafkaSettings
 from schemas.envelope import envelope_headers
 from schemas.messages import Message
@@ -35,9 +37,12 @@ def client_options(settings: Settings) -> dict[str, Any]:
         # A local broker restarts within seconds; the client's default backs off to a minute.
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1000,
-        "kafka_client": NetClient,
+        "bootstrap_timeout_ms": int(REACH_S * 1000),
+        "kafka_client": net_client(kafka),
     }
-    if kafka.sasl_mechanism:
+    if kafka.sasl_mechanism == OAUTHBEARER:
+        options |= {"sasl_mechanism": OAUTHBEARER, "sasl_oauth_token_provider": KafkaTokens(token_source(kafka.oauth))}
+    elif kafka.sasl_mechanism:
         options |= {"sasl_mechanism": kafka.sasl_mechanism, "sasl_plain_username": kafka.sasl_username}
         options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
     if kafka.ssl_cafile:
@@ -51,7 +56,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
 def producer(settings: Settings, client_id: str, **options: Any) -> NamedProducer:
     """An idempotent producer that waits for all replicas."""
     defaults: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_ms": 5, "max_request_size": MAX_MESSAGE_BYTES}
-    return NamedProducer(KafkaNames.of(settings), client_id=client_id, **client_options(settings), **(defaults | options))
+    return NamedProducer(KafkaNames.of(settings), client_id=client_id, **(client_options(settings) | defaults | options))
 
 
 def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> NamedConsumer:
@@ -61,7 +66,7 @@ def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> Na
 
 
 def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) -> Admin:
-    return Admin(KafkaNames.of(settings), client_id=client_id, **client_options(settings), **options)
+    return Admin(KafkaNames.of(settings), client_id=client_id, **(client_options(settings) | options))
 
 
 def send(to: NamedProducer, topic: Topic, message: Message, *, id: object, source: str, traceparent: str | None = None) -> Any:
@@ -83,7 +88,7 @@ class Consumer(NamedConsumer):
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         names = KafkaNames.of(settings)
-        super().__init__(names, **client_options(settings), **options)
+        super().__init__(names, **(client_options(settings) | options))
         decoding, parse, append = BatchDecoding(settings.kafka, self.highwater_on_broker, names), self._fetcher._parse_fetched_data, self._fetcher._append
         self._decoding = decoding
         self._fetcher.PartitionRecords = lambda *args, **kwargs: DecodedRecords(decoding, *args, **kwargs)

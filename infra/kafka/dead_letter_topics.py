@@ -119,7 +119,6 @@ class RedriveProducer:
             transactional_id=REDRIVE_TRANSACTIONS,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_block_ms=TIMEOUT_MS,
-            bootstrap_timeout_ms=TIMEOUT_MS,
             # The broker took the original; the client estimates a record's size larger than the broker counts it.
             max_request_size=MAX_MESSAGE_BYTES + DEAD_LETTER_HEADER_BYTES,
         )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.kafka.connection_failures import AccessRefused, BrokerAway
 from infra.kafka.names import KafkaNames
 from infra.kafka.refusals import READS, Use, refusal
 from infra.kafka.sources_file import source_topics
@@ -23,10 +24,14 @@ def broker_errors(
 ) -> Iterator[None]:
     """Raises `error` for every error of the Kafka client inside. The text names the broker's address, the failed `action`, and what to check.
 
-    `use` names what the requests use, for the text of a missing right.
+    `use` names what the requests use, for the text of a missing right. AccessRefused goes through: no retry helps.
     """
     try:
         yield
+    except AccessRefused:
+        raise
+    except BrokerAway as cause:
+        raise error(str(cause)) from cause
     except KafkaError as cause:
         address, kind = settings.bootstrap_servers(), type(cause).__name__
         if missing := refusal(settings.kafka, use, cause):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
@@ -24,10 +25,12 @@ from kafka.structs import OffsetAndMetadata
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.kafka.clients import Consumer
+from infra.kafka.connection_failures import AccessRefused
 from infra.kafka.errors import broker_errors
 from infra.kafka.names import KafkaNames
 from infra.kafka.refusals import Use, refusal
 from infra.process.health import HEALTH, Condition
+from infra.process.lifecycle import report_blocked
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,12 +50,22 @@ REFUSED = "compare kafka.session_timeout_ms with the broker's group.min.session.
 class GroupConsumer:
     """Not safe between threads, except `committed`, `commit` and `ends`, which kafka-python serves while another thread polls."""
 
-    def __init__(self, settings: Settings, group: str, assignor: Any, connect_s: float = CONNECT_S, client_id: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        group: str,
+        assignor: Any,
+        connect_s: float = CONNECT_S,
+        client_id: str | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
         """`assignor`: a class or an object of kafka-python's. `client_id`: the member's name, by default that of the group on this instance."""
         self._names = KafkaNames.of(settings)
         self.group = group
         self._connect_s = connect_s
         self._start_deadline = 0.0
+        self._stop = stop or threading.Event()
+        self._is_blocked = False
         self.client_id = client_id or f"{group}-{settings.kafka.instance or socket.gethostname()}"
         self._settings = settings
         self._assignor = assignor
@@ -83,9 +96,12 @@ class GroupConsumer:
         return self._consumer.group_metadata()
 
     def connect(self) -> None:
-        """Raises CannotContinue if the broker is away for `connect_s`."""
+        """Raises AccessRefused, and CannotContinue if the broker is away for `connect_s` or until `stop` is set. Meanwhile the process counts as blocked."""
         self._start_deadline = time.monotonic() + self._connect_s
         self._consumer = self._retried(self._make, CannotContinue)
+        if self._is_blocked:
+            self._is_blocked = False
+            report_blocked(self._settings, None)
 
     def subscribe(self, topics: Sequence[str], listener: Any = None) -> None:
         self._consumer.subscribe(list(topics), listener=listener)
@@ -108,6 +124,8 @@ class GroupConsumer:
         polled = self._poll(max_records, timeout_s, prepare)
         is_heard = time.monotonic() - self.heard_at < self._settings.kafka.session_timeout_ms / 1000
         is_serving = polled is not None and self.is_member and is_heard
+        if not is_serving and (refused := self._consumer.refusal):
+            raise refused
         problem = None if is_serving else f"no member of group {self.group_on_broker}, or its coordinator is away"
         HEALTH.report(Condition.GROUP, problem, self.client_id)
         return polled
@@ -123,6 +141,8 @@ class GroupConsumer:
                 coordinator.poll(timeout_ms=0)
                 return []
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        except AccessRefused:
+            raise
         except FencedInstanceIdError:
             raise CannotContinue(self._name_taken()) from None
         except RetriableError as error:
@@ -204,13 +224,20 @@ class GroupConsumer:
         while True:
             try:
                 with broker_errors(self._settings, error, "answer", Use(group=self.group_on_broker)):
-                    return request()
-            except error as failure:
-                if isinstance(failure.__cause__, AuthorizationError):
-                    raise CannotContinue(str(failure)) from failure.__cause__
-                if time.monotonic() > self._start_deadline:
+                    answer = request()
+            except AccessRefused:
+                raise
+            except error as failed:
+                if isinstance(failed.__cause__, AuthorizationError):
+                    raise CannotContinue(str(failed)) from failed.__cause__
+                log.warning("the broker is away; trying again", extra={"group": self.group, "reason": str(failed)})
+                if not self.is_connected:
+                    self._is_blocked = True
+                    report_blocked(self._settings, str(failed))
+                if time.monotonic() > self._start_deadline or self._stop.wait(RETRY_S):
                     raise
-                time.sleep(RETRY_S)
+            else:
+                return answer
 
     async def sleep(self, seconds: float) -> None:
         """For rebalance listeners: lets the client's own thread serve other calls."""
@@ -246,7 +273,6 @@ class GroupConsumer:
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             fetch_max_wait_ms=250,
-            bootstrap_timeout_ms=10_000,
             retry_backoff_ms=50,
         )
 

@@ -13,6 +13,8 @@ from kafka.admin import ConfigResource
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import GroupAuthorizationFailedError, RetriableError, TopicAuthorizationFailedError
 
+from infra.kafka.connection_failures import AccessRefused
+from infra.kafka.connections import Connections
 from infra.kafka.names import KafkaNames
 
 
@@ -22,6 +24,11 @@ class NamedProducer(KafkaProducer):  # type: ignore[misc]  # the client has no t
     def __init__(self, names: KafkaNames, *, transactional_id: str | None = None, **options: Any) -> None:
         self._names = names
         super().__init__(transactional_id=transactional_id and names.group(transactional_id), **options)
+
+    @property
+    def refusal(self) -> AccessRefused | None:
+        """Set while the broker refuses this client."""
+        return _refusal(self._sender._client._manager)
 
     def send(self, topic: str, *args: Any, **kwargs: Any) -> Any:
         return super().send(self._names.topic(topic), *args, **kwargs)
@@ -42,6 +49,11 @@ class NamedConsumer(KafkaConsumer):  # type: ignore[misc]
 
     def __next__(self) -> NoReturn:
         raise TypeError("call poll: iteration does not convert names")
+
+    @property
+    def refusal(self) -> AccessRefused | None:
+        """Set while the broker refuses this client, because something has changed since it connected."""
+        return _refusal(self._manager)
 
     def topics(self) -> set[str]:
         """The topics with the prefix."""
@@ -64,7 +76,11 @@ class NamedConsumer(KafkaConsumer):  # type: ignore[misc]
         return set(map(self._names.declared_partition, super().assignment()))
 
     def poll(self, *args: Any, **kwargs: Any) -> dict[Any, list[Any]]:
-        return self._names.by_declared_partition(super().poll(*args, **kwargs))
+        """Raises AccessRefused if there are no records because the broker refuses this client: kafka-python would try again for ever."""
+        records = self._names.by_declared_partition(super().poll(*args, **kwargs))
+        if not records and (refusal := self.refusal):
+            raise refusal
+        return records
 
     def pause(self, *partitions: Any) -> None:
         super().pause(*self._names.partitions(partitions))
@@ -111,6 +127,10 @@ class NamedConsumer(KafkaConsumer):  # type: ignore[misc]
 
     def commit_async(self, offsets: Mapping[Any, Any] | None = None, *args: Any, **kwargs: Any) -> Any:
         return super().commit_async(offsets and self._names.by_partition(offsets), *args, **kwargs)
+
+
+def _refusal(connections: Connections) -> AccessRefused | None:
+    return connections.refusal
 
 
 class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]

@@ -20,8 +20,6 @@ from infra.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_MS = 15_000
-
 
 def require_rights(settings: Settings, process: str) -> None:
     """Raises CannotContinue if the broker does not grant this process a right that it needs, or does not answer. Blocks.
@@ -31,7 +29,7 @@ def require_rights(settings: Settings, process: str) -> None:
     if settings.kafka.security_protocol == "PLAINTEXT" or process not in PROCESSES:
         return
     with broker_errors(settings, CannotContinue):
-        client = admin(settings, bootstrap_timeout_ms=TIMEOUT_MS)
+        client = admin(settings)
         try:
             missing = missing_rights(client, process_rights(settings, process))
         finally:

@@ -14,6 +14,7 @@ from kafka import TopicPartition
 
 from infra.errors import RetryLater
 from infra.kafka.clients import groupless_consumer
+from infra.kafka.connections import REACH_S
 from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 
@@ -23,11 +24,12 @@ POLL_S = 0.2
 
 
 class TopicReader:
-    """`with TopicReader(settings, client_id) as reader:`. Every method raises RetryLater for errors of the Kafka client. Not safe between threads.
+    """`with TopicReader(settings, client_id) as reader:`. Every method raises RetryLater for errors of the Kafka client, and AccessRefused if the broker
+    refuses the client. Not safe between threads.
 
     The methods that return records raise UnreadableBatch at a batch that cannot be decoded, after the records before it.
 
-    `timeout_s` bounds the connection and each request for offsets; `options` are those of kafka-python's consumer.
+    `timeout_s` bounds the connection, which REACH_S bounds too, and each request for offsets; `options` are those of kafka-python's consumer.
     """
 
     def __init__(self, settings: Settings, client_id: str, *, timeout_s: float = 15.0, **options: Any) -> None:
@@ -35,7 +37,7 @@ class TopicReader:
         self._timeout_ms = int(timeout_s * 1000)
         self._followed: list[TopicPartition] = []
         with broker_errors(settings):
-            self._consumer = groupless_consumer(settings, client_id, bootstrap_timeout_ms=self._timeout_ms, **options)
+            self._consumer = groupless_consumer(settings, client_id, bootstrap_timeout_ms=int(1000 * min(timeout_s, REACH_S)), **options)
 
     def __enter__(self) -> Self:
         return self

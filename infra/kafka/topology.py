@@ -124,7 +124,7 @@ def describe_topology(settings: Settings) -> TopologyComparison:
 @contextmanager
 def connected(settings: Settings) -> Iterator[Any]:
     with broker_errors(settings, CannotContinue):
-        client = admin(settings, bootstrap_timeout_ms=TIMEOUT_MS)
+        client = admin(settings)
         try:
             yield client
         finally:

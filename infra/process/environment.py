@@ -29,7 +29,7 @@ def _variables(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _variables(value, f"{prefix}{name.upper()}__")
-        elif value != field.get_default():
+        elif value != field.get_default(call_default_factory=True):
             yield f"{prefix}{name.upper()}", _text(value)
 
 

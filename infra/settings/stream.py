@@ -10,9 +10,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from infra.settings.sasl import Certificates, OAuthSettings, sasl_problem
 from infra.settings.section import MAX_INT, Count, Positive, Seconds, Section
 from infra.settings.texts import BrokerPassword, BrokerUser, HeaderSecret, KafkaPrefix, Name, RecordPlace, Servers, name, url_of
-from infra.settings.tls_files import certificates, key_problem, private_key
+from infra.settings.tls_files import key_problem, private_key
 from schemas.strategies import Strategy
 from schemas.topics import declared_names
 
@@ -21,7 +22,6 @@ MAX_KAFKA_NAME = 249
 #: The longest name of a consumer group, without prefix: `retouch-reflection`, `retouch-strategies`.
 LONGEST_GROUP = 18
 
-Certificates = Annotated[Path, AfterValidator(certificates)]
 PrivateKey = Annotated[Path, AfterValidator(private_key)]
 
 
@@ -30,9 +30,10 @@ class KafkaSettings(Section):
 
     bootstrap_servers: Servers | None = None  # host:port,host:port
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     sasl_username: BrokerUser | None = None
     sasl_password: BrokerPassword | None = None
+    oauth: OAuthSettings = OAuthSettings()  # of OAUTHBEARER
     ssl_cafile: Certificates | None = None  # PEM file of the broker's certificate authority; None: the system's
     ssl_certfile: Certificates | None = None  # PEM file of the client's certificate and its chain, for a broker that asks for one (mTLS)
     ssl_keyfile: PrivateKey | None = None  # PEM file of the certificate's private key; None: it is in `ssl_certfile`
@@ -63,8 +64,9 @@ class KafkaSettings(Section):
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> Self:
-        if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.sasl_username and self.sasl_password):
-            raise ValueError("a SASL protocol needs sasl_mechanism, sasl_username and sasl_password")
+        users = {"sasl_username": self.sasl_username, "sasl_password": self.sasl_password}
+        if problem := sasl_problem(self.security_protocol, self.sasl_mechanism, users, self.oauth):
+            raise ValueError(problem)
         if (self.sasl_mechanism or "").startswith("SCRAM") and {",", "="} & set(self.sasl_username or ""):
             raise ValueError("sasl_username must not hold , or = with SCRAM, because the client does not escape them: use another user")
         return self

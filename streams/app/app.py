@@ -12,14 +12,12 @@ import asyncio
 import logging
 import random
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import faust
 from aiokafka.errors import KafkaError
-from faust.auth import SASLCredentials, SSLCredentials
 from faust.exceptions import ProducerSendError
 from yarl import URL
 
@@ -31,12 +29,12 @@ from infra.kafka.permanent_errors import permanent_error
 from infra.kafka.refusals import Use
 from infra.kafka.rights import Operation
 from infra.settings import Settings
-from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
 from schemas.dead_letters import is_id_conflict, original_position
 from schemas.envelope import header_values
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import JOIN_STATE_CHANGELOG, JOIN_STATE_CHANGELOG_BYTES
+from streams.app.credentials import credentials
 from streams.app.processor import GROUP, Processor
 from streams.app.transport import BUFFERED, POLLED, Transport
 
@@ -77,19 +75,6 @@ def make_app(settings: Settings) -> faust.App:
     app.producer_transport = app.transport
     app.conf.Table = StateTable
     return app
-
-
-def credentials(kafka: KafkaSettings) -> Any:
-    """Faust's broker credentials. None for plain text."""
-    context = None
-    if kafka.security_protocol.endswith("SSL"):
-        context = ssl.create_default_context(cafile=kafka.ssl_cafile)
-        if kafka.ssl_certfile:
-            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile, kafka.key_password)
-    if kafka.security_protocol.startswith("SASL"):
-        password = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
-        return SASLCredentials(username=kafka.sasl_username, password=password, mechanism=kafka.sasl_mechanism, ssl_context=context)
-    return SSLCredentials(context) if context else None
 
 
 def state_table(app: faust.App, partitions: int) -> Any:

@@ -54,7 +54,7 @@ def prepare(settings: Settings, reread: Collection[str]) -> int:
     require_rights(settings, "streams")
     names = KafkaNames(settings.kafka)
     with broker_errors(settings, CannotContinue, use=Use(group=names.group(GROUP))):
-        client = admin(settings, "retouch-streams-admin", bootstrap_timeout_ms=TIMEOUT_MS)
+        client = admin(settings, "retouch-streams-admin")
         try:
             partitions = _joint_partitions(client, settings)
             if reread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -28,8 +29,9 @@ POLL_RECORDS = 500
 class QualityConsumer:
     """Every call blocks within a bound. Not safe between threads. Raises CannotContinue if the process cannot continue."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._consumer = GroupConsumer(settings, GROUP, RangePartitionAssignor)
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        """Raises CannotContinue if `stop` is set while the broker is away."""
+        self._consumer = GroupConsumer(settings, GROUP, RangePartitionAssignor, stop=stop)
         self._consumer.connect()
         require_rights(settings, "streams quality")
         check_partitions(settings, {topic: len(self._consumer.partitions_of(topic)) for topic in TOPICS})

@@ -51,7 +51,12 @@ def run(settings: Settings, stop: threading.Event) -> None:
     settings.bootstrap_servers()
     warn_of_losses_in_background(settings, "streams quality")
     with guarded(settings.streams.stall_timeout_s, "online quality hangs") as beat:
-        service = QualityService(settings)
+        try:
+            service = QualityService(settings, stop)
+        except CannotContinue:
+            if stop.is_set():
+                return
+            raise
         try:
             while not stop.is_set():
                 beat()
@@ -67,7 +72,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
 class QualityService:
     """One group member. Blocks on the broker, each step within a bound."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        """Raises CannotContinue if `stop` is set while the broker is away."""
         self._settings, self._quality = settings, settings.quality
         self._metrics: dict[int, PartitionMetrics] = {}  # by partition
         self._ready = False
@@ -75,7 +81,7 @@ class QualityService:
         self._positions: dict[int, dict[str, int]] = {}  # at the last move
         self._window = 0.0
         self._gauges, self._next_gauges_at = GroupGauges(GROUP), 0.0
-        self._consumer = QualityConsumer(settings)
+        self._consumer = QualityConsumer(settings, stop)
         with broker_errors(settings, CannotContinue, "answer"):
             self._producer = producer(settings, "retouch-quality")
 

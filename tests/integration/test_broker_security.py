@@ -1,33 +1,43 @@
-"""Every kind of client against a broker with security: the clients of kafka-python, and Faust's of aiokafka."""
+"""Every kind of client against a broker with security: the clients of kafka-python, and Faust's of aiokafka. And what they say about a broker that refuses
+them."""
 
 from __future__ import annotations
 
-import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from infra.kafka.clients import admin, producer
+from infra.kafka.connection_failures import AccessRefused
+from infra.kafka.group_consumer import GroupConsumer
 from infra.kafka.topic_reader import TopicReader
+from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings, load
 from lab.cluster.certificates import Authority
-from schemas.topics import QUERIES
-from streams.app.app import credentials
+from tests.support.connected_clients import check_clients
 from tests.support.secure_broker import PASSWORD, USER, SecureBroker, secure_broker
+from tests.support.token_endpoint import closed_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 #: A bound for a busy machine.
 WAIT_S = 60.0
+PLAIN = {"sasl_mechanism": "PLAIN", "sasl_username": USER}
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("other"), "another authority")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +53,78 @@ def test_clients_connect_where_the_broker_asks_for_a_certificate(password: str |
 
 
 def test_clients_connect_with_user_and_password(secured: SecureBroker, authority: Authority) -> None:
-    check_clients(kafka_settings(secured, "PASSWORD", authority, sasl_mechanism="PLAIN", sasl_username=USER, sasl_password=PASSWORD))
+    check_clients(kafka_settings(secured, "PASSWORD", authority, **PLAIN, sasl_password=PASSWORD))
+
+
+def test_a_wrong_password_is_named_with_its_user(secured: SecureBroker, authority: Authority) -> None:
+    text = refusal(kafka_settings(secured, "PASSWORD", authority, **PLAIN, sasl_password="wrong-password"))
+    assert "refuses kafka.sasl_username=ada with kafka.sasl_password: set the password of that user" in text
+
+
+def test_a_wrong_authority_is_named_with_its_file(secured: SecureBroker, other: Authority) -> None:
+    text = refusal(kafka_settings(secured, "PASSWORD", other, **PLAIN, sasl_password=PASSWORD))
+    assert f"is not signed by kafka.ssl_cafile={other.cafile} (" in text and "set kafka.ssl_cafile to the CA that signed it" in text
+
+
+def test_a_missing_or_foreign_client_certificate_is_named(secured: SecureBroker, authority: Authority, other: Authority) -> None:
+    remedy = "set kafka.ssl_certfile and kafka.ssl_keyfile to a certificate that the broker's CA for clients signed"
+    without = refusal(kafka_settings(secured, "MTLS", authority))
+    assert "a client without a certificate" in without and remedy in without
+    certfile, keyfile = other.sign("client")
+    foreign = refusal(kafka_settings(secured, "MTLS", authority, ssl_certfile=certfile, ssl_keyfile=keyfile))
+    assert f"kafka.ssl_certfile={certfile}" in foreign and remedy in foreign
+
+
+def test_another_mechanism_and_a_missing_login_are_named(secured: SecureBroker, authority: Authority) -> None:
+    scram = kafka_settings(secured, "PASSWORD", authority, sasl_mechanism="SCRAM-SHA-512", sasl_username=USER, sasl_password=PASSWORD)
+    assert "does not take kafka.sasl_mechanism=SCRAM-SHA-512" in refusal(scram)
+    assert "closes connections of kafka.security_protocol=SSL at their first request; does it expect a login?" in refusal(
+        kafka_settings(secured, "PASSWORD", authority, security_protocol="SSL")
+    )
+
+
+def test_a_member_of_a_group_ends_at_a_refusal_and_does_not_wait(secured: SecureBroker, authority: Authority) -> None:
+    from kafka.coordinator.assignors.range import RangePartitionAssignor
+
+    member = GroupConsumer(kafka_settings(secured, "PASSWORD", authority, **PLAIN, sasl_password="wrong-password"), "retouch-test", RangePartitionAssignor)
+    with pytest.raises(AccessRefused, match=r"refuses kafka\.sasl_username=ada"):
+        member.connect()
+
+
+@pytest.mark.parametrize("command", ["cli.app topics describe", "cli.app dlq list", "cli.app ask --user ada hello", "streams quality", "workers base"])
+def test_commands_and_processes_tell_the_three_causes_apart(
+    command: str, secured: SecureBroker, authority: Authority, other: Authority, tmp_path: Path
+) -> None:
+    address = f"127.0.0.1:{secured.ports['PASSWORD']}"
+    nobody = f"127.0.0.1:{closed_port()}"
+    causes = {
+        "refuses kafka.sasl_username=ada with kafka.sasl_password": (address, authority, "wrong-password"),
+        f"is not signed by kafka.ssl_cafile={other.cafile}": (address, other, PASSWORD),
+        f"nothing is reached at {nobody} (111 ECONNREFUSED)": (nobody, authority, PASSWORD),
+    }
+    for text, (servers, trusted, password) in causes.items():
+        kafka = {"BOOTSTRAP_SERVERS": servers, "SSL_CAFILE": str(trusted.cafile), "SASL_PASSWORD": password}
+        told = output_until(text, command, tmp_path, kafka)
+        assert text in told, told
+        assert not any(unexpected in told for unexpected in causes if unexpected != text), told
+        assert password not in told.replace("kafka.sasl_password", "")
+
+
+def output_until(text: str, command: str, folder: Path, kafka: dict[str, str]) -> str:
+    """The command's output until it ends or has this text. A process that waits for a broker that is away is stopped then."""
+    common = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": USER}
+    environment = {f"RETOUCH_KAFKA__{name}": value for name, value in (common | kafka).items()}
+    environment |= {"RETOUCH_STACK__DIR": str(folder), "OPENAI_BASE_URL": f"http://127.0.0.1:{closed_port()}/v1"}
+    run = subprocess.Popen([sys.executable, "-m", *command.split()], env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    lines: list[str] = []
+    assert run.stderr is not None
+    with run.stderr:
+        for line in run.stderr:
+            lines.append(line)
+            if text in line and "trying again" in line:
+                run.terminate()
+    assert run.wait(WAIT_S) in (OK, FAILED)
+    return "".join(lines)
 
 
 def kafka_settings(broker: SecureBroker, listener: str, authority: Authority, **kafka: Any) -> Settings:
@@ -51,23 +132,12 @@ def kafka_settings(broker: SecureBroker, listener: str, authority: Authority, **
     return load(kafka={"bootstrap_servers": address, "security_protocol": protocol, "ssl_cafile": authority.cafile, **kafka})
 
 
-def check_clients(settings: Settings) -> None:
-    """Each client connects and is answered."""
-    with closing(admin(settings)) as client:
-        assert QUERIES.name in client.list_topics()
-    with closing(producer(settings, "test-security")) as sender:
-        sender.send(QUERIES.name, value=b"1", key=b"k").get(timeout=WAIT_S)
-    with TopicReader(settings, "test-security") as reader:
-        assert QUERIES.name in reader.topics()
-    asyncio.run(check_faust(settings))
-
-
-async def check_faust(settings: Settings) -> None:
-    """A producer of aiokafka with the credentials that the Faust app has."""
-    options = credentials_to_aiokafka_auth(credentials(settings.kafka))
-    sender = AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers, **options)
-    await sender.start()
-    try:
-        await asyncio.wait_for(sender.send_and_wait(QUERIES.name, value=b"1", key=b"k"), WAIT_S)
-    finally:
-        await sender.stop()
+def refusal(settings: Settings) -> str:
+    """The one text that each kind of client raises."""
+    texts = set()
+    for make in (admin, producer, TopicReader):
+        with pytest.raises(AccessRefused) as raised:
+            make(settings, "test-security")
+        texts.add(str(raised.value))
+    assert len(texts) == 1 and PASSWORD not in str(texts) and "wrong-password" not in str(texts), texts
+    return texts.pop()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import kafka.net.manager
 import pytest
+from kafka.net.inet import KafkaNetSocket
 
 from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
@@ -18,19 +18,19 @@ WAIT_S = 60.0
 
 
 def test_metadata_is_refreshed_after_a_connection_is_reset_while_it_is_made(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    create_connection = kafka.net.manager.create_connection
+    connect = KafkaNetSocket.sock_connect
     resets: list[bool] = []
 
     async def reset_first(*args: Any, **kwargs: Any) -> Any:
         if not resets:
             resets.append(True)
             raise ConnectionResetError(104, "Connection reset by peer")
-        return await create_connection(*args, **kwargs)
+        return await connect(*args, **kwargs)
 
     consumer = groupless_consumer(settings, "test-connections")
     try:
         assert consumer.partitions_for_topic(QUERIES.name)
-        monkeypatch.setattr(kafka.net.manager, "create_connection", reset_first)
+        monkeypatch.setattr(KafkaNetSocket, "sock_connect", reset_first)
         for connection in list(consumer._manager._conns.values()):
             consumer._net.call_soon_threadsafe(connection.close)
         refreshed_at, deadline = consumer._cluster._last_successful_refresh_ms, time.monotonic() + WAIT_S

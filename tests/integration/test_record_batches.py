@@ -202,7 +202,7 @@ def read_all(settings: Settings, *topics: str) -> list[Any]:
 
 def count_quality(settings: Settings, until: Callable[[QualityService], bool]) -> None:
     """Runs online quality until the condition holds, with its figures published."""
-    service, deadline = QualityService(settings), time.monotonic() + WAIT_S
+    service, deadline = QualityService(settings, threading.Event()), time.monotonic() + WAIT_S
     try:
         while not until(service):
             assert time.monotonic() < deadline

@@ -1,4 +1,7 @@
-"""A broker with listeners that platforms have: mutual TLS, and SASL PLAIN over TLS, beside the plain one."""
+"""A broker with listeners that platforms have: mutual TLS, SASL PLAIN over TLS, and SASL OAUTHBEARER over TLS, beside the plain one.
+
+The listener with OAUTHBEARER takes unsigned JWTs, as Kafka does without a configured validator. It ends sessions with their token.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from infra.settings import Settings, load
 from lab.cluster.certificates import Authority
 
 USER, PASSWORD = "ada", "right-password"
-PROTOCOLS = {"MTLS": "SSL", "PASSWORD": "SASL_SSL"}
+PROTOCOLS = {"MTLS": "SSL", "PASSWORD": "SASL_SSL", "TOKEN": "SASL_SSL"}
+#: Longest session of a client with a token.
+SESSION_MS = 3_600_000
 _LOGIN = "org.apache.kafka.common.security"
 
 
@@ -43,6 +48,9 @@ class SecureBroker(Broker):
             "listener.name.mtls.ssl.client.auth": "required",
             "listener.name.password.sasl.enabled.mechanisms": "PLAIN",
             "listener.name.password.plain.sasl.jaas.config": f'{_LOGIN}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";',
+            "listener.name.token.sasl.enabled.mechanisms": "OAUTHBEARER",
+            "listener.name.token.oauthbearer.sasl.jaas.config": f"{_LOGIN}.oauthbearer.OAuthBearerLoginModule required;",
+            "connections.max.reauth.ms": str(SESSION_MS),
         }
 
 

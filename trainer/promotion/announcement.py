@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import Any
 
+from infra.errors import reason_of
 from infra.kafka.clients import producer, send
 from infra.kafka.refusals import WRITES, refusal
 from infra.registry.client import RegisteredVersion
@@ -84,7 +85,7 @@ class Announcer:
                     send(client, MODEL_EVENTS, event, id=event.event_id, source=SOURCE).get(timeout=DELIVERY_S)
                 except Exception as error:  # any error: the registry holds the transition, and workers poll
                     if not was_away:
-                        reason = refusal(self._settings.kafka, WRITES, error) or type(error).__name__
+                        reason = refusal(self._settings.kafka, WRITES, error) or reason_of(error)
                         log.warning("model events wait for the broker", extra={"event_id": str(event.event_id), "reason": reason})
                     was_away = True
                     self._stop.wait(RETRY_S)

@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 
+from infra.kafka.access import check_access
 from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set. Raises CannotContinue without a version to serve, EngineDied if the engine dies."""
     kind = engine_kind(settings)
+    check_access(settings)
     registry = Registry(settings)
     try:
         started = start_on_champion(settings, registry, stop)

@@ -114,6 +114,7 @@ class Worker(Generic[M]):
         self._failure_limit = FailureLimit(self._topic)
         self._stopping = False
         self._failed = False
+        self._is_connected = False
         self._read_count = self._abandoned = 0
         self._has_capacity = asyncio.Event()
         self._tasks: list[asyncio.Future[None]] = []
@@ -154,7 +155,13 @@ class Worker(Generic[M]):
 
         async def guarded() -> None:
             with guarded_event_loop(self._settings.workers.stall_timeout_s, "the worker's loop hangs: a handler blocks it"):
-                await self.serve(stop_is_set, on_ready)
+                serving, stopping = asyncio.ensure_future(self.serve(stop_is_set, on_ready)), asyncio.ensure_future(stop_is_set())
+                await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+                if not self._is_connected and serving.cancel():  # it would wait for a broker that is away
+                    await asyncio.gather(serving, return_exceptions=True)
+                else:
+                    await serving
 
         asyncio.run(guarded())
 
@@ -180,6 +187,7 @@ class Worker(Generic[M]):
         """Like `run`, on the running event loop, until `until` returns."""
         async with self._lifespan():
             commits = await self._connect()
+            self._is_connected = True
             try:
                 await self._serve_until(until, commits, on_ready)
                 await self._finish(commits)

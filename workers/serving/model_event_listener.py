@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from infra.errors import RetouchError, UnreadableBatch
+from infra.errors import UnreadableBatch, reason_of
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import read_message
@@ -71,8 +71,7 @@ class KafkaModelEventListener:
             return []
         except Exception as error:
             if not self._broker_away:
-                reason = str(error) if isinstance(error, RetouchError) else type(error).__name__
-                log.warning("model events cannot be read; polling the registry alone", extra={"reason": reason})
+                log.warning("model events cannot be read; polling the registry alone", extra={"reason": reason_of(error)})
             self._broker_away = True
             return None
         self._broker_away = False

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from infra.errors import reason_of
 from infra.kafka.clients import producer, send
 from infra.kafka.refusals import WRITES, refusal
 from infra.settings import Settings
@@ -68,11 +69,11 @@ class KafkaPublisher:
     def _delivered(self) -> None:
         self._failing = False
 
-    def _lost(self, topic: Topic, error: object) -> None:
+    def _lost(self, topic: Topic, error: BaseException) -> None:
         REFLECTION_LOST_MESSAGES.add(topic=topic.name)
         if not self._failing:
-            missing = refusal(self._settings.kafka, WRITES, error) if isinstance(error, BaseException) else None
-            log.warning("a message is lost", extra={"topic": topic.name, "kind": type(error).__name__} | ({"reason": missing} if missing else {}))
+            reason = refusal(self._settings.kafka, WRITES, error) or reason_of(error)
+            log.warning("a message is lost", extra={"topic": topic.name, "reason": reason})
         self._failing = True
 
 

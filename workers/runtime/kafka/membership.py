@@ -25,6 +25,7 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from infra.errors import CannotContinue, RetryLater
+from infra.kafka.connection_failures import AccessRefused
 from infra.kafka.errors import missing_topics
 from infra.kafka.group_consumer import CONNECT_S, GroupConsumer
 from infra.kafka.permanent_errors import permanent_error
@@ -129,6 +130,8 @@ class KafkaMembership:
         """Raises NotConfirmed and CommitRefused."""
         try:
             return await self._requests.call(request, timeout_s + 1)
+        except AccessRefused:
+            raise
         except (TimeoutError, RetryLater, kafka_errors.KafkaError) as error:
             if isinstance(error, TimeoutError):
                 self._requests.end()  # it ends if the call ever returns
@@ -137,7 +140,7 @@ class KafkaMembership:
                 raise CommitRefused(
                     f"the broker at {self._settings.bootstrap_servers()} refuses group {self._consumer.group_on_broker}: {permanent}"
                 ) from error
-            raise NotConfirmed(type(error).__name__) from error
+            raise NotConfirmed(str(error) or type(error).__name__) from error
 
     async def _resolve(self, unresolved: Mapping[int, object]) -> None:
         """Read the resume points of new assignments. After a failure a later poll tries again."""

@@ -17,6 +17,8 @@ from kafka import errors as kafka_errors
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer as make_producer
+from infra.kafka.connection_failures import AccessRefused
+from infra.kafka.connections import REACH_S
 from infra.kafka.declared_topics import DEAD_LETTER_HEADER_BYTES
 from infra.kafka.group_consumer import offsets_and_metadata
 from infra.kafka.named_clients import NamedProducer
@@ -62,6 +64,10 @@ class _ProducerThread:
         error: BaseException | None = transaction and transaction.last_error
         return error
 
+    @property
+    def refusal(self) -> AccessRefused | None:
+        return self.producer and self.producer.refusal
+
     def drop(self) -> None:
         """Close it in a separate thread: it may hang."""
         self.thread.end()
@@ -82,13 +88,18 @@ class _KafkaCommitter:
         client = self._client = _ProducerThread(f"{self._name}-producer")
         try:
             await client.thread.call(lambda: self._open(client, timeout_s), timeout_s + 1)
+        except AccessRefused:
+            self._drop()
+            raise
         except REFUSED as error:
             missing = refusal(self._settings.kafka, self._use, error)
             raise CannotContinue(f"the broker refuses the producer ({type(error).__name__}): {missing or NEEDS}") from error
         except (TimeoutError, kafka_errors.KafkaError) as error:
-            answers = client.producer is not None
+            refused, answers = client.refusal, client.producer is not None
             self._drop()
-            raise NotConfirmed(f"{BEGINS_NONE if answers else 'it does not answer'} ({type(error).__name__} within {timeout_s:g} s)") from error
+            if refused:
+                raise refused from error
+            raise NotConfirmed(f"{BEGINS_NONE if answers else 'it does not answer'}, within {timeout_s:g} s ({_text(error)})") from error
 
     async def commit(self, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         if self._client is None:
@@ -97,12 +108,15 @@ class _KafkaCommitter:
             await self._make_durable(self._client, outputs, positions, membership, timeout_s)
         except (TimeoutError, kafka_errors.KafkaError) as error:
             permanent = permanent_error(self._settings.kafka, self._use, error, self._client.transaction_error)
+            refused = self._client.refusal
             self._drop()
+            if refused:
+                raise refused from error
             if permanent:
                 raise CommitRefused(
                     f"the broker at {self._settings.bootstrap_servers()} takes no results of {self._use.transactional_id}: {permanent}"
                 ) from error
-            raise NotConfirmed(type(error).__name__) from error
+            raise NotConfirmed(_text(error)) from error
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -129,10 +143,10 @@ class _KafkaCommitter:
 
     def _make(self, timeout_s: float, **options: Any) -> NamedProducer:
         request_bytes = MAX_MESSAGE_BYTES + DEAD_LETTER_HEADER_BYTES
-        timeout_ms = int(timeout_s * 1000)
+        timeout_ms, reach_ms = int(timeout_s * 1000), int(min(timeout_s, REACH_S) * 1000)
         batching = {"linger_ms": 0, "batch_size": 262_144, "retry_backoff_ms": 5}
         return make_producer(
-            self._settings, self._name, max_request_size=request_bytes, max_block_ms=timeout_ms, bootstrap_timeout_ms=timeout_ms, **batching, **options
+            self._settings, self._name, max_request_size=request_bytes, max_block_ms=timeout_ms, bootstrap_timeout_ms=reach_ms, **batching, **options
         )
 
 
@@ -186,6 +200,11 @@ class KafkaAtLeastOnce(_KafkaCommitter):
             await client.thread.call(produce, timeout_s + 1)
         if positions:
             await membership.commit(positions, timeout_s)
+
+
+def _text(error: BaseException) -> str:
+    """Its type with its text, which names topics and partitions, and no record."""
+    return str(error) if isinstance(error, kafka_errors.KafkaError) else type(error).__name__
 
 
 def _close(producer: NamedProducer, timeout_s: float) -> None:
