@@ -61,7 +61,7 @@ class ClusterExperiment(Experiment):
     def _start(self, parts: ExitStack) -> tuple[Stack, MisbehavingEndpoint, Settings]:
         self._options.log_progress("starting the cluster")
         cluster = parts.enter_context(self._cluster)
-        allow(cluster)
+        allow(cluster, self._settings)
         stack: Stack
         endpoint = self._endpoint(parts, lambda: stack)
         stack = Stack(cluster.settings_of(OPERATOR), proxies=ProcessUsers(0, endpoint.port, cluster))

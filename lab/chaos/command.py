@@ -15,12 +15,14 @@ import infra.local.fresh_state
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
+from infra.settings.stream import KafkaSettings
 from lab.chaos import picture
 from lab.chaos.checker import Disturbance, check
 from lab.chaos.experiment import BOUND_S, ChaosOptions, Experiment
 from lab.chaos.plan import draw_plan
 from lab.chaos.report import compile_report, lines
 from lab.chaos.run import ChaosExperiment
+from lab.cluster.cluster import of_no_broker
 
 REPORT, PICTURE = "report.json", "chaos.png"
 
@@ -73,10 +75,10 @@ def judged(experiment: Experiment, folder: Path, *, ordered: bool) -> dict[str, 
 
 
 def own_settings(settings: Settings, state: Path) -> Settings:
-    """The given settings without configured addresses, and with the run's state directory."""
+    """The given settings without configured addresses, credentials and prefixes, and with the run's state directory."""
     no_url = {"url": None}
     stack = {"dir": state, "broker_port": 0}
-    return settings.changed(kafka={"bootstrap_servers": None}, base=no_url, index=no_url, registry={"tracking_uri": None}, stack=stack)
+    return settings.changed(kafka=KafkaSettings(**of_no_broker(settings)), base=no_url, index=no_url, registry={"tracking_uri": None}, stack=stack)
 
 
 @contextmanager

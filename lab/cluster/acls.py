@@ -7,6 +7,7 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.kafka.rights import PLATFORM, TOPICS_APPLY, Right, process_rights
+from infra.settings import Settings
 from lab.cluster.cluster import Cluster
 
 #: Applies the topology.
@@ -24,6 +25,8 @@ _PROCESSES = {
     "reflection": "workers reflection",
     "quality": "streams quality",
     "promoter": "promoter",
+    "sources": "workers sources",
+    "trainer": "trainer",
 }
 
 
@@ -46,9 +49,8 @@ def process_of(user: str) -> str:
     return ({OPERATOR: TOPICS_APPLY, PLATFORM_USER: PLATFORM} | {user_of(name): process for name, process in _PROCESSES.items()})[user]
 
 
-def allow(cluster: Cluster) -> None:
-    """Create the ACLs of all users. Raises CannotContinue if the cluster refuses one. The cluster has the users."""
-    settings = cluster.admin_settings
+def allow(cluster: Cluster, settings: Settings) -> None:
+    """Create the ACLs of all users, for the names in the settings. Raises CannotContinue if the cluster refuses one. The cluster has the users."""
     acls = [acl for user in users() for acl in acls_of(user, process_rights(settings, process_of(user)))]
     with cluster.administrator() as client:
         failed = client.create_acls(acls)["failed"]

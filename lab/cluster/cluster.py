@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 120.0
 #: All at once take 7 s on two cores (2026-12-01); a node whose controllers are away may take minutes.
 STOP_TIMEOUT_S = 30.0
-#: Settings of the section `kafka` that do not say which broker.
-KEPT = {"partitions", "session_timeout_ms", "instance"}
 BOOTSTRAP_MS, STEP_S = 3_000, 0.2
 
 
@@ -144,7 +142,7 @@ class Cluster:
     def settings_of(self, user: str) -> Settings:
         """The settings with the cluster's address and this user."""
         kafka = kafka_settings(self.layout, self.ca, user, self._passwords[user])
-        return self._settings.changed(kafka=KafkaSettings(**kafka, **self._settings.kafka.model_dump(include=KEPT)))
+        return self._settings.changed(kafka=KafkaSettings(**kafka, **of_no_broker(self._settings)))
 
     def active_controller(self) -> int:
         """The node that leads the controllers' quorum. Raises RetryLater while there is none."""
@@ -228,6 +226,11 @@ class Cluster:
             for user, error in client.alter_user_scram_credentials(users).items():
                 if error:
                     raise CannotContinue(f"the cluster refuses the user {user}: {error}")
+
+
+def of_no_broker(settings: Settings) -> dict[str, Any]:
+    """The settings of the section `kafka` that name no broker, user or deployment."""
+    return settings.kafka.model_dump(include={"partitions", "session_timeout_ms", "instance"})
 
 
 def _is_in_sync(partition: Any) -> bool:

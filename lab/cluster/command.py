@@ -30,7 +30,7 @@ def run(settings: Settings, *, out: Path | None, users: Sequence[str], deploymen
     check_names(names)
     with suppress(KeyboardInterrupt), Cluster(settings, out or settings.stack.dir / "cluster", users=names, security=security) as cluster:
         if deployment and security.acls:
-            acls.allow(cluster)
+            acls.allow(cluster, settings)
         sys.stdout.write("\n".join(lines(cluster, names)) + "\n")
         sys.stdout.flush()
         _keep_running(cluster)

@@ -9,15 +9,17 @@ import pytest
 from infra.errors import CannotContinue
 from infra.local.stack_record import stack_lock
 from infra.settings import load
+from infra.settings.stream import KafkaSettings
 from lab.chaos.command import fresh_state, own_settings
 
 
 def test_a_run_uses_no_configured_broker_base_model_index_or_registry(tmp_path: Path) -> None:
-    configured = load(
-        kafka={"bootstrap_servers": "prod:9092"}, base={"url": "http://prod/v1"}, index={"url": "http://prod"}, registry={"tracking_uri": "http://prod"}
-    )
+    kafka = {"bootstrap_servers": "prod:9092", "topic_prefix": "team.", "group_prefix": "team.", "partitions": 7}
+    login = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "sasl_username": "ada", "sasl_password": "secret"}
+    configured = load(kafka=kafka | login, base={"url": "http://prod/v1"}, index={"url": "http://prod"}, registry={"tracking_uri": "http://prod"})
     own = own_settings(configured, tmp_path)
     assert (own.kafka.bootstrap_servers, own.base.url, own.index.url, own.registry.tracking_uri) == (None, None, None, None)
+    assert own.kafka == KafkaSettings(partitions=7)
     assert own.stack.dir == tmp_path
 
 
