@@ -78,6 +78,15 @@ def test_bounds_and_mechanisms_that_keda_cannot_use_are_refused() -> None:
     assert "autoscaling.authenticationRef: is empty, and settings.kafka.sasl_mechanism=none" in text
 
 
+def test_oauthbearer_is_scaled_by_an_authentication_of_the_platform() -> None:
+    kafka = "settings.kafka.security_protocol=SASL_SSL,settings.kafka.sasl_mechanism=OAUTHBEARER"
+    assert "settings.kafka.sasl_mechanism=OAUTHBEARER" in refusal("autoscaling.enabled=true", kafka)
+    found = parsed(rendered(program(), "default", ("--set", f"autoscaling.enabled=true,autoscaling.authenticationRef=ours,{kafka}")))
+    triggers = [trigger for manifest in found if manifest["kind"] == "ScaledObject" for trigger in manifest["spec"]["triggers"]]
+    assert {(trigger["metadata"]["sasl"], trigger["authenticationRef"]["name"]) for trigger in triggers} == {("oauthbearer", "ours")}
+    assert not [manifest for manifest in found if manifest["kind"] == "TriggerAuthentication"]
+
+
 def test_rules_and_dashboard_are_rendered_as_they_are() -> None:
     found = {
         manifest["kind"]: manifest

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
-from infra.telemetry.instruments import Histogram
+from infra.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
 from infra.telemetry.metrics import METRICS
+from infra.telemetry.prometheus import ProjectMetrics
 from scripts.dashboard import DASHBOARD, dashboard
 from tests.support.deploy_files import ALERTS, ROOT, TOOLS
 
@@ -50,6 +53,22 @@ def exposed() -> dict[str, set[str]]:
     return names
 
 
+def sampled(metric: AnyInstrument) -> AnyInstrument:
+    """An instrument of the same declaration with one series."""
+    labels = {name: next(iter(metric._closed[name])).value if name in metric._closed else "any" for name in metric.labels}
+    if isinstance(metric, Histogram):
+        histogram = Histogram(metric.name, metric.unit, metric.meaning, metric.labels, metric._closed, bounds=metric.bounds)
+        histogram.record(1.0, **labels)
+        return histogram
+    if isinstance(metric, Counter):
+        counter = Counter(metric.name, metric.unit, metric.meaning, metric.labels, metric._closed)
+        counter.add(**labels)
+        return counter
+    gauge = Gauge(metric.name, metric.unit, metric.meaning, metric.labels, metric._closed)
+    gauge.set(1.0, **labels)
+    return gauge
+
+
 def rules() -> list[dict[str, object]]:
     return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 
@@ -65,6 +84,17 @@ def queries() -> Iterator[tuple[str, str]]:
 
 def test_the_dashboard_is_the_one_of_its_script() -> None:
     assert DASHBOARD.read_text() == dashboard(), "run `python -m scripts.dashboard`"
+
+
+def test_metrics_have_on_slash_metrics_the_names_that_these_tests_know() -> None:
+    registry = CollectorRegistry()
+    registry.register(ProjectMetrics([sampled(metric) for metric in METRICS]))
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    added = {"namespace", "pod", "process"}  # by the PodMonitor
+    assert found == {name: labels - added for name, labels in exposed().items()}
 
 
 @pytest.mark.parametrize(("name", "query"), list(queries()))
