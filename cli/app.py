@@ -114,7 +114,7 @@ def ask(
     text: Annotated[str, typer.Argument(help="The task's input: a description, a review, an abstract.")],
     user: Annotated[str, typer.Option(help="The user who asks.")],
     domain: Annotated[str, typer.Option(help="The platform's name for this kind of task.")] = "general",
-    option: Annotated[list[str] | None, typer.Option(help="An allowed answer; repeat it. None: free text.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="An allowed answer; repeat it. None: those of the domain, or free text.")] = None,
     strategy: Annotated[StrategyName | None, typer.Option(help="How to personalize. Default: the deployment's.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the response.")] = 60.0,
     as_json: Json = False,

@@ -1,5 +1,7 @@
 """The built-in domain entries: LaMP's tasks with RPO's prompts (table 8, appendix C; LaMP's item texts), and what holds for the domains without an entry.
 
+They have no options, because each query of these domains names its own.
+
 The prompts are part of training data and of figures that were published: a test compares them with stored ones (tests/samples/prompts).
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from schemas.domain_entries import DomainEntry
-from schemas.tasks import MOVIE_TAGS, STARS, Task
+from schemas.tasks import Task
 
 BUILT_IN: Mapping[str, DomainEntry] = {
     "movie_tag": DomainEntry(
@@ -21,20 +23,17 @@ BUILT_IN: Mapping[str, DomainEntry] = {
         summary_instruction=(
             'Look at the past movies that this user tagged, and determine the most popular tag. Answer in the following form: "most popular tag: <tag>".'
         ),
-        options=MOVIE_TAGS,
     ),
     "product_rating": DomainEntry(
         user_template=(
-            "What is the score of the following review on a scale of {first_option} to {last_option}? "
-            "just answer with {options_or} without further explanation. review: {text}"
+            "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: {text}"
         ),
-        reasons_template="What is the score of the following review on a scale of {first_option} to {last_option}? review: {text}",
+        reasons_template="What is the score of the following review on a scale of 1 to 5? review: {text}",
         item_template='{response} is the score for "{content}"',
         summary_instruction=(
             "Based on this user's past reviews, what are the most common scores they give for positive and negative reviews? "
             'Answer in the following form: "most common positive score: <score>, most common negative score: <score>".'
         ),
-        options=STARS,
     ),
     "scholarly_title": DomainEntry(
         user_template="Generate a title for the following abstract of a paper: {text}",

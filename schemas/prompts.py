@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,9 +146,11 @@ def _option_texts(options: Sequence[str]) -> dict[str, str]:
 
 
 def _names_options(template: str | None, options: Sequence[str]) -> bool:
-    """The ends of a scale name all of it if it consists of whole numbers."""
-    names = placeholders(template or "")
-    return bool(names & {"options", "options_or"}) or ({"first_option", "last_option"} <= names and tasks.task_of(options) is Task.RATING)
+    """By a placeholder, or in its own words. The ends of a scale name all of it if it consists of whole numbers."""
+    names, words = placeholders(template or ""), template or ""
+    if names & {"options", "options_or"} or all(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", words) for option in options):
+        return True
+    return tasks.task_of(options) is Task.RATING and ({"first_option", "last_option"} <= names or f"{options[0]} to {options[-1]}" in words)
 
 
 def _profile(query: Query, items: Sequence[Example], form: PromptForm) -> list[str]:

@@ -19,6 +19,7 @@ from schemas.tasks import Task, task_of
 class Query(Message, wire="retouch.query", version=1):
     """A question of one user. Topic: queries. Key: tenant/user.
 
+    A query without options gets those of its domain's entry; without such an entry the answer is free text.
     Options are stored in NFC, without invisible characters, with single spaces. A query is refused if an option is blank, or if two are the same text with
     the same quotes (`schemas.sameness.normalized`): no answer could choose between them. A query inside a draft, context, response or outcome is not
     checked: stored messages stay readable.
@@ -29,7 +30,7 @@ class Query(Message, wire="retouch.query", version=1):
     user: Identifier
     domain: Domain
     text: Text  # the task's input without a prompt: a description, a review, an abstract
-    options: Annotated[tuple[Label, ...], Field(max_length=256)] = ()  # the answers allowed; empty means free text
+    options: Annotated[tuple[Label, ...], Field(max_length=256)] = ()  # the answers allowed; empty: those of the domain's entry, or free text
     asked_at: AwareDatetime  # event time; only earlier history may be used
     deadline: AwareDatetime | None = None  # wall clock; shortly before it RPO sends the base answer, and at it a strategy without an answer sends an empty one
     strategy: Strategy | None = None  # None: the deployment's, by `strategies.weights`

@@ -41,8 +41,8 @@ class ScoredAnswer:
 
     @classmethod
     def of(cls, question: Question, base: str, final: str, domains: Domains) -> ScoredAnswer | None:
-        """None for a question without a truth."""
-        query = question.query
+        """None for a question without a truth. A query without options has those of its domain, as the workers answer it."""
+        query = domains.completed(question.query)
         if question.truth is None:
             return None
         return cls(query.user, query.domain, query.task, query.options, question.truth, base, final, domains.metric(query.domain, query.task))

@@ -163,11 +163,13 @@ class _Asked(NamedTuple):
 
 def _by_id(questions: Sequence[Question], entries: Domains) -> dict[UUID, _Asked]:
     """The questions with a truth. No others are asked."""
-    names = metric_domains((question.query.domain, question.query.task) for question in questions)
-    found = {}
-    for query, truth in ((question.query, question.truth) for question in questions if question.truth is not None):
-        found[query.query_id] = _Asked(query, truth, names[query.domain, query.task], entries.metric(query.domain, query.task))
-    return found
+    queries = [(entries.completed(question.query), question.truth) for question in questions]
+    names = metric_domains((query.domain, query.task) for query, _ in queries)
+    return {
+        query.query_id: _Asked(query, truth, names[query.domain, query.task], entries.metric(query.domain, query.task))
+        for query, truth in queries
+        if truth is not None
+    }
 
 
 #: The metrics of each answer, by the id of its question.

@@ -16,7 +16,7 @@ from schemas.domain_entries import DomainEntry
 from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.prompts import PAPER, ChatTurn, PromptForm, PromptStyle, base_prompt, item_text, reflection_prompt, template_digest, turns_of
 from schemas.queries import Query
-from schemas.tasks import MOVIE_TAGS, STARS, Task
+from schemas.tasks import STARS, Task
 
 PRIORITY = DomainEntry(
     system="You sort e-mails. A priority is one of {options}.",
@@ -50,15 +50,15 @@ def test_a_query_gets_the_options_of_its_domain() -> None:
     asked = make_query(domain="email_priority", options=())
     assert DOMAINS.completed(asked).options == ("P1", "P2", "P3", "P4") and DOMAINS.completed(asked).task is Task.LABEL
     assert BUILT_IN_DOMAINS.completed(asked) is asked  # free text, as of any unknown domain
-    assert BUILT_IN_DOMAINS.completed(make_query(domain="movie_tag", options=())).options == MOVIE_TAGS
+    assert BUILT_IN_DOMAINS.completed(make_query(domain="movie_tag", options=())).task is Task.TEXT  # as before there were entries
 
 
 def test_a_querys_own_options_count_in_the_order_of_the_scale() -> None:
     assert DOMAINS.completed(make_query(domain="email_priority", options=("P3", "P1"))).options == ("P1", "P3")
     for options in (("urgent", "later"), ("P1", "P2")):
         assert DOMAINS.completed(make_query(domain="email_priority", options=options)).options == options
-    unordered = make_query(domain="product_rating", options=("3", "1"))
-    assert BUILT_IN_DOMAINS.completed(unordered) is unordered
+    unordered, entry_of = make_query(domain="grade", options=("3", "1")), Domains({"grade": entry(options=["1", "2", "3"])})
+    assert entry_of.completed(unordered) is unordered
 
 
 def test_the_base_model_gets_the_system_message_and_the_template() -> None:
@@ -82,6 +82,13 @@ def test_options_that_no_template_names_follow_the_task(ordered: bool, words: st
     form = PromptForm(PromptStyle.PAPER, Domains({"mail": entry(user_template="{text}", options=["yes", "no"], ordered=ordered)}))
     asked = make_query(domain="mail", options=("yes", "no"), text="buy now")
     assert base_prompt(asked, form, MARKS).startswith("buy now\n\nAnswer with one of these options") and words in base_prompt(asked, form, MARKS)
+
+
+@pytest.mark.parametrize("template", ["Is it yes or no? {text}", "{text} ({options})", "{text}: {options_or}?"])
+def test_options_that_a_template_names_are_not_repeated(template: str) -> None:
+    form = PromptForm(PromptStyle.PAPER, Domains({"mail": entry(user_template=template)}))
+    assert "Answer with one" not in base_prompt(make_query(domain="mail", options=("yes", "no")), form, MARKS)
+    assert ("Answer with one" in base_prompt(make_query(domain="mail", options=("yes", "never")), form, MARKS)) is ("yes or no" in template)
 
 
 @pytest.mark.parametrize("domain", ["product_rating", "scholarly_title", "movie_tag", "any_other"])
@@ -161,5 +168,5 @@ def test_fields_that_do_not_fit_each_other_are_named(fields: dict[str, Any], pro
 
 def test_good_entries_have_no_problem() -> None:
     assert DOMAINS.problems() == [] == BUILT_IN_DOMAINS.problems()
-    assert Domains({"product_rating": entry(metric="ordinal_score", ordered=True), "text": entry(metric="accuracy")}).problems() == []
-    assert Domains({"product_rating": entry(ordered=True)}).own("product_rating").options == STARS
+    stars = entry(metric="ordinal_score", ordered=True, options=STARS)
+    assert Domains({"product_rating": stars, "text": entry(metric="accuracy")}).problems() == []

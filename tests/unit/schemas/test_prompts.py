@@ -77,7 +77,7 @@ def test_prompt_styles_have_different_digests() -> None:
 #: sha256 of prompts, some with ChatML's marks in users' texts. The shipped checkpoints were trained on prompts of exactly this form.
 #: That of `paper` changed when every prompt began to name the options of its query.
 PROMPTS = {
-    PromptStyle.PAPER: "865f78fad0a8dd7c1f55882e325bc4f44253c2d29981e98ac219f16626be2947",
+    PromptStyle.PAPER: "55b016757ae027111423d90a59baf5341c05f2464593de77f977a936b2b4ac88",
     PromptStyle.COMPACT: "2f69f5a004451a779ed6d08da139f9b873979c449714cc1d8fdcdd2ca1cf2a60",
 }
 
