@@ -150,7 +150,7 @@ def test_json_and_avro_are_mapped_in_the_order_of_their_keys(platform: Platform)
     envelope = read_envelope(record.headers)
     assert (record.key, envelope.type, envelope.source) == (b"shop/ann", "retouch.query.v1", "/workers/sources")
     assert envelope.traceparent.split("-")[1] == TRACE.split("-")[1]
-    assert platform.registry.requests == ["/schemas/ids/7?format=serialized"]
+    assert platform.registry.requests == ["/schemas/ids/7"]
 
 
 def test_a_bad_record_is_a_dead_letter_until_the_file_is_corrected(platform: Platform) -> None:

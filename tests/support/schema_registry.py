@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlparse
-
-from google.protobuf import descriptor_pb2
 
 
 class StubRegistry:
@@ -75,8 +72,3 @@ def stub_registry() -> Iterator[StubRegistry]:
 def framed(id: int, payload: bytes) -> bytes:
     """Confluent's wire format."""
     return b"\0" + id.to_bytes(4) + payload
-
-
-def serialized(file: descriptor_pb2.FileDescriptorProto) -> str:
-    """The text of a Protobuf schema for `format=serialized`."""
-    return b64encode(file.SerializeToString()).decode()

@@ -80,7 +80,7 @@ class Decoder:
                 return avro_decoder(schema)
             from workers.sources.protobuf import protobuf_decoder
 
-            return protobuf_decoder(schema)
+            return await asyncio.to_thread(protobuf_decoder, schema)  # it runs a compiler
         except PoisonMessage as error:
             raise PoisonMessage(f"schema {id} cannot be used: {error}") from None
         except Exception as error:

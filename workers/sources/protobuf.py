@@ -1,48 +1,39 @@
-"""Decodes Protobuf by the descriptors that the registry returns for `format=serialized`, so no compiler is needed.
+"""Decodes Protobuf by the text of its schema, which protoc compiles: no other form of it is the same in all registries (docs/decisions/0007).
 
 Fields have their names in the schema. A message or an `optional` field that is not set is null; any other field has its default. Enums are their names.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Callable
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from google.protobuf import (
-    any_pb2,
-    descriptor_pb2,
-    duration_pb2,
-    empty_pb2,
-    field_mask_pb2,
-    json_format,
-    message_factory,
-    struct_pb2,
-    timestamp_pb2,
-    wrappers_pb2,
-)
+from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from infra.errors import PoisonMessage
 from workers.sources.schema_registry import RegisteredSchema
 
-#: Files that every schema may import without a reference.
-_WELL_KNOWN = {
-    module.DESCRIPTOR.name: module.DESCRIPTOR
-    for module in (any_pb2, descriptor_pb2, duration_pb2, empty_pb2, field_mask_pb2, struct_pb2, timestamp_pb2, wrappers_pb2)
-}
-#: Of the records' message, which no schema imports.
-_MAIN = "retouch-record.proto"
+#: The file of the records' message, which no schema imports.
+MAIN = "retouch-record.proto"
+#: A name under which another file imports this one: below the folder, and nothing that Python could run.
+_IMPORTED = re.compile(r"(?!/|.*\.\.)[\w./-]+\.proto")
+#: In protoc's output, which has other lines too.
+_PROBLEM = re.compile(r"^\S+\.proto:.*", re.MULTILINE)
+#: protoc takes 0.2 s on an idle core.
+COMPILE_WITHIN_S = 60.0
 MAX_INDEXES = 100
 
 
 def protobuf_decoder(schema: RegisteredSchema) -> Callable[[bytes], object]:
-    """Raises PoisonMessage, or an error of protobuf, for a schema that cannot be used."""
-    pool = DescriptorPool()
-    _add(pool, _MAIN, schema, set())
-    file = pool.FindFileByName(_MAIN)
-    messages = list(file.message_types_by_name.values())
+    """Blocks while protoc runs. Raises PoisonMessage, or an error of protobuf, for a schema that cannot be used."""
+    messages = list(compiled(schema).FindFileByName(MAIN).message_types_by_name.values())
 
     def decode(value: bytes) -> object:
         indexes, begin = _message_indexes(value)
@@ -52,28 +43,33 @@ def protobuf_decoder(schema: RegisteredSchema) -> Callable[[bytes], object]:
     return decode
 
 
-def _add(pool: Any, name: str, schema: RegisteredSchema, added: set[str]) -> None:
-    if name in added:
-        return
-    added.add(name)
+def compiled(schema: RegisteredSchema) -> Any:
+    """A descriptor pool with the schema's file MAIN and everything that it imports. Raises PoisonMessage for a schema that does not compile."""
+    with TemporaryDirectory(prefix="retouch-protoc-") as folder:
+        for name, text in _files(MAIN, schema):
+            if not _IMPORTED.fullmatch(name):
+                raise PoisonMessage(f"the name of its reference {ascii(name)[:80]} is no path of a .proto file")
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        out = Path(folder, "out")
+        # -I of Python: the folder's files are never modules.
+        command = [sys.executable, "-I", "-m", "grpc_tools.protoc", f"-I{folder}", "--include_imports", f"--descriptor_set_out={out}", MAIN]
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=COMPILE_WITHIN_S, check=False)
+        if run.returncode:
+            problem = _PROBLEM.search(run.stderr.replace(f"{folder}/", ""))
+            raise PoisonMessage(f"protoc refuses it: {problem[0][:200] if problem else f'exit code {run.returncode}'}")
+        files = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
+    pool = DescriptorPool()
+    for file in files.file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+def _files(name: str, schema: RegisteredSchema) -> Iterator[tuple[str, str]]:
     for referred_name, referred in schema.references:
-        _add(pool, referred_name, referred, added)
-    try:
-        file = descriptor_pb2.FileDescriptorProto.FromString(b64decode(schema.text, validate=True))
-    except Exception:
-        raise PoisonMessage("the registry returns no descriptor for format=serialized") from None
-    file.name = name
-    for imported in file.dependency:
-        if imported not in added:
-            if imported not in _WELL_KNOWN:
-                raise PoisonMessage(f"it imports {imported}, which is none of its references")
-            _add_well_known(pool, imported, added)
-    pool.AddSerializedFile(file.SerializeToString())
-
-
-def _add_well_known(pool: Any, name: str, added: set[str]) -> None:
-    added.add(name)
-    pool.AddSerializedFile(_WELL_KNOWN[name].serialized_pb)
+        yield from _files(referred_name, referred)
+    yield name, schema.text
 
 
 def _message_indexes(value: bytes) -> tuple[list[int], int]:
@@ -107,7 +103,8 @@ def _message_type(messages: list[Any], indexes: list[int]) -> Any:
         if not 0 <= index < len(messages):
             raise PoisonMessage("its value names no message of its schema")
         found = messages[index]
-        messages = list(found.nested_types)
+        # As Confluent's own serializer counts, which does not see the types that protoc makes of maps.
+        messages = [nested for nested in found.nested_types if not nested.GetOptions().map_entry]
     return found
 
 

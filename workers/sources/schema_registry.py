@@ -69,7 +69,7 @@ class SchemaRegistry:
             await self._session.close()
 
     async def schema(self, id: int) -> RegisteredSchema:
-        """The schema of this id, Protobuf as a base64 FileDescriptorProto, with everything that it refers to."""
+        """The schema of this id with everything that it refers to."""
         answer = await self._get(f"/schemas/ids/{id}", f"schema {id}")
         return await self._with_references(answer, [MAX_REFERENCES])
 
@@ -89,8 +89,7 @@ class SchemaRegistry:
         assert self._session is not None
         try:
             try:
-                # The format is one of Protobuf; for Avro the registries leave the parameter aside.
-                async with self._session.get(self._base + path, params={"format": "serialized"}, allow_redirects=False) as response:
+                async with self._session.get(self._base + path, allow_redirects=False) as response:
                     answer = self._read(response.status, await response.read(), what)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise self._away(type(error).__name__) from error

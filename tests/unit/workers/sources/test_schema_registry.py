@@ -35,12 +35,13 @@ def test_a_schema_has_what_it_refers_to(registry: StubRegistry) -> None:
     registry.subjects["shop/user", 3] = {"schemaType": "PROTOBUF", "schema": "b", "id": 7}
     user = RegisteredSchema("PROTOBUF", "b")
     assert read(SourcesSettings(registry_url=registry.url), 1) == [RegisteredSchema("PROTOBUF", "a", (("user.proto", user),))]
-    assert registry.requests == ["/schemas/ids/1?format=serialized", "/subjects/shop%2Fuser/versions/3?format=serialized"]
+    assert registry.requests == ["/schemas/ids/1", "/subjects/shop%2Fuser/versions/3"]
 
 
 def test_a_schema_without_a_type_is_avro(registry: StubRegistry) -> None:
     registry.schemas[1] = {"schema": '"string"'}
     assert read(SourcesSettings(registry_url=registry.url), 1) == [RegisteredSchema("AVRO", '"string"')]
+    assert registry.requests == ["/schemas/ids/1"]
 
 
 def test_an_unknown_id_is_the_records_fault(registry: StubRegistry) -> None:
