@@ -89,7 +89,7 @@ def settings(broker: Broker, endpoint: OpenAiServer, tmp_path_factory: pytest.Te
     own = trainer_settings(broker, checkpoint, folder / "state", f"reflector-{folder.name}", **few)
     hydra = settings_for(make_encoder(folder / "encoder"), epochs=1, min_rows=2).model_copy(update={"train": True, "model_name": f"hydra-{folder.name}"})
     send_outcomes(own, USERS)
-    return own.changed(base={"url": endpoint.url, "model": "m", "attempts": 1, "concurrency": 1}).model_copy(update={"hydra": hydra})
+    return own.changed(base={"url": endpoint.url, "attempts": 1, "concurrency": 1}).model_copy(update={"hydra": hydra})
 
 
 def hydra_registry(settings: Settings) -> Registry:
