@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,9 +89,10 @@ class Platform:
         writer.close()
 
     @contextmanager
-    def worker(self) -> Iterator[None]:
-        with process(self.settings, self.folder, "workers", "sources", base_url="http://127.0.0.1:9/v1", **self.environment):
-            yield
+    def worker(self, instance: str = "test") -> Iterator[subprocess.Popen[bytes]]:
+        environment = self.environment | {"RETOUCH_KAFKA__INSTANCE": instance}
+        with process(self.settings, self.folder, "workers", "sources", base_url="http://127.0.0.1:9/v1", **environment) as started:
+            yield started
 
     def records(self, topic: str, count: int, matches: Callable[[Any], bool] = lambda record: True) -> Sequence[Any]:
         """The matching records of a topic, once there are `count`."""
@@ -190,6 +193,34 @@ def test_records_wait_while_the_registry_is_away_and_others_go_on(platform: Plat
         assert platform.registry.requests
         platform.registry.status = None
         assert [query.user for query in platform.messages(QUERIES.name, Query, 1)] == ["ann"]
+
+
+def test_processes_join_leave_and_die_and_each_record_is_mapped_once(platform: Platform) -> None:
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        for number in range(written, written + 20):
+            platform.write(platform.reviews, platform.review(number, text=f"r{number}"), key=b"%d" % number)
+            platform.write(platform.questions, asked(number), key=b"%d" % number)
+        written += 20
+        platform.records(INTERACTIONS.name, written)
+        platform.records(QUERIES.name, written)
+
+    with platform.worker("first") as first:
+        write()
+        with platform.worker("second") as second:
+            write()
+            first.terminate()
+            assert first.wait(60) == 0
+            write()
+            with platform.worker("third"):
+                write()
+                second.kill()
+                write()
+    contents = Counter(interaction.content for interaction in platform.messages(INTERACTIONS.name, Interaction, written))
+    assert contents == Counter(f"r{number}" for number in range(written))
+    assert len({query.query_id for query in platform.messages(QUERIES.name, Query, written)}) == written
 
 
 def test_a_dry_run_maps_the_newest_records_of_the_topic(platform: Platform) -> None:
