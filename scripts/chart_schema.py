@@ -63,7 +63,13 @@ def values_schema() -> str:
         },
         secretFiles={
             "type": "array",
-            "items": _object(("setting", "secret", "key"), setting={"enum": sorted(map(".".join, secret_settings(Settings)))}, secret=NAME, key=NAME),
+            "items": _object(
+                ("setting", "secret", "key"),
+                setting={"enum": sorted(map(".".join, secret_settings(Settings)))},
+                secret=NAME,
+                key=NAME,
+                processes={"type": "array", "minItems": 1, "items": {"enum": [*REPLICATED, *SINGLE, "topics"]}},
+            ),
         },
         secretVariables={
             "type": "array",
@@ -78,7 +84,7 @@ def values_schema() -> str:
             **{name: _process({"storage": _storage()}, ("enabled", "storage")) for name in SINGLE},
         ),
         stopTimeoutS=POSITIVE,
-        topicsJob=_object(("enabled",), enabled=YES_NO),
+        topicsJob=_object(("enabled",), enabled=YES_NO, settings={"$ref": "#/$defs/Settings"}),
         autoscaling=_autoscaling(),
         disruptionBudgets=_object(("enabled",), enabled=YES_NO),
         networkPolicy=_object(

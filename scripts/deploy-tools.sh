@@ -28,7 +28,7 @@ get_definitions() {
     local module=$1 version=$2 folder=$3 source file; shift 3
     for file in "$@"; do [ -f "$TOOLS/definitions/$version/$file" ] || { file=; break; }; done
     [ -n "$file" ] && return
-    source=$(timeout 300 go mod download -json "$module@$version" | sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p')
+    source=$(timeout 300 go mod download -json "$module@$version" 2>/dev/null | sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p') || true
     [ -n "$source" ] || { say "could not download the Go module $module"; return; }
     mkdir -p "$TOOLS/definitions/$version"
     for file in "$@"; do install -m 644 "$source/$folder/$file" "$TOOLS/definitions/$version/"; done

@@ -63,12 +63,18 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* The entries of secretFiles that the process `.known` gets, as a YAML list below `files`. */}}
+{{/* The entries of secretFiles that the process `.name`, `.known`, gets, as a YAML list below `files`. */}}
 {{- define "retouch.secretFiles" -}}
 files:
+{{- $name := .name -}}
 {{- $sections := append .known.secrets "kafka" -}}
+{{- $found := dict -}}
 {{- range .root.Values.secretFiles }}
-{{- if has (splitList "." .setting | first) $sections }}
+{{- if and (has (splitList "." .setting | first) $sections) (or (not .processes) (has $name .processes)) }}
+{{- if hasKey $found .setting }}
+{{- fail (printf "secretFiles: two entries set %s of %s: name their processes, each in one" .setting $name) }}
+{{- end }}
+{{- $_ := set $found .setting true }}
 - {{ toJson . }}
 {{- end }}
 {{- end }}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from scripts.golden_chart import CASES, CHART, DEPLOY, KUBERNETES, SAMPLES, golden, helm, rendered
-from tests.support.deploy_files import ALERTS, parsed
+from tests.support.deploy_files import ALERTS, environment_of, parsed, workloads
 
 HELM = helm()
 pytestmark = pytest.mark.skipif(HELM is None, reason="Helm is missing: run scripts/deploy-tools.sh, which builds it with Go")
@@ -85,6 +85,28 @@ def test_oauthbearer_is_scaled_by_an_authentication_of_the_platform() -> None:
     triggers = [trigger for manifest in found if manifest["kind"] == "ScaledObject" for trigger in manifest["spec"]["triggers"]]
     assert {(trigger["metadata"]["sasl"], trigger["authenticationRef"]["name"]) for trigger in triggers} == {("oauthbearer", "ours")}
     assert not [manifest for manifest in found if manifest["kind"] == "TriggerAuthentication"]
+
+
+def test_processes_can_have_users_of_their_own() -> None:
+    password = '{"setting": "kafka.sasl_password", "key": "password", "secret": "%s", "processes": ["%s"]}'
+    files = ",".join(password % (f"of-{name}", name) for name in ("base", "topics"))
+    values = ("--set-json", f"secretFiles=[{files}]", "--set", "topicsJob.enabled=true,topicsJob.settings.kafka.sasl_username=owner")
+    own = ("--set", "processes.base.settings.kafka.sasl_username=base-user")
+    found = parsed(rendered(program(), "default", (*values, *own)))
+    mounted = {
+        name: [source["secret"]["name"] for volume in spec["volumes"] if volume["name"] == "secrets" for source in volume["projected"]["sources"]]
+        for name, spec in workloads(found)
+    }
+    assert {name: secrets for name, secrets in mounted.items() if secrets} == {"base": ["of-base"], "topics": ["of-topics"]}
+    users = {name: environment_of(spec["containers"][0], found).get("RETOUCH_KAFKA__SASL_USERNAME") for name, spec in workloads(found)}
+    assert {name: user for name, user in users.items() if user} == {"base": "base-user", "topics": "owner"}
+
+
+def test_two_secrets_for_one_setting_of_a_process_are_refused() -> None:
+    files = '{"setting": "kafka.sasl_password", "key": "k", "secret": "a"},{"setting": "kafka.sasl_password", "key": "k", "secret": "b", "processes": ["base"]}'
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        rendered(program(), "default", ("--set-json", f"secretFiles=[{files}]"))
+    assert "two entries set kafka.sasl_password of base" in caught.value.stderr
 
 
 def test_rules_and_dashboard_are_rendered_as_they_are() -> None:
