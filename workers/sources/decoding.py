@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic_core import from_json
@@ -19,7 +22,19 @@ PREFIX_BYTES = 5
 #: Schemas whose decoders are kept. A topic has a few; a producer that registers one for each record would fill the memory.
 MAX_SCHEMAS = 1_000
 
+#: How long a schema stays refused: a topic may hold many records of one that is unknown or does not compile.
+REFUSED_FOR_S = 60.0
+
 Decode = Callable[[bytes], object]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A schema's decoder, or why there is none `until` that time."""
+
+    decode: Decode | None
+    refusal: str = ""
+    until: float = math.inf
 
 
 class SchemaSource(Protocol):
@@ -32,9 +47,9 @@ class Decoder:
     Raises PoisonMessage for a value that cannot be decoded, and what `schemas` raises.
     """
 
-    def __init__(self, schemas: SchemaSource | None = None) -> None:
-        self._schemas = schemas
-        self._decoders: dict[tuple[SourceFormat, int], asyncio.Future[Decode]] = {}
+    def __init__(self, schemas: SchemaSource | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._schemas, self._now = schemas, now
+        self._known: dict[tuple[SourceFormat, int], asyncio.Future[_Known]] = {}
 
     async def decode(self, format: SourceFormat, value: bytes) -> object:
         try:
@@ -55,18 +70,23 @@ class Decoder:
             raise PoisonMessage(f"its value does not have the form of schema {id} ({type(error).__name__})") from None
 
     async def _decoder(self, format: SourceFormat, id: int) -> Decode:
-        """Each schema is read and compiled once, however many records wait for it. A failure is not kept: the next record asks again."""
+        """Each schema is read and compiled once, however many records wait for it. A registry that is away is asked again by the next attempt."""
         key = (format, id)
-        if (known := self._decoders.get(key)) is None:
-            known = self._decoders[key] = asyncio.ensure_future(self._compiled(format, id))
-            if len(self._decoders) > MAX_SCHEMAS:
-                del self._decoders[next(iter(self._decoders))]
+        known = self._known.get(key)
+        if known is None or (known.done() and (known.cancelled() or known.exception() or known.result().until < self._now())):
+            known = self._known[key] = asyncio.ensure_future(self._read(format, id))
+            if len(self._known) > MAX_SCHEMAS:
+                del self._known[next(iter(self._known))]
+        found = await asyncio.shield(known)
+        if found.decode is None:
+            raise PoisonMessage(found.refusal)
+        return found.decode
+
+    async def _read(self, format: SourceFormat, id: int) -> _Known:
         try:
-            return await asyncio.shield(known)
-        except BaseException:
-            if known.done() and (known.cancelled() or known.exception()) and self._decoders.get(key) is known:
-                del self._decoders[key]
-            raise
+            return _Known(await self._compiled(format, id))
+        except PoisonMessage as error:
+            return _Known(None, str(error), self._now() + REFUSED_FOR_S)
 
     async def _compiled(self, format: SourceFormat, id: int) -> Decode:
         assert self._schemas is not None  # the service asks for the registry's URL

@@ -21,7 +21,7 @@ from infra.errors import DependencyUnavailable, PoisonMessage
 from infra.kafka.sources_file import SourceFormat
 from schemas.messages import MAX_VALUE_BYTES
 from tests.support.schema_registry import framed
-from workers.sources.decoding import Decoder
+from workers.sources.decoding import REFUSED_FOR_S, Decoder
 from workers.sources.protobuf import compiled, protobuf_decoder
 from workers.sources.schema_registry import RegisteredSchema
 
@@ -165,6 +165,21 @@ def test_a_schema_is_read_once_for_many_records_and_again_after_a_failure() -> N
         assert schemas.asked == [1, 1]
 
     asyncio.run(all_decoded())
+
+
+def test_a_schema_that_is_refused_is_asked_for_again_after_a_minute() -> None:
+    async def all_refused() -> None:
+        schemas, clock = Table({}), [0.0]
+        decoder = Decoder(schemas, lambda: clock[0])
+        for _ in range(3):
+            with pytest.raises(PoisonMessage, match="has no schema 1"):
+                await decoder.decode(SourceFormat.AVRO, framed(1, b"\x02a"))
+        assert schemas.asked == [1]
+        schemas.schemas[1] = avro("string")
+        clock[0] = REFUSED_FOR_S + 1
+        assert await decoder.decode(SourceFormat.AVRO, framed(1, b"\x02a")) == "a"
+
+    asyncio.run(all_refused())
 
 
 # Protobuf
