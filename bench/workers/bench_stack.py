@@ -16,6 +16,7 @@ from infra.kafka.clients import admin
 from infra.local.broker import Broker
 from infra.process.child import Child
 from infra.process.environment import environment
+from infra.process.lifecycle import ready_process
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from schemas.topics import dead_letter_topic
@@ -84,7 +85,7 @@ class BenchStack:
         """Waits until each has joined its group. Raises CannotContinue with the end of the log if one does not."""
         deadline = time.monotonic() + READY_S
         for number, child in enumerate(children):
-            while not self._ready_file(kind, f"{number}").exists():
+            while ready_process(self._ready_file(kind, f"{number}")) != child.pid:
                 if not child.is_running or time.monotonic() > deadline:
                     raise CannotContinue(f"{child.name} was not ready within {READY_S:g} s; end of {child.log}:\n{child.last_lines()}")
                 time.sleep(0.05)

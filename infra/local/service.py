@@ -9,7 +9,7 @@ from typing import Protocol
 from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
 from infra.process.child import Child
-from infra.process.lifecycle import blocked_file, blocked_reason
+from infra.process.lifecycle import blocked_file, blocked_reason, ready_process
 from infra.settings import Settings
 
 
@@ -58,7 +58,7 @@ class BrokerService:
 
 
 class ProcessService:
-    """A Python process with its settings in environment variables. It is ready when it has created its ready file."""
+    """A Python process with its settings in environment variables. It is ready while its ready file holds its id."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class ProcessService:
         self.child.start()
 
     def is_ready(self) -> bool:
-        return self._ready_file.exists()
+        return ready_process(self._ready_file) == self.child.pid
 
     def blocked(self) -> str | None:
         return blocked_reason(self._ready_file)

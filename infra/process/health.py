@@ -11,6 +11,7 @@ class Condition(StrEnum):
     STOPPING = "stopping"
     STARTING = "starting"
     GROUP = "group"  # it is no member of its consumer group
+    ENGINE = "engine"  # of a reflection worker: it has ended, or makes no progress
     BLOCKED = "blocked"  # an endpoint that it needs
 
 
@@ -21,7 +22,12 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self._problems: dict[tuple[Condition, str], str] = {(Condition.STARTING, ""): "the process starts"}
+        self._problems: dict[tuple[Condition, str], str] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """The state of a process that starts."""
+        self._problems = {(Condition.STARTING, ""): "the process starts"}
 
     def report(self, condition: Condition, problem: str | None, part: str = "") -> None:
         """`problem` has one line, and holds no secret and no user's text. None: the condition holds again. `part`: which of several, such as a member."""
@@ -29,6 +35,10 @@ class Health:
             self._problems.pop((condition, part), None)
         else:
             self._problems[condition, part] = problem
+
+    def has(self, condition: Condition) -> bool:
+        """Whether a problem is reported for this condition."""
+        return any(reported is condition for reported, _ in self._problems.copy())
 
     def problems(self) -> list[str]:
         """One `condition: reason` for each; empty if the process is ready."""

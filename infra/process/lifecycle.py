@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from infra.errors import BadSetting, RetouchError
@@ -30,11 +32,23 @@ MAX_REASON_CHARS = 500
 
 
 def mark_ready(settings: Settings) -> None:
-    """Signal that this process serves: `/readyz` says so, and `ready_file` is created, if one is set."""
+    """Signal that this process serves: `/readyz` says so, and `ready_file`, if one is set, holds the process's id until the process begins to stop."""
     HEALTH.report(Condition.STARTING, None)
     if settings.ready_file:
-        settings.ready_file.touch()
+        temporary = settings.ready_file.with_name(f"{settings.ready_file.name}.new")
+        temporary.write_text(str(os.getpid()))
+        temporary.replace(settings.ready_file)
+        if HEALTH.has(Condition.STOPPING):  # the signal came in between
+            settings.ready_file.unlink(missing_ok=True)
     log.info("ready")
+
+
+def ready_process(ready_file: Path) -> int | None:
+    """Id of the process that wrote this ready file; None if there is none. A file that a killed process left has another id than its successor."""
+    try:
+        return int(ready_file.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def report_blocked(settings: Settings, reason: str | None) -> None:
@@ -82,12 +96,12 @@ def blocked_file(ready_file: Path) -> Path:
     return ready_file.with_name(f"{ready_file.name}.blocked")
 
 
-def stop_on_signals() -> threading.Event:
-    """Returns an event that SIGTERM and SIGINT set. From then on the process is not ready. Call it once, from the main thread."""
+def stop_on_signals(ready_file: Path | None = None) -> threading.Event:
+    """Returns an event that SIGTERM and SIGINT set. From then on the process is not ready, and has no ready file. Call it once, from the main thread."""
     stop = threading.Event()
 
     def set_stop(signum: int, frame: object) -> None:
-        HEALTH.report(Condition.STOPPING, "the process stops")
+        end_readiness("the process stops", ready_file)
         stop.set()
 
     signal.signal(signal.SIGTERM, set_stop)
@@ -95,23 +109,36 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
+def end_readiness(reason: str, ready_file: Path | None) -> None:
+    """From now on the process is not ready. Never raises."""
+    HEALTH.report(Condition.STOPPING, reason)
+    if ready_file:
+        with suppress(OSError):
+            ready_file.unlink(missing_ok=True)
+
+
 def run_process(name: str, body: Callable[[Settings, threading.Event], None]) -> int:
     """Run a process: load settings, set up logs, metrics, spans and signals, call `body`, and turn errors into exit codes.
 
     Returns 0 after a clean stop, 2 for an impossible setting (one line on standard error), 1 for any other error (logged once).
     """
+    HEALTH.begin()
     try:
         settings = load()
         check_models(settings)
+        _remove_stale(settings.ready_file)
     except BadSetting as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201  # logging is not set up yet
         return USAGE
     json_logs.configure(settings.log_level)
     warn_of_tiny_models(settings)
-    stop = stop_on_signals()
+    stop = stop_on_signals(settings.ready_file)
     try:
         with logged_output(), logging_totals(), exporting(settings, name), serving_health(settings.telemetry):
-            body(settings, stop)
+            try:
+                body(settings, stop)
+            finally:
+                end_readiness("the process ends", settings.ready_file)
     except BadSetting as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
         return USAGE
@@ -123,3 +150,12 @@ def run_process(name: str, body: Callable[[Settings, threading.Event], None]) ->
         return FAILED
     log.info("stopped", extra={"part": name})
     return OK
+
+
+def _remove_stale(ready_file: Path | None) -> None:
+    """Remove what an earlier process left. Raises BadSetting if that is impossible: the file would say that this process is ready."""
+    for stale in (ready_file, blocked_file(ready_file)) if ready_file else ():
+        try:
+            stale.unlink(missing_ok=True)
+        except OSError as error:
+            raise BadSetting(f"ready_file={ready_file}: {error.strerror or error}; name a file in a directory that the process can write") from None

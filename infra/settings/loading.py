@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     promotion: PromotionSettings = PromotionSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     stack: StackSettings = StackSettings()
-    ready_file: AnyPath | None = None  # the process creates this file when it is ready; set by the process that starts it and waits
+    ready_file: AnyPath | None = None  # holds the process's id while it is ready; set by the process that starts it and waits
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:

@@ -1,4 +1,4 @@
-"""The health port of a worker and of the streams process: ready while they are members of their group, and not while the broker is away."""
+"""The health port of a worker and of the streams process: ready while they are members of their group, and not while the broker or the engine is away."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from infra.process.lifecycle import OK
-from infra.settings import load
-from tests.support.metrics_page import address, get, wait_until
+from infra.process.lifecycle import FAILED, OK
+from infra.settings import Settings, load
+from schemas.contexts import Context
+from schemas.topics import CONTEXTS
+from tests.support.metrics_page import WAIT_S, address, get, wait_until
 from tests.support.openai_server import completion, serving
 from tests.support.own_broker import own_broker
-from tests.support.streams_process import running
+from tests.support.profile_tasks import history_items
+from tests.support.streams_process import StreamsClient, draft, running
+from trainer.promotion.bootstrap import bootstrap
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -31,3 +35,22 @@ def test_a_process_is_ready_while_it_is_a_member_of_its_group(module: str, tmp_p
             wait_until(lambda: get(url, "/readyz") == "ok\n", "not ready although the broker is back")
             assert "process_resident_memory_bytes" in get(url, "/metrics")
             assert process.stop() == OK
+
+
+@pytest.mark.parametrize("fault", ["hangs", "breaks"])
+def test_a_worker_whose_engine_is_lost_is_not_ready_and_ends(fault: str, settings: Settings, tmp_path: Path) -> None:
+    registry = {"tracking_uri": f"sqlite:///{tmp_path}/registry.db"}
+    bootstrap(load(registry=registry, stack={"dir": tmp_path}))
+    environment = {"RETOUCH_TELEMETRY__HTTP_PORT": "0", "RETOUCH_REFLECTION__ENGINE": "transformers", "MLFLOW_TRACKING_URI": registry["tracking_uri"]}
+    client = StreamsClient(settings)
+    with running(settings, "tests.support.reflection_member", RETOUCH_WORKERS__STALL_TIMEOUT_S="8", **environment) as process:
+        url = address(process)
+        wait_until(lambda: get(url, "/readyz") == "ok\n", "not ready beside an engine that works")
+        (settings.stack.dir / fault).touch()
+        query = client.query("a film about the sea")
+        client.send(CONTEXTS, Context(draft=draft(query), items=history_items([("a storm", "drama")]), k_max=6, retrieve_ms=1))
+        if fault == "hangs":
+            wait_until(lambda: get(url, "/readyz").startswith("engine: the engine has made no step for "), "ready beside an engine that hangs")
+        assert process.wait(WAIT_S) == FAILED
+    assert ("made no step for" if fault == "hangs" else "the engine died: RuntimeError") in process.log()
+    client.close()

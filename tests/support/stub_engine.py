@@ -15,6 +15,7 @@ class StubEngine:
     """Holds versions and generates nothing. With `error` every load fails. `done` lists the calls."""
 
     marks = ControlMarks(frozenset(["<|im_start|>", "<|im_end|>"]))
+    stalled_s = 0.0
 
     def __init__(self, champion: ModelVersion, *, slots: int = 2, error: Exception | None = None) -> None:
         self.champion, self.slots, self.error = champion, slots, error

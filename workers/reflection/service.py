@@ -17,6 +17,7 @@ from workers.reflection.reflector import Reflector
 from workers.reflection.shadow_queue import ShadowQueue
 from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Worker
+from workers.serving.engine_watch import watch_engine
 from workers.serving.engines.engine import StartStopped
 from workers.serving.engines.factory import engine_kind
 from workers.serving.follower import Follower
@@ -53,7 +54,7 @@ def _work(settings: Settings, registry: Registry, started: StartedEngine, stop: 
         settings,
         HandlerSpec("reflection", CONTEXTS, reflector, reflector.deadline, reflector.degraded),
         concurrency=settings.reflection.concurrency,
-        background=[follower.run, shadows.run, reporter.run],
+        background=[follower.run, shadows.run, reporter.run, lambda: watch_engine(started.engine, settings.workers.stall_timeout_s)],
     )
     warn_of_losses_in_background(settings, "workers reflection")
     try:

@@ -94,6 +94,10 @@ class Engine(Protocol):
     def next_evicted(self) -> str | None:
         """The version that the next load replaces; None if a slot is free. It is the champion only if there is no other slot."""
 
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since a step of the engine began; 0 while it waits for requests or loads a version. Raises EngineDied if it has ended by an error."""
+
     async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         """Completes one user turn by `version`, or by the champion at the time of admission. Applies the checkpoint's chat template to `prompt`.
 

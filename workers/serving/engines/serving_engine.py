@@ -10,6 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -75,6 +76,7 @@ class ServingEngine:
         self._waiting: deque[Request] = deque()
         self._closing = False
         self._ended: RetouchError | None = None  # why requests are no longer answered
+        self._step_began: float | None = None  # monotonic; None while it waits for requests
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -113,6 +115,13 @@ class ServingEngine:
     @property
     def next_evicted(self) -> str | None:
         return self._scheduler.next_evicted
+
+    @property
+    def stalled_s(self) -> float:
+        if isinstance(self._ended, EngineDied):
+            raise self._ended
+        began = self._step_began
+        return 0.0 if began is None or self._scheduler.loading else time.monotonic() - began
 
     def count_tokens(self, prompt: str) -> int:
         return len(self._tokenizer.encode(prompt))
@@ -213,9 +222,10 @@ class ServingEngine:
     def _receive(self) -> None:
         """Takes everything from the inbox. Blocks only if there is nothing else to do."""
         idle = not (self._scheduler.running or self._waiting or self._scheduler.loading)
+        self._step_began = None if idle else time.monotonic()
         while not self._inbox.empty() or idle:
             item = self._inbox.get()
-            idle = False
+            idle, self._step_began = False, time.monotonic()
             match item:
                 case Request():
                     self._waiting.append(item)

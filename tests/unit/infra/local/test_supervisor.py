@@ -17,7 +17,7 @@ from infra.local.supervisor import FAILED_RESTARTS, FAILED_STARTS, Supervisor
 from infra.process.lifecycle import report_blocked
 from infra.settings import load
 
-SERVE = "import json, os, pathlib, time; pathlib.Path(os.environ['READY']).touch(); time.sleep(60)"
+SERVE = "import json, os, pathlib, time; pathlib.Path(os.environ['READY']).write_text(str(os.getpid())); time.sleep(60)"
 BOUND_S = 30.0
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
