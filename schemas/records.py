@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from schemas.contexts import Source
@@ -28,6 +28,8 @@ class ConsumedRecord:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+    #: Of the span in which the record is processed; what is made from the record continues it. None: the record's own
+    traceparent: str | None = field(default=None, compare=False)
 
     @property
     def source(self) -> Source:
@@ -40,7 +42,8 @@ class ConsumedRecord:
 
     def read(self, expected: type[M]) -> tuple[M, Envelope]:
         """Raises Malformed for anything but a record of the expected type."""
-        return read_message(expected, self.headers, self.value)
+        message, envelope = read_message(expected, self.headers, self.value)
+        return message, replace(envelope, traceparent=self.traceparent) if self.traceparent else envelope
 
     def fingerprint(self, expected: type[Message]) -> Fingerprint | None:
         """None for an unreadable record, and for messages without an own id."""
@@ -56,6 +59,8 @@ class ProducedRecord:
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None
+    #: Called once the broker has confirmed the record. Not part of it
+    on_sent: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -63,7 +68,8 @@ class ProducedRecord:
         return len(self.key or b"") + len(self.value or b"") + headers + OVERHEAD_BYTES
 
 
-def produced_record(topic: Topic, message: Message, *, id: object, source: str, traceparent: str) -> ProducedRecord:
+def produced_record(topic: Topic, message: Message, *, id: object, source: str, traceparent: str, on_sent: Callable[[], None] | None = None) -> ProducedRecord:
     """The record of one message, under the message's own key."""
     key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
-    return ProducedRecord(topic.name, key, message.to_bytes(), envelope_headers(message, id=id, source=source, traceparent=traceparent))
+    headers = envelope_headers(message, id=id, source=source, traceparent=traceparent)
+    return ProducedRecord(topic.name, key, message.to_bytes(), headers, on_sent=on_sent)

@@ -25,7 +25,7 @@ from infra.endpoints.request import ChatRequest, Prompt
 from infra.errors import BadSetting, CannotContinue, DependencyBlocked, DependencyUnavailable, RetouchError, RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
 from infra.telemetry.metrics import RetryReason
-from infra.telemetry.tracing import current_traceparent
+from infra.telemetry.model_calls import CalledModel, model_call
 from infra.urls import is_loopback, without_user
 from schemas.drafts import FailureCause, Usage
 
@@ -38,6 +38,8 @@ START_WITHIN_S = 3.0
 #: The breaker's longest pause, as a multiple of its first.
 LONGEST_PAUSE = 8
 CHUNK_BYTES = 1 << 16
+#: Of the conventions for generative AI: the API that is spoken, whoever serves it.
+PROVIDER = "openai"
 
 #: What to change, by cause. `{0}` is the settings' section.
 _REMEDIES = {
@@ -126,6 +128,7 @@ class ChatEndpoint:
     ) -> None:
         self._url = url.rstrip("/") + "/chat/completions"
         self._model = model
+        self._called = CalledModel(model, PROVIDER, url)
         # Compressed bodies are decompressed by `read_reply`, within its bound.
         self._headers = {"Accept-Encoding": "gzip, deflate"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._api_key = api_key
@@ -292,10 +295,18 @@ class ChatEndpoint:
 
     async def _post(self, body: dict[str, Any], n: int = 1) -> ChatAnswer | Failure:
         assert self._session is not None, "enter the endpoint first"
-        traceparent = current_traceparent()
-        headers = {"traceparent": traceparent} if traceparent else {}
+        max_tokens = body.get("max_tokens", body.get("max_completion_tokens"))
+        with model_call(self._called, max_tokens if isinstance(max_tokens, int) else None) as call:
+            reading = await self._exchange(self._session, body, n, call.traceparent)
+            if isinstance(reading, Failure):
+                call.failed(reading.cause, reading.status)
+            else:
+                call.answered(reading.usage.prompt_tokens, reading.usage.completion_tokens, response_model=reading.model)
+            return reading
+
+    async def _exchange(self, session: aiohttp.ClientSession, body: dict[str, Any], n: int, traceparent: str) -> ChatAnswer | Failure:
         try:
-            async with self._session.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
+            async with session.post(self._url, json=body, headers={"traceparent": traceparent}, allow_redirects=False) as response:
                 return read_reply(response.status, response.headers, await _read(response.content), n)
         except (aiohttp.ClientConnectorError, UnicodeError) as error:  # UnicodeError: a host that is no name for DNS
             number = error.errno if type(error) is aiohttp.ClientConnectorError else None  # other types have numbers of DNS or TLS

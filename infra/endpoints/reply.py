@@ -50,6 +50,9 @@ _NULLS = ("None", "null")  # as LiteLLM writes a missing code
 _WORD = re.compile(r"[\w.:/\[\]-]{1,64}", re.ASCII)
 
 
+MAX_MODEL_CHARS = 200
+
+
 @dataclass(frozen=True)
 class ChatAnswer:
     """`text` is what the user may see, `reasoning` what the model wrote before it. `others` are the texts after the first, if several were requested."""
@@ -58,6 +61,7 @@ class ChatAnswer:
     usage: Usage = NO_USAGE
     reasoning: str = ""
     others: tuple[str, ...] = ()
+    model: str = field(default="", compare=False)  # that the reply names, at most MAX_MODEL_CHARS
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -108,7 +112,9 @@ def _read_success(status: int, content: bytes, n: int) -> ChatAnswer | Failure:
         data = _joined_events(content)
     if isinstance(data, dict) and isinstance(choices := data.get("choices"), list) and choices and isinstance(choices[0], dict):
         reading = _read_choices(status, choices[:n], _usage(data.get("usage")))
-        if isinstance(reading, ChatAnswer) or not isinstance(data.get("error"), dict):
+        if isinstance(reading, ChatAnswer):
+            return replace(reading, model=model[:MAX_MODEL_CHARS] if isinstance(model := data.get("model"), str) else "")
+        if not isinstance(data.get("error"), dict):
             return reading
     if (error := _error_of(data)) is not None:  # an error although the status says success
         return _read_error(error.status or 500, data)

@@ -1,7 +1,8 @@
 """Every metric of this project, declared once: name, kind, unit, meaning, labels. A test fails if another module declares one.
 
-The names are our own, `retouch_*`. OpenTelemetry's names for messaging (`messaging.process.duration` and others) may still change, and do not cover lag,
-age, commits or outcomes. Spans use OpenTelemetry's names (`infra.telemetry.tracing`), because tools know those attributes.
+The names are our own, `retouch_*`, but for the two metrics of OpenTelemetry's conventions for generative AI. Its names for messaging
+(`messaging.process.duration` and others) may still change, and do not cover lag, age, commits or outcomes. Spans use OpenTelemetry's names
+(`infra.telemetry.tracing`), because tools know those attributes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,17 @@ from schemas.run_report import RunStatus
 
 CALL_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
 COMMIT_BOUNDS_MS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 500, 1_000, 5_000, 30_000)
+
+
+#: Bounds of the conventions for generative AI.
+TOKEN_BOUNDS = tuple(4**power for power in range(14))
+MODEL_CALL_BOUNDS_S = tuple(0.01 * 2**power for power in range(14))
+_MODEL_CALL = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "server.address")
+
+
+class TokenType(StrEnum):
+    INPUT = "input"
+    OUTPUT = "output"
 
 
 class CommitOutcome(StrEnum):
@@ -133,6 +145,22 @@ REFLECTION_LOST_MESSAGES = Counter("retouch_reflection_unsaid_total", "{message}
 SHADOWS = Counter("retouch_shadows_total", "{answer}", "shadow answers", ["outcome"], {"outcome": ShadowOutcome})
 BREAKER_STATE = Gauge("retouch_breaker_state", "1", "0 closed, 0.5 trying one call, 1 open", ["endpoint"])
 
+MODEL_CALL_TOKENS = Histogram(
+    "gen_ai.client.token.usage",
+    "{token}",
+    "tokens of one answered call of a language model",
+    [*_MODEL_CALL, "gen_ai.token.type"],
+    {"gen_ai.token.type": TokenType},
+    bounds=TOKEN_BOUNDS,
+)
+MODEL_CALL_DURATION = Histogram(
+    "gen_ai.client.operation.duration",
+    "s",
+    "duration of one call of a language model; error.type is empty for an answered one",
+    [*_MODEL_CALL, "error.type"],
+    bounds=MODEL_CALL_BOUNDS_S,
+)
+
 KAFKA_BATCHES_SKIPPED = Counter("retouch_kafka_batches_skipped_total", "{batch}", "batches that could not be decoded and were skipped", ["topic"])
 
 STREAMS_BATCH_MS = Histogram("retouch_streams_batch_ms", "ms", "duration of one batch, until the index has it", ["processor"], bounds=CALL_BOUNDS_MS)
@@ -182,6 +210,8 @@ METRICS: tuple[AnyInstrument, ...] = (
     REFLECTION_LOST_MESSAGES,
     SHADOWS,
     BREAKER_STATE,
+    MODEL_CALL_TOKENS,
+    MODEL_CALL_DURATION,
     KAFKA_BATCHES_SKIPPED,
     STREAMS_BATCH_MS,
     STREAMS_RECORDS,

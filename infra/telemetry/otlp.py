@@ -84,7 +84,17 @@ class _RecordedSpan:
     def add(self, attributes: Attributes) -> None:
         self._span.set_attributes(dict(attributes))  # type: ignore[arg-type]  # its values are str and int
 
-    def end(self, error: BaseException | None) -> None:
+    def link(self, traceparents: Iterable[str]) -> None:
+        for traceparent in traceparents:
+            context = otel.get_current_span(_W3C.extract({"traceparent": traceparent})).get_span_context()
+            if context.is_valid:
+                self._span.add_link(context)
+
+    def fail(self, kind: str) -> None:
+        self._span.set_attribute("error.type", kind)
+        self._span.set_status(Status(StatusCode.ERROR))
+
+    def end(self, error: BaseException | None = None) -> None:
         if error is not None:
             self._span.set_attribute("error.type", type(error).__qualname__)
         if isinstance(error, Exception):  # a cancelled task is no failure

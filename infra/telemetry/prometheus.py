@@ -13,7 +13,9 @@ from infra.telemetry.metrics import METRICS
 
 
 class ProjectMetrics(Collector):
-    """The metrics that have a series, with the names that OTLP has too. Units are in the names, where a name has one."""
+    """The metrics that have a series, with the names that OTLP has too. Of OpenTelemetry's own names, the ones that its collector gives Prometheus:
+    `gen_ai.client.operation.duration` is `gen_ai_client_operation_duration_seconds`.
+    """
 
     def __init__(self, metrics: Iterable[AnyInstrument] = METRICS) -> None:
         self._metrics = tuple(metrics)
@@ -24,15 +26,24 @@ class ProjectMetrics(Collector):
                 yield from _histogram(metric)
             elif series := metric.values():
                 kind = CounterMetricFamily if isinstance(metric, Counter) else GaugeMetricFamily
-                family = kind(metric.name, metric.meaning, labels=sorted(metric.labels))
+                family = kind(_name(metric), metric.meaning, labels=_labels(metric))
                 for labels, value in series.items():
                     family.add_metric([own for _, own in labels], value)
                 yield family
 
 
+def _name(metric: AnyInstrument) -> str:
+    is_conventional = "." in metric.name
+    return metric.name.replace(".", "_") + ("_seconds" if is_conventional and metric.unit == "s" else "")
+
+
+def _labels(metric: AnyInstrument) -> list[str]:
+    return [label.replace(".", "_") for label in sorted(metric.labels)]
+
+
 def _histogram(metric: Histogram) -> Iterator[Metric]:
     if series := metric.values():
-        family = HistogramMetricFamily(metric.name, metric.meaning, labels=sorted(metric.labels))
+        family = HistogramMetricFamily(_name(metric), metric.meaning, labels=_labels(metric))
         for labels, distribution in series.items():
             family.add_metric([own for _, own in labels], _buckets(metric, distribution), distribution.sum)
         yield family

@@ -1,13 +1,13 @@
 """Spans, joined across processes by the W3C `traceparent` in records and requests.
 
 Without an exporter a span costs about a microsecond, records nothing and passes the incoming traceparent on, so that other systems' traces stay
-connected. Attributes are a closed set with the names of OpenTelemetry's conventions for messaging; none comes from users. Errors are recorded by
-type only, because their texts may hold users' text.
+connected. Attributes are a closed set with the names of OpenTelemetry's conventions for messaging and generative AI; none comes from users. Errors are
+recorded by type only, because their texts may hold users' text. infra/README.md lists the spans.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from enum import StrEnum
@@ -27,8 +27,22 @@ Attributes = TypedDict(
         "messaging.consumer.group.name": str,
         "messaging.kafka.offset": int,
         "messaging.batch.message_count": int,
+        "gen_ai.operation.name": str,
+        "gen_ai.provider.name": str,
+        "gen_ai.request.model": str,
+        "gen_ai.response.model": str,
+        "gen_ai.request.max_tokens": int,
+        "gen_ai.usage.input_tokens": int,
+        "gen_ai.usage.output_tokens": int,
+        "server.address": str,
+        "server.port": int,
+        "http.response.status_code": int,
+        "retouch.run_id": str,
+        "retouch.dataset_digest": str,
+        "retouch.version": str,
         "retouch.outcome": str,
         "retouch.retries": int,
+        "retouch.processor": str,
     },
     total=False,
 )
@@ -53,11 +67,17 @@ class ActiveSpan(Protocol):
     def add(self, attributes: Attributes) -> None:
         """Add attributes that are known only after the start, such as the outcome."""
 
-    def end(self, error: BaseException | None) -> None: ...
+    def link(self, traceparents: Iterable[str]) -> None:
+        """Link to spans of other traces. At most 128 in all are kept."""
+
+    def fail(self, kind: str) -> None:
+        """The operation failed without an exception. `kind` is one of a closed set."""
+
+    def end(self, error: BaseException | None = None) -> None: ...
 
 
 class SpanRecorder(Protocol):
-    """Records spans. `parent` is a traceparent from any source; an invalid one begins a new trace."""
+    """Records spans. `parent` is a traceparent from any source; an invalid one begins a new trace. `start` makes no span active."""
 
     def start(self, name: str, parent: str | None, kind: SpanKind, attributes: Attributes) -> ActiveSpan: ...
 
@@ -73,7 +93,13 @@ class _UnrecordedSpan:
     def add(self, attributes: Attributes) -> None:
         pass
 
-    def end(self, error: BaseException | None) -> None:
+    def link(self, traceparents: Iterable[str]) -> None:
+        pass
+
+    def fail(self, kind: str) -> None:
+        pass
+
+    def end(self, error: BaseException | None = None) -> None:
         pass
 
 
@@ -90,10 +116,7 @@ class _SpanContext:
         self._name, self._parent, self._kind, self._attributes = name, parent, kind, attributes
 
     def __enter__(self) -> ActiveSpan:
-        parent = self._parent or current_traceparent()
-        self._span: ActiveSpan = (
-            _UnrecordedSpan(parent or new_traceparent()) if _recorder is None else _recorder.start(self._name, parent, self._kind, self._attributes)
-        )
+        self._span = start_span(self._name, self._parent, self._kind, self._attributes)
         self._token: Token[ActiveSpan | None] = _active.set(self._span)
         return self._span
 
@@ -109,6 +132,17 @@ def span(name: str, traceparent: str | None = None, kind: SpanKind = SpanKind.IN
     decides whether it is recorded. `name` is constant text. Enter and leave it in one task; tasks started inside inherit it.
     """
     return _SpanContext(name, traceparent, kind, attributes or {})
+
+
+def start_span(name: str, traceparent: str | None, kind: SpanKind, attributes: Attributes) -> ActiveSpan:
+    """A span that the caller ends, also from another task. It is active in none. The other arguments are those of `span`."""
+    parent = traceparent or current_traceparent()
+    return _UnrecordedSpan(parent or new_traceparent()) if _recorder is None else _recorder.start(name, parent, kind, attributes)
+
+
+def is_recording() -> bool:
+    """Whether spans are exported. Where spans need more than their own cost, such as parsed headers, check this first."""
+    return _recorder is not None
 
 
 def current_traceparent() -> str | None:
@@ -132,6 +166,11 @@ def messaging(operation: Operation, topic: str, *, group: str | None = None, par
     if offset is not None:
         attributes["messaging.kafka.offset"] = offset
     return attributes
+
+
+def sending(topic: str, traceparent: str) -> ActiveSpan:
+    """The span of one record on its way to `topic`: from its creation to the broker's confirmation. Its traceparent goes into the record."""
+    return start_span(f"send {topic}", traceparent, SpanKind.PRODUCER, messaging("send", topic))
 
 
 @contextmanager

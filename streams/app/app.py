@@ -36,6 +36,7 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import JOIN_STATE_CHANGELOG, JOIN_STATE_CHANGELOG_BYTES
 from streams.app.credentials import credentials
 from streams.app.processor import GROUP, Processor
+from streams.app.spans import processing
 from streams.app.transport import BUFFERED, POLLED, Transport
 
 log = logging.getLogger(__name__)
@@ -141,9 +142,13 @@ class Runner:
     async def _handle(self, events: Sequence[Any]) -> None:
         records = [consumed_record(self._app.transport.names, event.message) for event in events]
         name, began = self.processor.name, time.monotonic()
-        produced = await retry_until_done(lambda: self.processor.handle(records), name, RetryReason.INDEX, self._wait)
-        self._attempt_begins()
-        await retry_until_done(lambda: deliver(self._app, produced), name, RetryReason.BROKER)
+        with processing(records, name) as traced:
+            produced = await retry_until_done(lambda: self.processor.handle(traced), name, RetryReason.INDEX, self._wait)
+            self._attempt_begins()
+            await retry_until_done(lambda: deliver(self._app, produced), name, RetryReason.BROKER)
+            for record in produced:
+                if record.on_sent:
+                    record.on_sent()
         for event in events:
             event.ack()
         STREAMS_BATCH_MS.record((time.monotonic() - began) * 1000, processor=name)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from infra.errors import PoisonMessage
+from infra.telemetry.tracing import sending
 from schemas.messages import Message
 from schemas.records import ConsumedRecord, ProducedRecord, produced_record
 from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
@@ -39,9 +40,14 @@ class Processor(Protocol):
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]: ...
 
 
-def output(topic: Topic, message: Message, *, id: object, traceparent: str) -> ProducedRecord:
-    """The record of one message. Raises PoisonMessage if it is larger than the topic's limit."""
-    record = produced_record(topic, message, id=id, source=SOURCE, traceparent=traceparent)
+def output(topic: Topic, message: Message, *, id: object, traceparent: str, links: Sequence[str] = ()) -> ProducedRecord:
+    """The record of one message, with a span that ends when it is sent. `links` are the traceparents of other records that it is made from.
+
+    Raises PoisonMessage if it is larger than the topic's limit.
+    """
+    sent = sending(topic.name, traceparent)
+    sent.link(links)
+    record = produced_record(topic, message, id=id, source=SOURCE, traceparent=sent.traceparent, on_sent=sent.end)
     size = len(record.value or b"")
     if size > MAX_MESSAGE_BYTES - FRAMING_BYTES:
         raise PoisonMessage(f"its {topic.name} message would have {size} bytes, more than the topic allows")

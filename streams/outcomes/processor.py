@@ -132,15 +132,17 @@ def or_dead_letter(record: ConsumedRecord, handle: Callable[[], list[ProducedRec
 
 
 def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> list[ProducedRecord]:
-    """The outcome and, if the user wrote something, the interaction. Both records are readable and of one user. The output continues the query's trace.
+    """The outcome and, if the user wrote something, the interaction. Both records are readable and of one user. The output continues the query's trace, and
+    links to the feedback's.
 
     Raises PoisonMessage if a message is larger than its topic's limit.
     """
-    (response, envelope), (feedback, _) = response_record.read(Response), feedback_record.read(Feedback)
+    (response, envelope), (feedback, feedbacks_envelope) = response_record.read(Response), feedback_record.read(Feedback)
+    answer_trace, links = envelope.traceparent, (feedbacks_envelope.traceparent,)
     outcome, interaction = Outcome.joined(response, feedback), Interaction.from_feedback(response.context.draft.query, feedback)
-    produced = [output(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
+    produced = [output(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=answer_trace, links=links)]
     if interaction is not None:
-        produced.append(output(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
+        produced.append(output(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=answer_trace, links=links))
     return produced
 
 

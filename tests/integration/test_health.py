@@ -52,5 +52,6 @@ def test_a_worker_whose_engine_is_lost_is_not_ready_and_ends(fault: str, setting
         if fault == "hangs":
             wait_until(lambda: get(url, "/readyz").startswith("engine: the engine has made no step for "), "ready beside an engine that hangs")
         assert process.wait(WAIT_S) == FAILED
-    assert ("made no step for" if fault == "hangs" else "the engine died: RuntimeError") in process.log()
+    ends = {"hangs": ("made no step for", "reflection stalls"), "breaks": ("the engine died: RuntimeError",)}  # the worker's own watchdog may be first
+    assert any(reason in process.log() for reason in ends[fault])
     client.close()

@@ -14,6 +14,10 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from infra.settings import Settings
+from infra.settings.process import TelemetrySettings
+from infra.settings.stream import KafkaSettings
+
 
 class Collector(ThreadingHTTPServer):
     """`status` is the status of every response; None: no response until the test ends."""
@@ -82,3 +86,9 @@ def attributes(key_values: object) -> dict[str, str]:
     """The attributes of a span, a point or a resource, as text."""
     pairs: list[KeyValue] = list(key_values)  # type: ignore[call-overload]  # a repeated field
     return {pair.key: pair.value.string_value or str(pair.value.int_value) for pair in pairs}
+
+
+def exporting_to(url: str, **telemetry: float) -> Settings:
+    """Settings of a process that exports to the collector at `url`, with bounds for a busy machine."""
+    values = {"every_s": 60.0, "timeout_s": 10.0, "end_within_s": 10.0} | telemetry
+    return Settings(telemetry=TelemetrySettings(otlp_endpoint=url, **values), kafka=KafkaSettings(instance="one"))

@@ -37,6 +37,7 @@ from trainer.data.query_cases import SftExample, case_of, sft_example_key, sft_e
 from trainer.data.record_selection import TOPIC, Position, RecordSummary, RowKind, select_records
 from trainer.data.snapshot import Ranges, Snapshot, SnapshotRow, canonical, ranges_json
 from trainer.data.text_spool import TextSpool
+from trainer.data.trace_sample import TraceSample
 from trainer.folders import snapshots_dir
 from trainer.interruption import check_stop
 
@@ -104,7 +105,9 @@ def assemble(
         for summary in part
     ]
     rows.sort(key=lambda row: (row.kind, row.row_id))
-    return Snapshot(ranges, collected.spool, rows, dict(sorted({**collected.counts, **selected.counts}.items())), selected.judged_share)
+    counts = dict(sorted({**collected.counts, **selected.counts}.items()))
+    traces = collected.traces.of(UUID(row.row_id).bytes for row in rows)
+    return Snapshot(ranges, collected.spool, rows, counts, selected.judged_share, traces=traces)
 
 
 def offset_ranges(reader: TopicReader, topics: Iterable[Topic]) -> Ranges:
@@ -148,6 +151,7 @@ class CollectedRecords:
         self.erased: dict[str, float] = {}  # user -> time of the latest erasure request
         self.counts: Counter[str] = Counter(dict.fromkeys(TOPIC.values(), 0))
         self.spool = TextSpool(directory)
+        self.traces = TraceSample()
         self._parent_ranges = parent_ranges
 
     def add(self, record: Any) -> None:
@@ -157,10 +161,11 @@ class CollectedRecords:
             return
         expected: type[Outcome | Trajectory] = Outcome if record.topic == OUTCOMES.name else Trajectory
         try:
-            message, _ = read_message(expected, record.headers, record.value)
+            message, envelope = read_message(expected, record.headers, record.value)
         except Malformed:
             self.counts[f"{record.topic}.malformed"] += 1
         else:
+            self.traces.add(message.identity.id.bytes, envelope.traceparent)
             start, end = self._parent_ranges.get(record.topic, {}).get(record.partition, (0, 0))
             self._add_message(message, (record.partition, record.offset), is_old=start <= record.offset < end)
 

@@ -55,6 +55,7 @@ class Snapshot:
     rows: Sequence[SnapshotRow]
     counts: Mapping[str, int]
     judged_share: float  # the smaller of the present holdout share and the parent's: no user below it ever trained
+    traces: tuple[str, ...] = ()  # traceparents of a sample of the rows' records; not stored, so a resumed run has none
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from infra.errors import CannotContinue
 from infra.process.file_lock import is_locked
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
+from infra.telemetry.tracing import span
 from schemas.run_report import RunReport, RunStatus, RunSummary, StageProgress
 from trainer.data.snapshot import Snapshot, ranges_json
 from trainer.folders import runs_dir
@@ -87,7 +88,7 @@ class RunReportFile:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measures time and peak memory of a stage. Several visits add up.
+        """Measures time and peak memory of a stage, in a span. Several visits add up.
 
         Raises OSError if the start of the stage cannot be written. The next write includes its end.
         """
@@ -97,7 +98,8 @@ class RunReportFile:
         self.save()
         log.info("stage begins", extra={"run_id": self.run_id, "stage": name})
         try:
-            yield
+            with span(f"train.{name}", attributes={"retouch.run_id": self.run_id}):
+                yield
         finally:
             with suppress(OSError):  # a full disk must not hide the error that ended the stage
                 self._measure()

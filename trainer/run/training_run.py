@@ -20,6 +20,7 @@ from infra.errors import BadSetting, RetouchError, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
 from infra.registry.version_tags import RUN_ID, DatasetLineage
 from infra.settings import Settings
+from infra.telemetry.tracing import ActiveSpan, span
 from schemas.run_report import HydraSummary, RunReport, RunStatus, Trigger
 from trainer.data.collect import HOLDOUT_SHARE, check_erasures, collect
 from trainer.data.snapshot import Snapshot, code_version, load_snapshot, write_snapshot
@@ -63,8 +64,12 @@ def run_training(
             if report.data.triggers is None:
                 report.data.triggers = list(triggers)
             try:
-                with process_errors(settings.trainer.processes_wait_s), _retried_later():
-                    _Run(settings, stop, registry, report, champion, parent, launch, promote_hydra, check_lease).complete()
+                with (
+                    process_errors(settings.trainer.processes_wait_s),
+                    _retried_later(),
+                    span("train", attributes={"retouch.run_id": report.run_id}) as current,
+                ):
+                    _Run(settings, stop, registry, report, champion, parent, launch, promote_hydra, check_lease, current).complete()
             except (Interrupted, RetryLater, BadSetting) as error:
                 _interrupt(report, str(error))
                 raise
@@ -95,6 +100,7 @@ class _Run:
     launch: Launch
     promote_hydra: PromoteHydra
     check_lease: Check
+    span: ActiveSpan
 
     def complete(self) -> None:
         """Goes through all steps. Steps that an earlier process has finished are not repeated."""
@@ -111,6 +117,7 @@ class _Run:
         elif report.data.tracked:  # a kill may have come between the version and the end of its MLflow run
             self.registry.tracking.end(report.data.tracked, "FINISHED")
         report.record_version(version)
+        self.span.add({"retouch.version": version.version})
         if self.settings.hydra.train:
             self._train_hydra(snapshot)
         report.finish(RunStatus.TRAINED, report.data.decision.reason if report.data.decision else "")
@@ -134,6 +141,8 @@ class _Run:
                 return snapshot
             snapshot = collect(settings, self.stop, (self.champion,), parent)
             report.record_snapshot(snapshot, code_version())
+            self.span.link(snapshot.traces)
+            self.span.add({"retouch.dataset_digest": snapshot.digest})
             plan = plan_run(snapshot, settings)
             if plan.train:
                 write_snapshot(snapshot, settings, code_version())

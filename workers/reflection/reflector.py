@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from infra.errors import CannotContinue
 from infra.settings.models import ReflectionSettings
 from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT
+from infra.telemetry.model_calls import CalledModel, model_call
 from schemas.contexts import Context, HistoryItem, RetrievalStatus, with_response
 from schemas.drafts import DraftStatus, Usage
 from schemas.experiments import Arm, Assignment
@@ -72,6 +73,7 @@ class Reflector:
         self._routes = routes
         self._clock = clock or SystemClock()
         self.on_shadow = on_shadow
+        self.provider: str = settings.engine  # in spans and metrics of model calls
         self.in_flight = 0
         # Rewrites that the runtime's deadline cancelled: the items in the prompt, and the assignment.
         self._cancelled: dict[MessageIdentity, tuple[Sequence[HistoryItem], Assignment]] = {}
@@ -122,7 +124,7 @@ class Reflector:
         started = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                generation = await self._engine.generate(self._prompt(context, request.shown), self._sampling, request.assignment.version)
+                generation = await self._call(self._prompt(context, request.shown), request.assignment.version)
         except NotLoaded:
             return None
         rewrite = accepted(query, generation.text)
@@ -212,7 +214,7 @@ class Reflector:
         version = assignment.version if assignment.arm is Arm.CANARY else None
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._engine.generate(self._prompt(context, shown), self._sampling, version)
+                return await self._call(self._prompt(context, shown), version)
         except (CannotContinue, NotLoaded):
             raise
         except asyncio.CancelledError:  # the runtime's deadline, just before ours: `degraded` follows. Or the partition was revoked
@@ -225,6 +227,13 @@ class Reflector:
             kind = type(error).__name__
             log.warning("no rewrite", extra={"query_id": str(context.draft.query.query_id), "kind": kind, "timeout_s": timeout_s})
             return None
+
+    async def _call(self, prompt: str, version: str | None) -> GenerationResult:
+        """`Engine.generate` in its span."""
+        with model_call(CalledModel(self._engine.champion.name, self.provider), self._sampling.max_new_tokens) as call:
+            result = await self._engine.generate(prompt, self._sampling, version)
+            call.answered(result.prompt_tokens, result.completion_tokens, response_model=f"{result.model.name}/{result.model.version}")
+            return result
 
     def _prompt(self, context: Context, items: Sequence[HistoryItem]) -> str:
         return reflection_prompt(context.draft.query, context.draft.answer, items, self._form, self._engine.marks)

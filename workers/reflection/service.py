@@ -12,6 +12,7 @@ from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
 from infra.settings import Settings
+from infra.settings.models import EngineKind
 from schemas.topics import CONTEXTS
 from workers.reflection.reflector import Reflector
 from workers.reflection.shadow_queue import ShadowQueue
@@ -39,13 +40,14 @@ def run(settings: Settings, stop: threading.Event) -> None:
         log.info("stopped before the engine had started", extra={"reason": str(error)})
         return
     log.info("engine started", extra={"engine": kind, "version": started.engine.champion.version, "digest": started.engine.champion.digest})
-    _work(settings, registry, started, stop)
+    _work(settings, registry, started, kind, stop)
 
 
-def _work(settings: Settings, registry: Registry, started: StartedEngine, stop: threading.Event) -> None:
+def _work(settings: Settings, registry: Registry, started: StartedEngine, kind: EngineKind, stop: threading.Event) -> None:
     listener, publisher = KafkaModelEventListener(settings, stop), KafkaPublisher(settings)
     follower = Follower(settings, registry, started.engine, listener, refusals=started.refusals)
     reflector = Reflector(settings.reflection, settings.reflection_form, started.engine, lambda: follower.routes)
+    reflector.provider = kind
     shadows = ShadowQueue(reflector.shadow_answer, publisher, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.on_shadow = shadows.submit
     name = f"reflection-{settings.kafka.instance or socket.gethostname()}"

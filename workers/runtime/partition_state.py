@@ -230,6 +230,9 @@ class AssignedPartitions:
         self.held_bytes -= record.consumed.size_bytes
         outcome = record.finished.outcome if record.finished else HandlingOutcome.PRODUCED
         self.outcomes[outcome] += 1
+        for output in record.finished.outputs if record.finished else ():
+            if output.on_sent:
+                output.on_sent()
         if outcome is HandlingOutcome.SET_ASIDE and record.fingerprint:  # if it is redriven, it must be handled
             partition.recent.pop(record.fingerprint.identity, None)
         return record

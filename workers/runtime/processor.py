@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from infra.errors import CannotContinue, DependencyUnavailable, PoisonMessage, RetryLater, type_and_line
 from infra.kafka.forwarding import Forwarder
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
-from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
+from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, sending, span
 from schemas.dead_letters import dead_letter
 from schemas.envelope import Envelope
 from schemas.messages import IdConflict, Malformed, Message
@@ -146,11 +146,15 @@ class RecordProcessor(Generic[M]):
 
     def _produced(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[ProducedRecord, ...]:
         traceparent = current_traceparent() or incoming.envelope.traceparent
-        records = tuple(produced_record(output.topic, output.message, id=output.id, source=self._source, traceparent=traceparent) for output in outputs)
+        records = tuple(self._record(output, traceparent) for output in outputs)
         for record in records:
             if record.size_bytes > MAX_MESSAGE_BYTES:
                 raise PoisonMessage(f"its output for {record.topic} has {record.size_bytes} bytes, the topic takes {MAX_MESSAGE_BYTES}")
         return records
+
+    def _record(self, output: Outgoing, traceparent: str) -> ProducedRecord:
+        sent = sending(output.topic.name, traceparent)
+        return produced_record(output.topic, output.message, id=output.id, source=self._source, traceparent=sent.traceparent, on_sent=sent.end)
 
     def _set_aside(self, record: InFlight, error: Exception, failures: int) -> Finished:
         source = record.consumed

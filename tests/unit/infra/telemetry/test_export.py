@@ -7,22 +7,15 @@ import pytest
 
 from infra.process.ports import free_port
 from infra.settings import Settings
-from infra.settings.process import TelemetrySettings
-from infra.settings.stream import KafkaSettings
 from infra.telemetry.export import exporting
 from infra.telemetry.metrics import GROUP_LAG, WORKER_CALLS_MS, WORKER_RECORDS
-from infra.telemetry.tracing import SpanKind, messaging, span
+from infra.telemetry.tracing import SpanKind, messaging, sending, span
 from schemas.envelope import new_traceparent
-from tests.support.otlp_collector import attributes, collecting
-
-
-def settings(url: str, **telemetry: float) -> Settings:
-    values = {"every_s": 60.0, "timeout_s": 10.0, "end_within_s": 10.0} | telemetry
-    return Settings(telemetry=TelemetrySettings(otlp_endpoint=url, **values), kafka=KafkaSettings(instance="one"))
+from tests.support.otlp_collector import attributes, collecting, exporting_to
 
 
 def test_metrics_arrive_with_names_units_labels_and_values() -> None:
-    with collecting() as collector, exporting(settings(collector.url), "workers base"):
+    with collecting() as collector, exporting(exporting_to(collector.url), "workers base"):
         WORKER_RECORDS.add(3, worker="exported", outcome="produced")
         GROUP_LAG.set(7, group="retouch-exported", topic="exported", partition="0")
         WORKER_CALLS_MS.record(30, worker="exported")
@@ -42,7 +35,7 @@ def test_metrics_arrive_with_names_units_labels_and_values() -> None:
 
 def test_a_span_is_the_child_of_its_records_span_and_the_parent_of_inner_spans() -> None:
     incoming = new_traceparent()
-    with collecting() as collector, exporting(settings(collector.url), "workers base"):  # noqa: SIM117  # the line would be too long
+    with collecting() as collector, exporting(exporting_to(collector.url), "workers base"):  # noqa: SIM117  # the line would be too long
         with span("process queries", incoming, SpanKind.CONSUMER, messaging("process", "queries", group="g", partition=2, offset=9)) as outer:
             outer.add({"retouch.outcome": "produced"})
             with span("chat", kind=SpanKind.CLIENT) as inner:
@@ -60,7 +53,7 @@ def test_a_span_is_the_child_of_its_records_span_and_the_parent_of_inner_spans()
 
 def test_an_unsampled_trace_is_not_exported_and_stays_unsampled() -> None:
     incoming = new_traceparent()[:-2] + "00"
-    with collecting() as collector, exporting(settings(collector.url), "workers base"), span("process queries", incoming) as here, span("inner") as inner:
+    with collecting() as collector, exporting(exporting_to(collector.url), "workers base"), span("process queries", incoming) as here, span("inner") as inner:
         pass
     assert not collector.spans
     assert {t.split("-")[1] for t in (here.traceparent, inner.traceparent)} == {incoming.split("-")[1]}
@@ -69,14 +62,14 @@ def test_an_unsampled_trace_is_not_exported_and_stays_unsampled() -> None:
 
 @pytest.mark.parametrize("incoming", [None, "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
 def test_without_a_valid_context_a_trace_begins(incoming: str | None) -> None:
-    with collecting() as collector, exporting(settings(collector.url), "streams"), span("process events", incoming):
+    with collecting() as collector, exporting(exporting_to(collector.url), "streams"), span("process events", incoming):
         pass
     (recorded,) = collector.spans
     assert recorded.trace_id.hex().strip("0") and not recorded.parent_span_id
 
 
 def test_an_error_is_recorded_by_its_type_and_never_by_its_text() -> None:
-    with collecting() as collector, exporting(settings(collector.url), "streams"), pytest.raises(ValueError, match="secret"), span("process events"):
+    with collecting() as collector, exporting(exporting_to(collector.url), "streams"), pytest.raises(ValueError, match="secret"), span("process events"):
         raise ValueError("a user's secret")
     (recorded,) = collector.spans
     assert attributes(recorded.attributes) == {"error.type": "ValueError"} and recorded.status.code == recorded.status.STATUS_CODE_ERROR
@@ -91,7 +84,7 @@ def test_a_failing_collector_causes_one_log_line_and_no_delay(trouble: str, capl
         finished = threading.Event()
 
         def work() -> None:
-            with exporting(settings(url, every_s=0.05, timeout_s=0.3, end_within_s=2.0), "workers base"):
+            with exporting(exporting_to(url, every_s=0.05, timeout_s=0.3, end_within_s=2.0), "workers base"):
                 for _ in range(10_000):  # more than the queue holds
                     with span("process queries"):
                         WORKER_RECORDS.add(worker="exported", outcome="produced")
@@ -107,3 +100,16 @@ def test_a_failing_collector_causes_one_log_line_and_no_delay(trouble: str, capl
 def test_nothing_is_exported_where_no_collector_is_set() -> None:
     with exporting(Settings(), "workers base"), span("process queries", incoming := new_traceparent()) as here:
         assert here.traceparent == incoming
+
+
+def test_a_send_span_ends_with_the_confirmation_and_links_to_other_traces() -> None:
+    incoming, other = new_traceparent(), new_traceparent()
+    with collecting() as collector, exporting(exporting_to(collector.url), "streams"):
+        sent = sending("outcomes", incoming)
+        sending("outcomes", incoming)  # never confirmed, so it is no span
+        sent.link([other, "nonsense"])
+        sent.end()
+    (recorded,) = collector.spans
+    assert (recorded.name, recorded.kind) == ("send outcomes", recorded.SPAN_KIND_PRODUCER)
+    assert sent.traceparent == f"00-{incoming.split('-')[1]}-{recorded.span_id.hex()}-01"
+    assert [link.trace_id.hex() for link in recorded.links] == [other.split("-")[1]]
