@@ -48,10 +48,12 @@ class Stage(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """`text` is one line: what is wrong, where, and what would be right."""
+    """`text` is one line: what is wrong, where, and what would be right. A refusal is certain if the broker said so, or its certificate did; a connection that
+    it only closes may be one that it closes because it stops."""
 
     text: str
     is_refusal: bool
+    is_certain: bool = True
 
 
 def failure(error: BaseException, address: str, stage: Stage, kafka: KafkaSettings) -> Failure:
@@ -121,13 +123,13 @@ def _silent(address: str, stage: Stage, kafka: KafkaSettings) -> str:
 
 def _closed(error: BaseException, address: str, stage: Stage, kafka: KafkaSettings) -> Failure:
     if stage is Stage.LOGIN and kafka.security_protocol.startswith("SASL"):
-        return Failure(f"{_refused_login(address, kafka)} (it closed the connection during the login)", is_refusal=True)
+        return Failure(f"{_refused_login(address, kafka)} (it closed the connection during the login)", is_refusal=True, is_certain=False)
     if stage is Stage.FIRST_ANSWER and kafka.security_protocol.endswith("SSL"):  # TLS is done, so a broker is there
         text = f"the broker at {address} closes connections of {_own_certificate(kafka)} after TLS: {_OTHER_CERTIFICATE}, or {_PORT}"
-        return Failure(text, is_refusal=True)
+        return Failure(text, is_refusal=True, is_certain=False)
     if stage is Stage.REQUESTS:
         text = f"the broker at {address} closes connections of {_protocol(kafka)} at their first request; does it expect a login? {_PORT[0].upper()}{_PORT[1:]}"
-        return Failure(text, is_refusal=True)
+        return Failure(text, is_refusal=True, is_certain=False)
     if stage is Stage.FIRST_ANSWER or "EOF" in str(error) or "reset" in str(error).lower():
         text = f"{address} closes the connection before it answers: is the broker up, and does that port speak {_protocol(kafka)}?"
         return Failure(text, is_refusal=False)

@@ -2,7 +2,8 @@
 
 kafka-python 3.0.12 retries every failed connection until its bootstrap times out, and then says only that. Ours differ in five things:
 
-- a bootstrap ends with AccessRefused at the second refusal, if every address has failed, and with BrokerAway if no address is reached in time;
+- a bootstrap ends with AccessRefused at the second certain refusal, if every address has failed, or in time at an uncertain one; with BrokerAway if no
+  address is reached in time;
 - a failed bootstrap closes its sockets and ends its thread;
 - names are resolved in a thread first, because a resolver may block longer than the bootstrap may take;
 - an access token is requested before the first connection, not on the thread of the connections;
@@ -58,7 +59,7 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]  # the client h
 
     @property
     def refusal(self) -> AccessRefused | None:
-        """Set while the broker refuses this client: since the last connection that worked, several were refused."""
+        """Set while the broker refuses this client: since the last connection that worked, several were refused for certain."""
         if self._last_refusal is None or self._refusals < REFUSALS:
             return None
         return AccessRefused(self._last_refusal.text)
@@ -114,7 +115,7 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]  # the client h
     def _count(self, node_id: Any, what: Failure) -> None:
         self._failed.add(node_id)
         self._last_failure = what
-        if what.is_refusal:
+        if what.is_refusal and what.is_certain:
             self._last_refusal = what
             self._refusals += 1
 
@@ -152,8 +153,8 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]  # the client h
         raise BrokerAway(unknown_name(", ".join(f"{broker.host}:{broker.port}" for broker in brokers)))
 
     def _not_reached(self) -> KafkaError:
-        if self._last_refusal:
-            return AccessRefused(self._last_refusal.text)
+        if last := self._last_refusal or (self._last_failure if self._last_failure and self._last_failure.is_refusal else None):
+            return AccessRefused(last.text)
         servers = ",".join(self.config["bootstrap_servers"])
         return BrokerAway(self._last_failure.text if self._last_failure else f"{servers} gives no answer: is it a Kafka broker that works?")
 
