@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
 from infra.kafka.access import check_access
 from infra.kafka.forwarding import Forwarder
+from infra.kafka.permanent_errors import permanent_error
+from infra.kafka.refusals import Use
 from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.health import HEALTH, Condition
 from infra.process.lifecycle import FAILED, mark_ready
@@ -217,12 +219,13 @@ class StreamsService:
 
     def _check(self) -> None:
         """Raises the failure, or CannotContinue for a stall."""
-        failure = self._failure or self._unreadable() or (self._app.crash_reason if self._app.crashed else None)
+        failure = self._failure or self._unreadable() or (self._app.crash_reason if self._app.crashed else self._app.transport.refusal)
         if isinstance(failure, RetouchError):
             raise failure
         self._access.follow(self._group_problem() is not None)
         if failure is not None or self._app.crashed:
-            raise CannotContinue(f"streaming failed: {type(failure).__name__}") from failure
+            permanent = permanent_error(self._settings.kafka, Use(group=self._app.conf.id), failure)
+            raise CannotContinue(f"streaming failed: {permanent or type(failure).__name__}") from failure
         if self._app.should_stop:
             raise CannotContinue("Faust stopped by itself")
         now, bound = time.monotonic(), self._settings.streams.stall_timeout_s

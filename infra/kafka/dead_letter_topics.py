@@ -23,7 +23,7 @@ from infra.kafka.errors import broker_errors, missing_topics
 from infra.kafka.names import KafkaNames
 from infra.kafka.refusals import Use
 from infra.kafka.rights import Operation
-from infra.kafka.sources_file import source_topics
+from infra.kafka.sources_file import source_dead_letter_topics, source_topics
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, MAX_MESSAGE_BYTES, REDRIVE_TRANSACTIONS, REDRIVEN, dead_letter_topic
@@ -58,6 +58,8 @@ class DeadLetterReader:
         self._reader = TopicReader(settings, "retouch-dlq", timeout_s=TIMEOUT_S, request_timeout_ms=TIMEOUT_MS)
         self._topics = self._reader.topics()
         self._source_topics = source_topics(settings)
+        for topic in (*(dead_letter_topic(topic.name) for topic in DEAD_LETTERED), *source_dead_letter_topics(settings)):
+            self._reader.partitions(topic)  # raises if the user may not see it; a missing topic has no dead letters
 
     def close(self) -> None:
         self._reader.close()

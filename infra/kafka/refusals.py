@@ -16,10 +16,11 @@ _TOPICS = re.compile(r"TopicAuthorizationFailed\w*[:(]\s*[{(]*((?:['\"]?[\w.-]+[
 
 @dataclass(frozen=True)
 class Use:
-    """What requests use on the broker: its names of group and transactional id, and the operation on topics."""
+    """What requests use on the broker: its names of group and transactional id, and the operations."""
 
     on_topics: Operation = Operation.READ
     group: str = ""
+    on_group: Operation = Operation.READ
     transactional_id: str = ""
 
 
@@ -34,20 +35,24 @@ def refusal(kafka: KafkaSettings, use: Use, *errors: BaseException | None) -> st
     for error in errors:
         text = "" if error is None else f"{type(error).__name__} {error}"
         if "TopicAuthorizationFailed" in text:
-            topics = re.findall(r"[\w.-]+", found[1]) if (found := _TOPICS.search(text)) else []
-            return _lacks(kafka, [f"{use.on_topics} on topic {topic}" for topic in sorted(topics)] or [f"{use.on_topics} on a topic"])
+            topics = re.findall(r"[\w.-]+", found[1]) if (found := _TOPICS.search(text)) else ["(not named)"]
+            return lacks(kafka, [Right(Resource.TOPIC, topic, use.on_topics) for topic in topics])
         if "GroupAuthorizationFailed" in text:
-            return _lacks(kafka, [str(Right(Resource.GROUP, use.group, Operation.READ)) if use.group else "READ on its group"])
+            return lacks(kafka, [Right(Resource.GROUP, use.group or "(not named)", use.on_group)])
         if "TransactionalIdAuthorizationFailed" in text:
-            return _lacks(kafka, [f"WRITE on transactional id {use.transactional_id}".rstrip()])
+            return lacks(kafka, [Right(Resource.TRANSACTIONAL_ID, use.transactional_id or "(not named)", Operation.WRITE)])
         if "ClusterAuthorizationFailed" in text:
-            return _lacks(kafka, ["WRITE on its topics, or before Kafka 2.8 IDEMPOTENT_WRITE on the cluster"])
+            return _text(kafka, "WRITE on its topics, or before Kafka 2.8 IDEMPOTENT_WRITE on the cluster")
     return None
 
 
 def lacks(kafka: KafkaSettings, rights: Iterable[Right]) -> str:
     """The same for rights that are known to be missing."""
-    return _lacks(kafka, [str(right) for right in sorted(rights)])
+    by_operation: dict[tuple[Operation, Resource], list[str]] = {}
+    for right in sorted(rights):
+        by_operation.setdefault((right.operation, right.resource), []).append(right.shown_name)
+    parts = (f"{operation} on {resource}{'s' if len(names) > 1 else ''} {', '.join(names)}" for (operation, resource), names in by_operation.items())
+    return _text(kafka, " and ".join(parts))
 
 
 def principal(kafka: KafkaSettings) -> str:
@@ -57,5 +62,5 @@ def principal(kafka: KafkaSettings) -> str:
     return f"the user of the certificate {kafka.ssl_certfile}" if kafka.ssl_certfile else "User:ANONYMOUS"
 
 
-def _lacks(kafka: KafkaSettings, missing: list[str]) -> str:
-    return f"{principal(kafka)} lacks {', '.join(missing)}; {_REMEDY}"
+def _text(kafka: KafkaSettings, missing: str) -> str:
+    return f"{principal(kafka)} lacks {missing}; {_REMEDY}"

@@ -28,8 +28,8 @@ from schemas.topics import (
     QUERIES,
     REDRIVE_TRANSACTIONS,
     REDRIVEN,
-    RESPONSES,
     RETRIEVALS,
+    TOPICS,
     Topic,
     consumer_group,
     dead_letter_topic,
@@ -72,10 +72,12 @@ class Right:
     is_prefix: bool = False
     is_optional: bool = False
 
+    @property
+    def shown_name(self) -> str:
+        return f"{self.name}*" if self.is_prefix else self.name
+
     def __str__(self) -> str:
-        if self.resource is Resource.CLUSTER:
-            return f"{self.operation} on the cluster"
-        return f"{self.operation} on {self.resource} {self.name}{'*' if self.is_prefix else ''}"
+        return f"{self.operation} on {self.resource} {self.shown_name}"
 
 
 #: The name of the cluster as a resource.
@@ -224,14 +226,14 @@ def _topology_rights(settings: Settings, names: KafkaNames) -> Iterator[Right]:
 
 
 def _command_rights(settings: Settings, names: KafkaNames) -> Iterator[Right]:
-    """`retouch ask`, `profile`, `replay`, `dlq`, `sources check`, `topics describe`, and `models` without a running promoter. Others call no broker.
+    """`retouch ask`, `profile`, `replay`, `dlq`, `sources check`, `topics describe`, `schemas validate` of any topic, and `models` without a promoter.
 
     Optional: to write a platform's records again (`dlq redrive` of a topic of `sources.toml`).
     """
     ours, of_platform = names_of(settings), source_topics(settings)
     dead_letters = (*map(dead_letter_topic, _names(DEAD_LETTERED)), *source_dead_letter_topics(settings))
     write = dict.fromkeys((*_names((QUERIES, LOOKUPS, INTERACTIONS, FEEDBACK, MODEL_EVENTS)), *_names(DEAD_LETTERED), REDRIVEN))
-    read = dict.fromkeys((*_names((RESPONSES, RETRIEVALS, INTERACTIONS, FEEDBACK, MODEL_EVENTS)), *dead_letters, *of_platform, REDRIVEN))
+    read = (*_names(TOPICS), *dead_letters, *of_platform, REDRIVEN)
     yield from (_on_topic(names, topic, Operation.READ) for topic in read)
     yield from (_on_topic(names, topic, Operation.WRITE) for topic in write)
     yield from (_on_topic(names, topic, Operation.WRITE, is_optional=True) for topic in of_platform)

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from infra.errors import CannotContinue, RetouchError
+from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
 from infra.kafka.named_clients import Admin
@@ -22,18 +22,23 @@ log = logging.getLogger(__name__)
 
 
 def require_rights(settings: Settings, process: str) -> None:
-    """Raises CannotContinue if the broker does not grant this process a right that it needs, or does not answer. Blocks.
+    """Raises CannotContinue if the broker does not grant this process a right that it needs, and AccessRefused if it refuses the user. Blocks.
 
-    Does nothing for a plain-text connection, which has no user, and for a process that is none of PROCESSES.
+    Does nothing for a plain-text connection, which has no user, for a process that is none of PROCESSES, and if the broker is away for a moment: the
+    process's own clients try again.
     """
     if settings.kafka.security_protocol == "PLAINTEXT" or process not in PROCESSES:
         return
-    with broker_errors(settings, CannotContinue):
-        client = admin(settings)
-        try:
-            missing = missing_rights(client, process_rights(settings, process))
-        finally:
-            client.close()
+    try:
+        with broker_errors(settings):
+            client = admin(settings)
+            try:
+                missing = missing_rights(client, process_rights(settings, process))
+            finally:
+                client.close()
+    except RetryLater as error:
+        log.warning("the rights on the broker are not compared", extra={"reason": str(error)})
+        return
     if missing:
         raise CannotContinue(f"the broker at {settings.bootstrap_servers()} does not let this process work: {lacks(settings.kafka, missing)}")
 
@@ -47,7 +52,7 @@ def _warn(settings: Settings, process: str) -> None:
     try:
         require_rights(settings, process)
     except RetouchError as error:
-        log.error("the rights on the broker are not complete, or not known", extra={"reason": str(error)})
+        log.error("the rights on the broker are not complete", extra={"reason": str(error)})
     except Exception as error:  # the outermost frame of this thread; the process works without the comparison
         log.warning("the rights on the broker are not compared", extra={"reason": type(error).__name__})
 

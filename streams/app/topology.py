@@ -16,6 +16,7 @@ from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors, missing_topics
 from infra.kafka.names import KafkaNames
 from infra.kafka.refusals import Use
+from infra.kafka.rights import Operation
 from infra.kafka.rights_check import require_rights
 from infra.settings import Settings
 from schemas.topics import (
@@ -58,7 +59,8 @@ def prepare(settings: Settings, reread: Collection[str]) -> int:
         try:
             partitions = _joint_partitions(client, settings)
             if reread:
-                delete_offsets(client, reread, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
+                with broker_errors(settings, CannotContinue, "delete committed offsets", Use(group=names.group(GROUP), on_group=Operation.DELETE)):
+                    delete_offsets(client, names, reread, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
             return partitions
         finally:
             client.close()
@@ -94,7 +96,7 @@ def _committed(client: Any) -> Any:
             time.sleep(0.1)
 
 
-def delete_offsets(client: Any, topics: Collection[str], timeout_s: float) -> None:
+def delete_offsets(client: Any, names: KafkaNames, topics: Collection[str], timeout_s: float) -> None:
     """Delete the group's committed offsets of these topics, which fill an index. Blocks for `timeout_s` at most.
 
     The broker refuses while the group has a member, and a static member stays until its session times out, even after its process ends.
@@ -106,10 +108,10 @@ def delete_offsets(client: Any, topics: Collection[str], timeout_s: float) -> No
     partitions, deadline = len(remaining), time.monotonic() + timeout_s
     while refused := _delete_offsets(client, remaining):
         if time.monotonic() >= deadline:
-            names = ", ".join(sorted({partition.topic for partition in refused}))
+            kept = ", ".join(sorted({names.topic(partition.topic) for partition in refused}))
             reasons = ", ".join(sorted({error.__name__ for error in refused.values()}))
             raise CannotContinue(
-                f"the index is empty, yet after {timeout_s:g} s the broker still keeps the offsets of group {GROUP} on {names} ({reasons}): "
+                f"the index is empty, yet after {timeout_s:g} s the broker still keeps the offsets of group {names.group(GROUP)} on {kept} ({reasons}): "
                 "stop the other members of the group, then start again"
             )
         remaining = list(refused)
@@ -118,13 +120,18 @@ def delete_offsets(client: Any, topics: Collection[str], timeout_s: float) -> No
 
 
 def _delete_offsets(client: Any, partitions: list[Any]) -> dict[Any, type[Exception]]:
-    """Returns the partitions that the broker refused, with the error. The client raises errors of the request and returns those of a partition."""
-    from kafka.errors import GroupIdNotFoundError, KafkaError, NoError
+    """Returns the partitions that the broker refused, with the error. The client raises errors of the request and returns those of a partition.
+
+    Raises AuthorizationError.
+    """
+    from kafka.errors import AuthorizationError, GroupIdNotFoundError, KafkaError, NoError
 
     try:
         answers = client.delete_group_offsets(GROUP, partitions)
     except GroupIdNotFoundError:  # the group is gone, and so are its offsets
         return {}
+    except AuthorizationError:
+        raise
     except KafkaError as error:
         return dict.fromkeys(partitions, type(error))
     return {partition: error for partition, error in answers.items() if error is not NoError}

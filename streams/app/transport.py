@@ -27,7 +27,7 @@ from typing import Any
 import faust
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import ConsumerRecord
@@ -55,7 +55,7 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
     logger = driver.logger
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
+        consumer = transport.client = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         # aiokafka's fetcher takes no classes of records. A process has one consumer.
@@ -215,6 +215,14 @@ class Transport(driver.Transport):  # type: ignore[misc]
         self.names = KafkaNames(kafka)
         self.failure: UnreadableBatch | None = None
         self.decoding: BatchDecoding | None = None
+        self.client: Any = None  # aiokafka's consumer, once Faust has made it
+
+    @property
+    def refusal(self) -> BaseException | None:
+        """The error with which the broker refused the group before its first assignment: Faust does not poll until then, and aiokafka waits for a poll."""
+        coordinator = getattr(self.client, "_coordinator", None)
+        error: BaseException | None = getattr(coordinator, "_pending_exception", None)
+        return error if isinstance(error, GroupAuthorizationFailedError | TopicAuthorizationFailedError) else None
 
     def fail(self, error: UnreadableBatch) -> None:
         if self.failure is None:

@@ -11,9 +11,10 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import CommitFailedError, RetriableError
 
 from infra.errors import CannotContinue
-from infra.kafka.errors import missing_topics
+from infra.kafka.errors import broker_errors, missing_topics
 from infra.kafka.group_consumer import GroupConsumer
 from infra.kafka.names import KafkaNames
+from infra.kafka.refusals import Use
 from infra.kafka.rights_check import require_rights
 from infra.settings import Settings
 from schemas.topics import consumer_group
@@ -31,6 +32,7 @@ class QualityConsumer:
 
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         """Raises CannotContinue if `stop` is set while the broker is away."""
+        self._settings = settings
         self._consumer = GroupConsumer(settings, GROUP, RangePartitionAssignor, stop=stop)
         self._consumer.connect()
         require_rights(settings, "streams quality")
@@ -82,10 +84,11 @@ class QualityConsumer:
         if not checkpoints or not self.is_member:
             return False
         positions = {TopicPartition(*partition): (offset, checkpoint.model_dump_json()) for partition, (offset, checkpoint) in checkpoints.items()}
-        try:
-            self._consumer.commit(positions, REQUEST_S)
-        except (CommitFailedError, RetriableError):
-            return False
+        with broker_errors(self._settings, CannotContinue, "commit checkpoints", Use(group=self._consumer.group_on_broker)):
+            try:
+                self._consumer.commit(positions, REQUEST_S)
+            except (CommitFailedError, RetriableError):
+                return False
         return True
 
     def close(self) -> None:

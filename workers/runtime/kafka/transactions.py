@@ -170,7 +170,9 @@ class KafkaExactlyOnce(_KafkaCommitter):
             assert producer is not None
             producer.begin_transaction()
             for output in outputs:
-                producer.send(output.topic, key=output.key, value=output.value, headers=list(output.headers))
+                sent = producer.send(output.topic, key=output.key, value=output.value, headers=list(output.headers))
+                if sent.failed():  # a topic that may not be written: the client leaves the record out of the transaction, which would commit without it
+                    raise sent.exception
             if offsets:
                 producer.send_offsets_to_transaction(offsets, generation)
             producer.commit_transaction()

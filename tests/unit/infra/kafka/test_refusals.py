@@ -21,10 +21,10 @@ WRAPPED = "Unexpected error in InitProducerIdResponse: [Error 31] ClusterAuthori
 @pytest.mark.parametrize(
     ("error", "missing"),
     [
-        (kafka_errors.TopicAuthorizationFailedError({"team.drafts", "b"}), "WRITE on topic b, WRITE on topic team.drafts"),
+        (kafka_errors.TopicAuthorizationFailedError({"team.drafts", "b"}), "WRITE on topics b, team.drafts"),
         (kafka_errors.TopicAuthorizationFailedError("team.drafts"), "WRITE on topic team.drafts"),
-        (kafka_errors.TopicAuthorizationFailedError(), "WRITE on a topic"),
-        (kafka_errors.KafkaError(f"in an error state: {kafka_errors.TopicAuthorizationFailedError({'a', 'b'})}"), "WRITE on topic a, WRITE on topic b"),
+        (kafka_errors.TopicAuthorizationFailedError(), "WRITE on topic (not named)"),
+        (kafka_errors.KafkaError(f"in an error state: {kafka_errors.TopicAuthorizationFailedError({'a', 'b'})}"), "WRITE on topics a, b"),
         (aiokafka_errors.TopicAuthorizationFailedError({"team.drafts"}), "WRITE on topic team.drafts"),
         (ProducerSendError(f"Error while sending: {aiokafka_errors.TopicAuthorizationFailedError('team.drafts')!r}"), "WRITE on topic team.drafts"),
         (kafka_errors.GroupAuthorizationFailedError("FindCoordinatorResponse error for GROUP/x: "), "READ on group team.retouch-base"),
@@ -41,6 +41,12 @@ def test_a_refusal_names_user_right_and_remedy(error: BaseException, missing: st
 @pytest.mark.parametrize("error", [TimeoutError(), kafka_errors.UnknownTopicOrPartitionError(), kafka_errors.SaslAuthenticationFailedError("no")])
 def test_other_errors_are_no_refusal(error: BaseException) -> None:
     assert refusal(KAFKA, USE, error, None) is None
+
+
+def test_missing_rights_are_grouped_by_operation() -> None:
+    rights = [Right(Resource.TOPIC, name, operation) for name in ("b", "a") for operation in (Operation.WRITE, Operation.READ)]
+    text = lacks(KAFKA, [Right(Resource.GROUP, "g", Operation.READ), *rights, Right(Resource.TRANSACTIONAL_ID, "t-", Operation.WRITE, is_prefix=True)])
+    assert text.startswith("User:ada lacks READ on group g and READ on topics a, b and WRITE on topics a, b and WRITE on transactional id t-*; `retouch")
 
 
 def test_the_user_is_named_as_far_as_the_settings_say_it() -> None:

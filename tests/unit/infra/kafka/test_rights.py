@@ -55,7 +55,7 @@ def test_a_worker_without_transactions_has_no_transactional_id() -> None:
     plain = Settings().changed(workers={"delivery": "at_least_once"})
     assert any(right.resource is Resource.TRANSACTIONAL_ID for right in process_rights(Settings(), "workers base"))
     assert not any(right.resource is Resource.TRANSACTIONAL_ID for right in process_rights(plain, "workers base"))
-    assert [str(right) for right in idempotent_write(plain, "workers base")] == ["IDEMPOTENT_WRITE on the cluster"]
+    assert [str(right) for right in idempotent_write(plain, "workers base")] == ["IDEMPOTENT_WRITE on cluster kafka-cluster"]
     assert idempotent_write(Settings(), "workers base") == ()
 
 

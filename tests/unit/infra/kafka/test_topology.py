@@ -87,7 +87,7 @@ def test_a_process_that_may_not_read_settings_says_so_in_one_line(caplog: pytest
     with caplog.at_level(logging.WARNING):
         warn_of_losses(StubAdminClient("queries", "drafts", "feedback"), settings, ("queries", "drafts"))
     (record,) = caplog.records
-    lacks = "User:ANONYMOUS lacks DESCRIBE_CONFIGS on topic team.drafts, DESCRIBE_CONFIGS on topic team.queries; `retouch topics acls` prints"
+    lacks = "User:ANONYMOUS lacks DESCRIBE_CONFIGS on topics team.drafts, team.queries; `retouch topics acls` prints"
     assert vars(record)["reason"].startswith(lacks)
 
 
