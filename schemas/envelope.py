@@ -72,14 +72,16 @@ def header_values(headers: Iterable[tuple[str, bytes | None]] | None) -> dict[st
 
 def read_envelope(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | None = None) -> Envelope:
     """The envelope of a record, in either mode; in binary mode `value` is not needed. Raises Malformed if it is no CloudEvents record of a declared type."""
-    return _read(headers, value)[0]
+    envelope, _ = _read(headers, value)
+    message_type(envelope.type)
+    return envelope
 
 
 def read_message(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
     """Parse one record of a topic with messages of type `expected`, in either mode. Raises Malformed for other types, also for a newer version."""
     envelope, content = _read(headers, value)
     if envelope.type != expected.ce_type():
-        raise Malformed(f"expected {expected.ce_type()}, got {envelope.type}")
+        raise Malformed(f"expected {expected.ce_type()}, got {envelope.type[:80]!r}")
     return expected.from_bytes(content), envelope
 
 
@@ -127,7 +129,6 @@ def _envelope(attributes: Mapping[str, str], headers: Mapping[str, bytes], place
     """`place` is what comes before an attribute's name in an error."""
     if missing := [name for name in REQUIRED if name not in attributes]:
         raise Malformed(f"not a CloudEvents record: {place}{missing[0]} is missing")
-    message_type(attributes["type"])
     try:
         time = parse_time(attributes["time"]) if "time" in attributes else datetime.now(UTC)
     except ValueError:

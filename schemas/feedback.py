@@ -9,20 +9,23 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.ids import Identifier, derive, record_key
-from schemas.messages import AwareDatetime, Message, MessageIdentity, Text
+from schemas.messages import OWN_ID, AwareDatetime, Message, MessageIdentity, Text
 from schemas.queries import Query
 from schemas.sameness import is_blank
 
 
 class Feedback(Message, wire="retouch.feedback", version=1):
-    """The user's own text, label or rating for a query, and/or a score of the answer. Topic: feedback. Key: tenant/user."""
+    """The user's own text, label or rating for a query, and/or a score of the answer. Topic: feedback. Key: tenant/user.
 
-    feedback_id: UUID
-    query_id: UUID
+    Feedback without a visible truth and without a score is refused.
+    """
+
+    feedback_id: UUID = Field(description=OWN_ID)
+    query_id: UUID = Field(description="the query that the feedback is on, of the same tenant and user")
     tenant: Identifier
     user: Identifier
-    truth: Text | None = None  # what the user wrote or chose instead
-    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    truth: Text | None = Field(default=None, description="what the user wrote or chose; blank counts as missing")
+    score: Annotated[float, Field(ge=0, le=1, description="how good the answer was")] | None = None
     occurred_at: AwareDatetime
 
     @model_validator(mode="after")

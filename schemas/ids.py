@@ -9,7 +9,8 @@ import hashlib
 from typing import Annotated
 from uuid import UUID, uuid5
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 #: Namespace of every derived id; written out because ids are part of the wire contract.
 NAMESPACE = UUID("6f7d1a52-4d0e-5b0f-9f0e-2f1f4c1b7a11")
@@ -18,12 +19,19 @@ NAMESPACE = UUID("6f7d1a52-4d0e-5b0f-9f0e-2f1f4c1b7a11")
 def _checked(value: str) -> str:
     """Refuses control characters, surrounding blanks and the key's separator, which could forge a key, a filter or a log line."""
     if value != value.strip() or not value.isprintable() or "/" in value:
-        raise ValueError("must be printable, without '/' and without blanks around it")
+        raise PydanticCustomError("bad_name", "must be printable, without '/' and without blanks around it")
     return value
 
 
+#: For JSON Schema, where no pattern can say what is printable: `_checked` refuses some more.
+_PATTERN = r"^[^/\s]([^/]*[^/\s])?$"
 #: A tenant or user id: 1 to 128 printable characters, no `/` (it separates the two in a record key).
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, strict=True), AfterValidator(_checked)]
+Identifier = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, strict=True),
+    AfterValidator(_checked),
+    Field(description="printable characters, without `/` and without blanks around them", json_schema_extra={"pattern": _PATTERN}),
+]
 
 
 def record_key(tenant: str, user: str) -> bytes:

@@ -6,9 +6,11 @@ from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
+from pydantic import Field
+
 from schemas.feedback import Feedback
 from schemas.ids import Identifier, derive, record_key
-from schemas.messages import AwareDatetime, Domain, Message, MessageIdentity, Text
+from schemas.messages import OWN_ID, AwareDatetime, Domain, Message, MessageIdentity, Text
 from schemas.queries import Query
 
 
@@ -22,14 +24,14 @@ class Origin(StrEnum):
 class Interaction(Message, wire="retouch.interaction", version=1):
     """A user responded to something. Topic: interactions. Key: tenant/user."""
 
-    interaction_id: UUID
+    interaction_id: UUID = Field(description=OWN_ID)
     tenant: Identifier
     user: Identifier
     domain: Domain
-    content: Text  # what the user responded to: a film's description, a review, an abstract; may be empty
-    response: Text  # the user's own response: a tag, a score, a title, a post
-    occurred_at: AwareDatetime
-    origin: Origin = Origin.PLATFORM
+    content: Text = Field(description="what the user responded to: a film's description, a review, an abstract; may be empty")
+    response: Text = Field(description="the user's own response: a tag, a score, a title, a post")
+    occurred_at: AwareDatetime = Field(description="event time; a query with a later asked_at may use the interaction")
+    origin: Origin = Field(default=Origin.PLATFORM, description="platforms leave it out")
 
     @classmethod
     def observed(cls, *, tenant: str, user: str, source_id: object, domain: str, content: str, response: str, occurred_at: AwareDatetime) -> Self:

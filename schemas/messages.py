@@ -13,7 +13,9 @@ from uuid import UUID
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 
+from schemas.field_errors import field_errors
 from schemas.times import parse_time
 
 
@@ -25,7 +27,7 @@ def _in_utc(value: Any, read: ValidatorFunctionWrapHandler) -> datetime:
     try:
         return at.astimezone(UTC)
     except OverflowError:
-        raise ValueError("the instant lies outside the years 1 to 9999 in UTC") from None
+        raise PydanticCustomError("outside_the_calendar", "the instant lies outside the years 1 to 9999 in UTC") from None
 
 
 def _parsed(value: Any, error: ValidationError) -> datetime:
@@ -50,11 +52,14 @@ MAX_VALUE_BYTES = 2 * 1_048_576
 MAX_LABEL_CHARS = 256
 Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS)]
 #: A platform's name for a kind of task, such as `movie_tag`.
-Domain = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Domain = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$"), Field(description="the platform's name for a kind of task, such as movie_tag")]
+#: Describes the id of a message that a platform makes.
+OWN_ID = "made by the platform; the same id and content again is a repeat without effect, other content under the id of an earlier record is refused"
 Milliseconds = Annotated[float, Field(ge=0)]
 
 __all__ = [
     "MAX_LABEL_CHARS",
+    "OWN_ID",
     "AwareDatetime",
     "Domain",
     "Fingerprint",
@@ -149,14 +154,14 @@ class Message(Record):
 
     @classmethod
     def from_bytes(cls, value: bytes | None) -> Self:
-        """Parse a record's value. Raises Malformed with the fields and kinds of error, never with the values."""
+        """Parse a record's value. Raises Malformed with the fields and what would be right there, never with the values."""
         if value is None:
             raise Malformed(f"{cls.ce_type()}: the record has no value")
         check_size(value, f"{cls.ce_type()}: ")
         try:
             return cls.model_validate_json(value, context={"message": cls})
         except ValidationError as error:
-            raise Malformed(f"{cls.ce_type()}: {_summary(error)}") from None
+            raise Malformed(f"{cls.ce_type()}: {field_errors(error)}") from None
 
 
 def check_size(value: bytes, place: str = "") -> None:
@@ -171,8 +176,3 @@ def message_type(ce_type: str) -> type[Message]:
         return _TYPES[ce_type]
     except KeyError:
         raise Malformed(f"unknown ce_type {ce_type[:80]!r}; known: {', '.join(sorted(_TYPES))}") from None
-
-
-def _summary(error: ValidationError) -> str:
-    errors = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['type']}" for e in error.errors(include_input=False, include_url=False)]
-    return "; ".join(errors[:5]) + (f"; and {len(errors) - 5} more" if len(errors) > 5 else "")

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.ids import Identifier, record_key
-from schemas.messages import MAX_LABEL_CHARS, AwareDatetime, Domain, Label, Message, MessageIdentity, Text
+from schemas.messages import MAX_LABEL_CHARS, OWN_ID, AwareDatetime, Domain, Label, Message, MessageIdentity, Text
 from schemas.sameness import normalized, visible
 from schemas.strategies import Strategy
 from schemas.tasks import Task, task_of
@@ -25,15 +25,20 @@ class Query(Message, wire="retouch.query", version=1):
     checked: stored messages stay readable.
     """
 
-    query_id: UUID
+    query_id: UUID = Field(description=OWN_ID)
     tenant: Identifier
     user: Identifier
     domain: Domain
-    text: Text  # the task's input without a prompt: a description, a review, an abstract
-    options: Annotated[tuple[Label, ...], Field(max_length=256)] = ()  # the answers allowed; empty: those of the domain's entry, or free text
-    asked_at: AwareDatetime  # event time; only earlier history may be used
-    deadline: AwareDatetime | None = None  # wall clock; shortly before it RPO sends the base answer, and at it a strategy without an answer sends an empty one
-    strategy: Strategy | None = None  # None: the deployment's, by `strategies.weights`
+    text: Text = Field(description="the task's input without a prompt: a description, a review, an abstract")
+    options: Annotated[
+        tuple[Label, ...], Field(max_length=256, description="the answers allowed; empty: those of the domain's entry, or free text without one")
+    ] = ()
+    asked_at: AwareDatetime = Field(description="event time; only earlier history is used")
+    deadline: AwareDatetime | None = Field(
+        default=None,
+        description="wall clock; shortly before it a simpler answer goes out, such as the base answer, and at it an empty one if there is none. null: no limit",
+    )
+    strategy: Strategy | None = Field(default=None, description="null: the deployment's, by the setting strategies.weights")
 
     @field_validator("options")
     @classmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
+from pydantic import Field
+
 from schemas.contexts import Context
 from schemas.drafts import Usage
 from schemas.experiments import Assignment
@@ -71,10 +73,10 @@ class Provenance(Record):
 class Response(Message, wire="retouch.response", version=1):
     """The final answer. Topic: responses. Key: tenant/user. `context` lets readers join without a second topic."""
 
-    query_id: UUID
-    context: Context
-    answer: Text
-    reasoning: Text
+    query_id: UUID = Field(description="that of the query")
+    context: Context = Field(description="the query, the base answer, and the items of the history that were found")
+    answer: Text = Field(description="what to show to the user; empty if base_failed or expired")
+    reasoning: Text = Field(description="the model's reasoning, which is not for the user; empty without one")
     status: ResponseStatus
     provenance: Provenance
     answered_at: AwareDatetime

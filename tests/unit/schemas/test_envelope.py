@@ -101,7 +101,7 @@ def test_an_optional_attribute_may_be_missing_in_structured_mode() -> None:
     [
         ({"id": None}, "attribute id is missing"),
         ({"source": 7}, "attribute source is no text"),
-        ({"type": "com.example.event"}, "unknown ce_type"),
+        ({"type": "com.example.event"}, r"expected retouch\.erasure-request\.v1, got 'com\.example\.event'"),
         ({"time": "yesterday"}, "attribute time is not an RFC 3339"),
         ({"data": None}, "has no value"),
         ({"data": [1]}, "value: model"),
@@ -139,7 +139,7 @@ def test_a_record_without_headers_is_refused() -> None:
 
 
 def test_another_topics_message_is_refused() -> None:
-    with pytest.raises(Malformed, match=r"expected retouch\.query\.v1, got retouch\.erasure-request\.v1"):
+    with pytest.raises(Malformed, match=r"expected retouch\.query\.v1, got 'retouch\.erasure-request\.v1'"):
         read_message(Query, headers(), MESSAGE.to_bytes())
 
 

@@ -22,7 +22,7 @@ GOOD = consumed_record("interactions", interaction("sea"), partition=2, offset=9
         (replace(GOOD, value=b"\xff\xfe"), "json_invalid"),
         (replace(GOOD, value=None), "no value"),
         (replace(GOOD, headers=()), "not a CloudEvents record"),
-        (replace(GOOD, headers=(*GOOD.headers, ("ce_type", b"retouch.unknown.v9"))), "unknown ce_type"),
+        (replace(GOOD, headers=(*GOOD.headers, ("ce_type", b"retouch.unknown.v9"))), "got 'retouch.unknown.v9'"),
         (replace(GOOD, headers=consumed_record("feedback", feedback(query())).headers), "expected retouch.interaction.v1"),
         (replace(GOOD, value=GOOD.value and GOOD.value.replace(b'"about sea"', b'"' + b"x" * 40_000 + b'"')), "string_too_long"),
     ],
