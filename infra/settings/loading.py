@@ -269,6 +269,8 @@ def _check_variables_of_libraries(settings: Settings) -> None:
 
 
 def _explain(error: Any) -> str:
+    if not error["loc"] and error["type"] == "value_error":  # of settings that do not fit each other: the text names their keys
+        return str(error["msg"].removeprefix("Value error, "))
     key = ".".join(map(str, error["loc"])) or "settings"
     shown = _shown(key, error)
     variable = next((name for name, parts in USUAL_NAMES.items() if ".".join(parts) == key and os.environ.get(name)), None)

@@ -59,7 +59,7 @@ def test_a_variable_sets_one_field_and_is_its_source(example: Path, monkeypatch:
     ],
 )
 def test_an_entry_that_cannot_work_is_refused_by_its_key(entry: dict[str, Any], problem: str) -> None:
-    with pytest.raises(BadSetting, match=problem.replace("{", r"\{")):
+    with pytest.raises(BadSetting, match="^" + problem.replace("{", r"\{")):
         load(domains={"email_reply": entry})
 
 
