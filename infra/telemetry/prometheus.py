@@ -26,24 +26,25 @@ class ProjectMetrics(Collector):
                 yield from _histogram(metric)
             elif series := metric.values():
                 kind = CounterMetricFamily if isinstance(metric, Counter) else GaugeMetricFamily
-                family = kind(_name(metric), metric.meaning, labels=_labels(metric))
+                family = kind(series_name(metric), metric.meaning, labels=series_labels(metric))
                 for labels, value in series.items():
                     family.add_metric([own for _, own in labels], value)
                 yield family
 
 
-def _name(metric: AnyInstrument) -> str:
+def series_name(metric: AnyInstrument) -> str:
+    """Of the series; a histogram's have `_bucket`, `_sum` and `_count` behind it."""
     is_conventional = "." in metric.name
     return metric.name.replace(".", "_") + ("_seconds" if is_conventional and metric.unit == "s" else "")
 
 
-def _labels(metric: AnyInstrument) -> list[str]:
+def series_labels(metric: AnyInstrument) -> list[str]:
     return [label.replace(".", "_") for label in sorted(metric.labels)]
 
 
 def _histogram(metric: Histogram) -> Iterator[Metric]:
     if series := metric.values():
-        family = HistogramMetricFamily(_name(metric), metric.meaning, labels=_labels(metric))
+        family = HistogramMetricFamily(series_name(metric), metric.meaning, labels=series_labels(metric))
         for labels, distribution in series.items():
             family.add_metric([own for _, own in labels], _buckets(metric, distribution), distribution.sum)
         yield family

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infra.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
 from infra.telemetry.metrics import METRICS
-from infra.telemetry.prometheus import ProjectMetrics
+from infra.telemetry.prometheus import ProjectMetrics, series_labels, series_name
 from scripts.dashboard import DASHBOARD, dashboard
 from tests.support.deploy_files import ALERTS, ROOT, TOOLS
 
@@ -45,11 +45,11 @@ def exposed() -> dict[str, set[str]]:
     """Names and labels of our series, as Prometheus stores them: those of the instruments, and the three of a histogram."""
     names: dict[str, set[str]] = {}
     for metric in METRICS:
-        labels = set(metric.labels) | {"namespace", "pod", "process"}
+        name, labels = series_name(metric), set(series_labels(metric)) | {"namespace", "pod", "process"}
         if isinstance(metric, Histogram):
-            names |= {f"{metric.name}_bucket": labels | {"le"}, f"{metric.name}_sum": labels, f"{metric.name}_count": labels}
+            names |= {f"{name}_bucket": labels | {"le"}, f"{name}_sum": labels, f"{name}_count": labels}
         else:
-            names[metric.name] = labels
+            names[name] = labels
     return names
 
 
