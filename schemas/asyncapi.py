@@ -26,8 +26,8 @@ DESCRIPTION = f"""Retouch personalizes the answers of any language model. A plat
 
 Records are CloudEvents 1.0, in binary mode as described here; the structured mode ({STRUCTURED}, the message under `data`) is read too.
 The key is `tenant/user` in UTF-8, and all records of a user lie on the partition that the hash of Kafka's Java client chooses for it (murmur2). It is the
-default of Java and of kafka-python; librdkafka and what is built on it need `partitioner=murmur2_random`. Records of the platform on other partitions, or
-without a key, are forwarded to the right one, with the header `retouch_forwarded-from`.
+default of Java, of kafka-python and of kafkajs 2; librdkafka and what is built on it need `partitioner=murmur2_random`. Records of the platform
+on other partitions, or without a key, are forwarded to the right one, with the header `retouch_forwarded-from`.
 A repeated record (same id, same content) changes nothing. Fields that a reader does not know are ignored."""
 
 

@@ -80,6 +80,18 @@ class SlowTasks(logging.Filter):
         return float(slow[1]) >= self.FROM_S
 
 
+class ClosedClients(logging.Filter):
+    """Drops the errors that kafka-python logs because its own client closes: a request that the close cancels, and a socket that is read after it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("kafka."):
+            return True
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        is_cancelled = any(type(argument).__name__ == "Cancelled" for argument in arguments)
+        kind = record.exc_info[0] if record.exc_info else None
+        return not (is_cancelled or (record.name == "kafka.net.transport" and kind is AttributeError))
+
+
 def json_lines(log: Path) -> list[dict[str, Any]]:
     """The JSON objects in a log file, oldest first; other lines are skipped. Empty if there is no file."""
     lines = []
@@ -96,6 +108,7 @@ def json_lines(log: Path) -> list[dict[str, Any]]:
 def limit_clients(handler: logging.Handler) -> None:
     """Add the filters for lines of third-party clients."""
     handler.addFilter(SlowTasks())
+    handler.addFilter(ClosedClients())
     handler.addFilter(RepeatLimit())
 
 

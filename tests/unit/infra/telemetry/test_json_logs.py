@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 
 import pytest
+from kafka.errors import Cancelled, KafkaConnectionError
 
-from infra.telemetry.json_logs import RepeatLimit, SlowTasks
+from infra.telemetry.json_logs import ClosedClients, RepeatLimit, SlowTasks
 
 
 def test_repeated_lines_of_a_client_are_limited() -> None:
@@ -35,3 +37,26 @@ def test_kafka_pythons_text_of_slow_tasks_is_the_known_one() -> None:
 
     source = inspect.getsource(selector)
     assert "'Task %r ran for %.3fs (>%.3fs threshold). It is '" in source and "'blocking the event loop" in source
+
+
+@pytest.mark.parametrize(
+    ("logger", "error", "is_logged"),
+    [
+        ("kafka.cluster", Cancelled(), False),
+        ("kafka.cluster", KafkaConnectionError("refused"), True),
+        ("workers.runtime.worker", Cancelled(), True),
+    ],
+)
+def test_a_request_that_a_client_cancels_as_it_closes_is_no_error(logger: str, error: Exception, is_logged: bool) -> None:
+    record = logging.makeLogRecord({"name": logger, "msg": "Metadata refresh: failed %s", "args": (error,)})
+    assert ClosedClients().filter(record) == is_logged
+
+
+@pytest.mark.parametrize(("kind", "is_logged"), [(AttributeError, False), (OSError, True)])
+def test_a_socket_that_is_read_after_its_close_is_no_error(kind: type[Exception], is_logged: bool) -> None:
+    """`self._sock` is None by then."""
+    try:
+        raise kind
+    except kind:
+        record = logging.makeLogRecord({"name": "kafka.net.transport", "msg": "%s: Error receiving network data closing socket", "exc_info": sys.exc_info()})
+    assert ClosedClients().filter(record) == is_logged
