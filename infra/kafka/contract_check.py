@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from infra.errors import CannotContinue
+from infra.kafka.errors import missing_topics
 from infra.kafka.forwarding import Forwarder, is_forwarded
 from infra.kafka.names import KafkaNames
 from infra.kafka.topic_reader import OffsetRanges, TopicReader
@@ -142,7 +143,7 @@ def check_topic(settings: Settings, topic: Topic, last: int) -> ContractCheck:
     with TopicReader(settings, "retouch-validate") as reader:
         ranges = reader.ranges(topic.name)
         if not ranges:
-            raise CannotContinue(f"topic {names.topic(topic.name)} does not exist: run `retouch topics apply`")
+            raise missing_topics(settings, [topic.name])
         check = ContractCheck(Forwarder(lambda _: len(ranges)))
         for read in reader.read(_newest(ranges, last)):
             record = ConsumedRecord(read.topic, read.partition, read.offset, read.timestamp, read.key, read.value, read.headers)

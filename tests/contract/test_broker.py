@@ -381,7 +381,7 @@ async def test_a_topic_that_does_not_exist_is_named(under_test: BrokerUnderTest)
         def lost(self, partitions: Set[int]) -> None: ...
 
     membership = under_test.client("one").membership(under_test.name, topic_of("no-such-topic"), 0)
-    with pytest.raises(CannotContinue, match="topic no-such-topic does not exist"):
+    with pytest.raises(CannotContinue, match="lacks topics no-such-topic: create them with `retouch topics apply`"):
         await membership.join(NoListener(), 0.5)
     await membership.leave(for_good=True)
 

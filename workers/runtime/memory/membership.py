@@ -50,7 +50,7 @@ class MemoryMembership:
         if not self._log.has(self.topic):
             await asyncio.sleep(timeout_s)
             if not self._log.has(self.topic):
-                raise CannotContinue(f"topic {self.topic} does not exist: run `retouch topics apply`")
+                raise CannotContinue(f"the broker lacks topics {self.topic}: create them with `retouch topics apply`")
         self._group = self._cluster.group(self._group_name, self.topic)
 
     async def poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
