@@ -12,42 +12,22 @@ from typing import Any, Self
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
-from infra.local.kafka_node import KafkaNode, accepts, require_free
+from infra.local.kafka_node import accepts
 from infra.process.file_lock import PidLock
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from lab.cluster.certificates import Authority
-from lab.cluster.layout import NODES, ClusterLayout, NodeLayout, Security, layout_of, node_name
-from lab.cluster.properties import ADMIN, KEYSTORE, TRUSTSTORE, initial_controllers, node_properties
+from lab.cluster.layout import NODES, ClusterLayout, Security, layout_of, node_name
+from lab.cluster.node import ClusterNode
+from lab.cluster.properties import ADMIN
 from lab.cluster.users import kafka_settings, passwords, write_files
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 240.0
 #: All at once take 7 s on two cores (2026-12-01); a node whose controllers are away may take minutes.
 STOP_TIMEOUT_S = 30.0
 BOOTSTRAP_MS, STEP_S = 3_000, 0.2
-
-
-class ClusterNode(KafkaNode):
-    """One node. `log` is `logs/broker-N.log` in the state directory."""
-
-    place, heap_mib = "--out", 256
-
-    def __init__(self, node: NodeLayout, layout: ClusterLayout, state: Path, cache_dir: Path) -> None:
-        super().__init__(node.name, state / node.name, state / "logs" / f"{node.name}.log", cache_dir)
-        self._node, self._layout = node, layout
-
-    def _choose_ports(self) -> int:
-        for port in (self._node.client_port, self._node.internal_port, self._node.controller_port):
-            require_free(self._layout.host, port, "stop that program, or choose another --out")
-        return self._node.controller_port
-
-    def _properties(self, controller: int, data: str) -> dict[str, str]:
-        return node_properties(self._node, self._layout, data)
-
-    def _format_options(self) -> tuple[str, ...]:
-        return ("--cluster-id", self._layout.cluster_id, "--initial-controllers", initial_controllers(self._layout))
 
 
 class Cluster:
@@ -93,7 +73,9 @@ class Cluster:
             for number in NODES:
                 self.launch(number)
             self.wait(self.is_in_sync, START_TIMEOUT_S, "form a cluster")
-            self._create_users()
+            if self.security.scram:
+                self._create_users()
+                self.wait(self._knows_users, START_TIMEOUT_S, "take the users")
         except BaseException:
             for node in self._nodes.values():
                 node.kill()
@@ -109,7 +91,7 @@ class Cluster:
         if self.security.tls:
             authority = Authority(self.state / "pki")
             for node in self._nodes.values():
-                _write_stores(node.dir, authority, node.child.name)
+                node.write_stores(authority)
             authority.sign(ADMIN)
         write_files(self.state, self._layout, self.ca, self._passwords)
 
@@ -165,12 +147,6 @@ class Cluster:
             return False
         return brokers == set(NODES) and all(map(_is_in_sync, partitions))
 
-    def leaders(self) -> dict[int, int]:
-        """The number of partitions that each node leads. Raises RetryLater if no node answers."""
-        with self.administrator() as client:
-            leaders = [partition["leader_id"] for topic in client.describe_topics() for partition in topic["partitions"]]
-        return {number: leaders.count(number) for number in NODES}
-
     def wait(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Block until the condition holds. Raises CannotContinue with the reason after `timeout_s`, or with a log's end if a node has ended."""
         deadline = time.monotonic() + timeout_s
@@ -217,8 +193,6 @@ class Cluster:
         self.stop()
 
     def _create_users(self) -> None:
-        if not self.security.scram:
-            return
         from kafka.admin import UserScramCredentialUpsertion
 
         with self.administrator() as client:
@@ -226,6 +200,18 @@ class Cluster:
             for user, error in client.alter_user_scram_credentials(users).items():
                 if error:
                     raise CannotContinue(f"the cluster refuses the user {user}: {error}")
+
+    def _knows_users(self) -> bool:
+        """Whether every node has the users, which the controllers pass on to it a moment after their creation."""
+        settings = self.settings_of(self._users[-1])
+        try:
+            for node in self.layout.nodes:
+                of_node = settings.changed(kafka={"bootstrap_servers": f"{self.layout.host}:{node.client_port}"})
+                with broker_errors(of_node):
+                    admin(of_node, "retouch-lab-cluster", bootstrap_timeout_ms=BOOTSTRAP_MS).close()
+        except (RetryLater, CannotContinue):  # not reached, or the user is refused
+            return False
+        return True
 
 
 def of_no_broker(settings: Settings) -> dict[str, Any]:
@@ -235,13 +221,3 @@ def of_no_broker(settings: Settings) -> dict[str, Any]:
 
 def _is_in_sync(partition: Any) -> bool:
     return partition["leader_id"] in NODES and sorted(partition["isr_nodes"]) == sorted(partition["replica_nodes"])
-
-
-def _write_stores(directory: Path, authority: Authority, name: str) -> None:
-    """The node's key with its certificate, and the authority, as Kafka reads them from PEM files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    certfile, keyfile = authority.sign(name)
-    keystore = directory / KEYSTORE
-    keystore.touch(mode=0o600)
-    keystore.write_bytes(keyfile.read_bytes() + certfile.read_bytes())
-    (directory / TRUSTSTORE).write_bytes(authority.cafile.read_bytes())
