@@ -33,4 +33,4 @@ def configure() -> None:
     handler.setFormatter(TerminalLines())
     limit_clients(handler)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("kafka.net").setLevel(logging.CRITICAL)  # the command's own error has the reason (`infra.kafka.connection_failures`)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # the command's own error has the reason (`infra.kafka.connection_failures`, `refusals`)

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from infra.errors import CannotContinue
-from infra.kafka.rights import PLATFORM, TOPICS_APPLY, Right, process_rights
+from infra.kafka.rights import COMMANDS, PLATFORM, TOPICS_APPLY, Right, process_rights
 from infra.settings import Settings
 from lab.cluster.cluster import Cluster
 
-#: Applies the topology.
+#: Applies the topology, and uses the commands.
 OPERATOR = "operator"
 #: Asks, and gives feedback.
 PLATFORM_USER = "platform"
@@ -44,14 +44,14 @@ def users() -> tuple[str, ...]:
     return (OPERATOR, PLATFORM_USER, *map(user_of, _PROCESSES))
 
 
-def process_of(user: str) -> str:
-    """The name in `infra.kafka.rights` of what this user runs."""
-    return ({OPERATOR: TOPICS_APPLY, PLATFORM_USER: PLATFORM} | {user_of(name): process for name, process in _PROCESSES.items()})[user]
+def run_by(user: str) -> tuple[str, ...]:
+    """The names in `infra.kafka.rights` of what this user runs."""
+    return ({OPERATOR: (TOPICS_APPLY, COMMANDS), PLATFORM_USER: (PLATFORM,)} | {user_of(name): (process,) for name, process in _PROCESSES.items()})[user]
 
 
 def allow(cluster: Cluster, settings: Settings) -> None:
     """Create the ACLs of all users, for the names in the settings. Raises CannotContinue if the cluster refuses one. The cluster has the users."""
-    acls = [acl for user in users() for acl in acls_of(user, process_rights(settings, process_of(user)))]
+    acls = [acl for user in users() for process in run_by(user) for acl in acls_of(user, process_rights(settings, process))]
     with cluster.administrator() as client:
         failed = client.create_acls(acls)["failed"]
     if failed:

@@ -6,7 +6,7 @@ from kafka.admin import ACLOperation, ACLPermissionType, ACLResourcePatternType,
 
 from infra.kafka.rights import PROCESSES, process_rights
 from infra.settings import Settings
-from lab.cluster.acls import acls_of, process_of, user_of, users
+from lab.cluster.acls import acls_of, run_by, user_of, users
 from lab.cluster.users import check_names
 
 
@@ -16,8 +16,8 @@ def test_every_user_has_a_name_that_the_cluster_takes() -> None:
 
 
 def test_every_user_is_allowed_what_one_process_needs() -> None:
-    assert {process_of(user) for user in users()} <= set(PROCESSES)
-    assert process_of(user_of("base")) == "workers base"
+    assert {process for user in users() for process in run_by(user)} <= set(PROCESSES)
+    assert run_by(user_of("base")) == ("workers base",)
 
 
 def test_rights_become_allowing_acls_of_the_user_and_nothing_else() -> None:
