@@ -16,7 +16,7 @@ config = typer.Typer(help="Settings and their sources.", no_args_is_help=True)
 
 @config.command("check", epilog=EXIT_CODES)
 def check_config(as_json: Json = False) -> None:
-    """Check every setting; an impossible one is named with what would be right."""
+    """Check every setting, and the file of the sources; what is impossible is named with what would be right."""
     run_command(lambda settings: _check(settings, as_json))
 
 
@@ -27,9 +27,14 @@ def print_config(as_json: Json = False) -> None:
 
 
 def _check(settings: Settings, as_json: bool) -> None:
-    """Settings that reach a command are valid: `run_command` refuses all others."""
+    """Settings that reach a command are valid: `run_command` refuses all others. Raises BadSetting for a `sources.file` that cannot be used."""
     from infra.settings.sources import sources
 
+    if settings.sources.file is not None:
+        from infra.kafka.sources_file import read_sources
+        from workers.sources.mapping import compile_sources
+
+        compile_sources(read_sources(settings.sources.file, settings.kafka.topic_prefix))
     changed = sum(setting.source != "default" for setting in sources(settings))
     show_json({"ok": True, "changed": changed}) if as_json else show(f"ok: {changed} settings differ from their defaults or are set explicitly")
 

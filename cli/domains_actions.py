@@ -17,6 +17,7 @@ from infra.process.command_output import printable, show, show_json, show_table
 from infra.settings import Settings
 from schemas.contexts import HistoryItem, Source
 from schemas.domains import Domains
+from schemas.field_errors import field_errors
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.profiles import Summary
 from schemas.prompts import ChatTurn, reflection_prompt
@@ -108,8 +109,7 @@ def _query(settings: Settings, asked: Asked) -> Query:
     try:
         return Query(query_id=uuid4(), tenant=settings.tenant, user="example", domain=asked.domain, text=asked.text, options=asked.options, asked_at=now)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise BadSetting(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise BadSetting(field_errors(error)) from None
 
 
 def _items(asked: Asked, query: Query, settings: Settings) -> tuple[HistoryItem, ...]:

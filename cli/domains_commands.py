@@ -21,7 +21,7 @@ def list_domains(as_json: Json = False) -> None:
 
 @domains.command(epilog=EXIT_CODES)
 def show(
-    name: Annotated[str, typer.Argument(help="The domain. One without an entry is shown as its options decide.")],
+    name: Annotated[str, typer.Argument(help="The domain. Without an entry, the options decide how it is handled.")],
     text: Annotated[str, typer.Option(help="The query's text.")],
     option: Annotated[list[str] | None, typer.Option(help="An allowed answer; repeat it. Default: those of the domain's entry.")] = None,
     item: Annotated[list[str] | None, typer.Option(help="A past item, `content => response`; repeat it, best first. Default: made-up items.")] = None,

@@ -37,11 +37,14 @@ def validate(
 def _validate(settings: Settings, source: str, topic: str | None, last: int, as_json: bool) -> int:
     from dataclasses import asdict
 
+    from infra.errors import BadSetting
     from infra.kafka.contract_check import check_file, check_topic, topic_named
     from infra.local import running_settings
 
     settings, path = running_settings(settings), Path(source)
     of_messages = topic_named(topic, settings) if topic else None
+    if of_messages and not path.exists():
+        raise BadSetting(f"--topic {topic} is for a file, and there is no file {source}")
     check = check_file(path, of_messages) if path.exists() else check_topic(settings, topic_named(source, settings), last)
     if as_json:
         show_json({"records": check.records, "refused": check.refused, "findings": [asdict(finding) for finding in check.findings]})

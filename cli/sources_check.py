@@ -116,7 +116,7 @@ def _show_problems(error: BadSources, as_json: bool) -> None:
         show_json({"ok": False, "problems": list(error.problems)})
         return
     for problem in error.problems:
-        show_error(problem)
+        show_error(f"{error.path}: {problem}")
 
 
 def _show_sources(mappings: Sequence[SourceMapping], as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,8 +59,11 @@ def print_acls(
 
         if unknown := [name for name in process or () if name not in PROCESSES]:
             raise BadSetting(f"--process {unknown[0]}: must be one of {', '.join(PROCESSES)}")
-        if not principal.partition(":")[2]:
+        if not all(map(str.strip, principal.partition(":"))):
             raise BadSetting(f"--principal {principal}: must be a type and a name, such as User:retouch")
+        for option, text in (("--principal", principal), ("--platform-group", platform_group or "")):
+            if not text.isprintable():
+                raise BadSetting(f"{option} {text!r}: must be one line without control characters")
         rights = {name: _rights(settings, name, optional, idempotent_write, platform_group) for name in PROCESSES if name in (process or PROCESSES)}
         if as_json:
             show_json({name: as_data(principal, found) for name, found in rights.items()})
@@ -67,9 +71,18 @@ def print_acls(
         connection = ["--bootstrap-server", bootstrap_server or settings.bootstrap_servers()]
         connection += ["--command-config", command_config] if command_config else []
         for name, found in rights.items():
-            show("\n".join([f"# {name}", *commands(principal, found, connection)]))
+            show("\n".join([f"# {name}{_note(name, found, platform_group)}", *commands(principal, found, connection)]))
 
     run_command(body)
+
+
+def _note(process: str, rights: Sequence[Right], platform_group: str | None) -> str:
+    """What is missing in the commands of a process."""
+    from infra.kafka.rights import PLATFORM
+
+    if not rights:
+        return ": no rights, because sources.file is not set"
+    return ": without its consumer group, which --platform-group names" if process == PLATFORM and not platform_group else ""
 
 
 def _rights(settings: Settings, process: str, optional: bool, idempotent_write: bool, platform_group: str | None) -> list[Right]:

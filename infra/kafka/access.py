@@ -1,4 +1,4 @@
-"""Whether the broker takes this process: asked at its start, before it loads a model or starts an engine, which can take minutes."""
+"""Checks at the start of a process whether the broker refuses it, before it loads a model or starts an engine, which can take minutes."""
 
 from __future__ import annotations
 

@@ -31,7 +31,12 @@ def _arguments(resource: Resource, is_prefix: bool, operations: Sequence[str], n
     arguments += ["--resource-pattern-type", "prefixed"] if is_prefix else []
     if resource is Resource.CLUSTER:
         return [*arguments, "--cluster"]
-    return [*arguments, *(part for name in names for part in (_OPTIONS[resource], name))]
+    return [*arguments, *(part for name in names for part in _named(_OPTIONS[resource], name))]
+
+
+def _named(option: str, name: str) -> tuple[str, ...]:
+    """The tool reads a name that begins with `-` as an option of its own, unless it follows `=`."""
+    return (f"{option}={name}",) if name.startswith("-") else (option, name)
 
 
 def _camel_case(operation: str) -> str:

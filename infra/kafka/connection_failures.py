@@ -48,8 +48,8 @@ class Stage(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """`text` is one line: what is wrong, where, and what would be right. A refusal is certain if the broker said so, or its certificate did; a connection that
-    it only closes may be one that it closes because it stops."""
+    """`text` is one line: what is wrong, where, and what would be right. A refusal is certain if the broker's answer or its certificate shows it. If the
+    broker only closes the connection, it may just be stopping."""
 
     text: str
     is_refusal: bool

@@ -1,4 +1,4 @@
-"""kafka-python's connections, which tell why they fail.
+"""kafka-python's connections, with the reason why they fail.
 
 kafka-python 3.0.12 retries every failed connection until its bootstrap times out, and then says only that. Ours differ in five things:
 
@@ -94,13 +94,13 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]  # the client h
     def _watch(self, conn: Any, node_id: Any) -> None:
         node = self.cluster.broker_metadata(node_id)
         address = f"{node.host}:{node.port}"
-        knew_version = conn.broker_version_data is not None
+        had_version = conn.broker_version_data is not None
 
         def failed(error: BaseException) -> None:
             if self.closed:
                 return
-            answered = conn.broker_version_data is not None and not knew_version
-            stage = Stage.CONNECTING if conn.parser is None else Stage.LOGIN if answered or knew_version else Stage.FIRST_ANSWER
+            answered = conn.broker_version_data is not None and not had_version
+            stage = Stage.CONNECTING if conn.parser is None else Stage.LOGIN if answered or had_version else Stage.FIRST_ANSWER
             self._count(node_id, failure(error, address, stage, self._kafka))
 
         def succeeded(_: bool) -> None:

@@ -1,4 +1,4 @@
-"""Checks what a platform writes against the contract, and reports by reason: records that would become dead letters, and what is read although it differs.
+"""Checks what a platform writes against the contract, and reports by reason: what would become a dead letter, and what is handled although it differs.
 
 Findings hold places and the names of fields, never values: those are users' texts.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from pydantic_core import from_json
 
 from infra.errors import CannotContinue
 from infra.kafka.errors import missing_topics
@@ -22,9 +24,12 @@ from schemas.topics import TOPICS, Topic
 
 #: Places that a finding names.
 PLACES = 5
+#: The first bytes of a file in gzip.
+GZIP = b"\x1f\x8b"
 #: Identities that are remembered, to find repeats and conflicts; some 200 bytes each.
 REMEMBERED = 1_000_000
 NO_EVENT = "it is no CloudEvents event: name the topic of messages without an envelope with --topic"
+NO_OBJECT = "it is no JSON object: write one event or message on each line"
 WRONG_KEY = "its key is not `tenant/user` of its message; it is handled under the right one"
 MISPLACED = "it is not on its user's partition, and is forwarded: set the producer's partitioner to murmur2_random"
 REPEAT = "it repeats an earlier record, and changes nothing"
@@ -58,7 +63,7 @@ class ContractCheck:
 
     @property
     def findings(self) -> list[Finding]:
-        """Refused ones first, then by their number."""
+        """Refused ones first, then by their number of records."""
         return sorted(self._findings.values(), key=lambda found: (found.severity is not Severity.REFUSED, -found.count))
 
     def add(self, place: str, record: ConsumedRecord, expected: type[Message]) -> None:
@@ -85,7 +90,7 @@ class ContractCheck:
                 kind = expected or message_type(read_envelope(headers, line).type)
                 message, _ = ConsumedRecord("", 0, number, 0, None, line, headers).read(kind)
             elif expected is None:
-                raise Malformed(NO_EVENT)
+                raise Malformed(NO_EVENT if _is_object(line) else NO_OBJECT)
             else:
                 message = expected.from_bytes(line)
         except Malformed as error:
@@ -125,11 +130,13 @@ def topic_named(name: str, settings: Settings) -> Topic:
 
 
 def check_file(path: Path, topic: Topic | None) -> ContractCheck:
-    """JSON Lines. Blank lines are skipped. Raises CannotContinue if the file cannot be read."""
+    """JSON Lines. Blank lines are skipped. Raises CannotContinue if the file cannot be read, or is compressed."""
     check = ContractCheck()
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
+                if number == 1 and line.startswith(GZIP):
+                    raise CannotContinue(f"{path} is compressed by gzip: decompress it first")
                 if line.strip():
                     check.add_line(number, line.strip(), topic.message if topic else None)
     except OSError as error:
@@ -149,6 +156,13 @@ def check_topic(settings: Settings, topic: Topic, last: int) -> ContractCheck:
             record = ConsumedRecord(read.topic, read.partition, read.offset, read.timestamp, read.key, read.value, read.headers)
             check.add(f"{names.topic(read.topic)}/{read.partition}/{read.offset}", record, topic.message)
     return check
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(from_json(line), dict)
+    except ValueError:
+        return False
 
 
 def _newest(ranges: OffsetRanges, last: int) -> OffsetRanges:

@@ -55,7 +55,7 @@ class Forwarder:
     def is_misplaced(self, record: ConsumedRecord, key: bytes) -> bool:
         """Whether a record whose message belongs under `key` lies on another partition than that of the key, and was not forwarded.
 
-        A forwarded record stays where it is: two processes that know different numbers of partitions would otherwise forward it for ever.
+        A forwarded record stays where it is: two processes that see different numbers of partitions would otherwise forward it for ever.
         """
         partitions = self._partitions(record.topic) if record.topic in _FORWARDED else 0
         return partitions > 1 and partition_of(key, partitions) != record.partition and not is_forwarded(record.headers)

@@ -1,7 +1,7 @@
 """A lease on Kafka: of all processes that ask for it, on any host, one holds it.
 
 Each of them is a member of the lease's consumer group, whose assignor gives one partition to one member. The holder keeps it until it leaves, or until the
-broker has heard no heartbeat of it for `kafka.session_timeout_ms`. The others stand by.
+broker has received no heartbeat of it for `kafka.session_timeout_ms`. The others stand by.
 
 A lease does not fence writes to other systems: MLflow has no compare-and-set. So the holder calls `check` before each write, which fails unless the
 broker has confirmed the membership lately. A process that is paused between the check and the write can still write late.
@@ -36,7 +36,7 @@ POLL_S = 0.1
 CLOSE_S = 3.0
 #: Time to join the group: the broker waits for a member that died until its session ends, and for others until they join again.
 JOIN_WITHIN_S = 60.0
-#: Share of the session timeout within which the last heartbeat must have been answered. The rest is for the way of the answer.
+#: Share of the session timeout within which the last heartbeat must have been answered. The rest allows for the latency of the answer.
 CONFIRMED_SHARE = 0.8
 
 
@@ -118,12 +118,12 @@ class KafkaLease:
     def wait(self, stop: threading.Event) -> bool:
         """Stands by until this process holds the lease. False if `stop` is set first. Raises CannotContinue as `acquire` does."""
         self._join(stop)
-        told = None
+        logged = None
         while not stop.is_set() and not self._assignor.is_held:
             self._raise_problem()
-            if told != self._assignor.holder:
-                told = self._assignor.holder
-                log.info("standing by: another process holds the lease", extra={"lease": self.name, "holder": told})
+            if logged != self._assignor.holder:
+                logged = self._assignor.holder
+                log.info("standing by: another process holds the lease", extra={"lease": self.name, "holder": logged})
             stop.wait(POLL_S)
         return not stop.is_set()
 
@@ -145,7 +145,8 @@ class KafkaLease:
         while self._assignor.holder is None and not stop.is_set():
             self._raise_problem()
             if time.monotonic() > deadline:
-                raise CannotContinue(f"no member of group {self._consumer.group_on_broker} within {JOIN_WITHIN_S:g} s, so the lease {self.name} is not known")
+                group = self._consumer.group_on_broker
+                raise CannotContinue(f"this process did not join group {group} within {JOIN_WITHIN_S:g} s, so it cannot take the lease {self.name}")
             stop.wait(POLL_S)
 
     def _raise_problem(self) -> None:
@@ -173,4 +174,4 @@ class KafkaLease:
             if self._consumer.is_connected:
                 self._consumer.close(CLOSE_S, leave=True)
         except Exception as error:  # the lease then ends with the session
-            log.warning("the lease was not returned", extra={"lease": self.name, "reason": type(error).__name__})
+            log.warning("the lease was not released", extra={"lease": self.name, "reason": type(error).__name__})

@@ -56,7 +56,7 @@ def lacks(kafka: KafkaSettings, rights: Iterable[Right]) -> str:
 
 
 def principal(kafka: KafkaSettings) -> str:
-    """The user by which the broker knows this process, as far as the settings say it."""
+    """The principal of this process on the broker, as far as the settings say it."""
     if kafka.sasl_mechanism:
         return f"User:{kafka.sasl_username}" if kafka.sasl_username else "the user of the token"
     return f"the user of the certificate {kafka.ssl_certfile}" if kafka.ssl_certfile else "User:ANONYMOUS"

@@ -95,7 +95,7 @@ class _Process:
     transactional_ids: str | None = None
     sends_without_transaction: bool = False
     leases: tuple[str, ...] = ()  # used if hosts share the registry (infra.kafka.lease)
-    read_of_platform: tuple[str, ...] = ()  # its own topics, whose settings nobody compares
+    read_of_platform: tuple[str, ...] = ()  # its own topics, whose settings are not compared
 
     def rights(self, names: KafkaNames) -> Iterator[Right]:
         yield from (_on_topic(names, topic, Operation.READ) for topic in (*self.read, *self.read_of_platform))

@@ -51,7 +51,7 @@ class BadSources(BadSetting):
 
     def __init__(self, path: Path, problems: list[str]) -> None:
         super().__init__(f"{path}: {'; '.join(problems)}")
-        self.problems = tuple(problems)
+        self.path, self.problems = path, tuple(problems)
 
 
 def _topic(text: str) -> str:
@@ -131,6 +131,8 @@ def _text(error: Any) -> str:
         return f"no such key; there are {', '.join(SourceSpec.model_fields if len(error['loc']) > 1 else _File.model_fields)}"
     if error["type"] == "missing":
         return "is missing"
+    if error["type"] == "tuple_type":
+        return "must be tables: write [[sources]] for each topic that is read"
     return str(error["msg"]).removeprefix("Value error, ")
 
 

@@ -1,7 +1,7 @@
 """Sockets of kafka-python's connections. Ours differ from those of 3.0.12 in four things:
 
 - every error is a KafkaConnectionError, also where the connection breaks while it is made, as when a broker with TLS dies at that moment. An OSError would
-  end the client's loop that refreshes metadata, which is never started again: the client would stay with the leaders it knew;
+  end the client's loop that refreshes metadata, which is never started again: the client would stay with its old leaders;
 - a socket whose connection or TLS handshake fails is closed;
 - the TLS handshake has a bound;
 - an answer that arrives together with the end of the connection is read: a broker that refuses a login answers, then closes.

@@ -75,7 +75,7 @@ class Cluster:
             self.wait(self.is_in_sync, START_TIMEOUT_S, "form a cluster")
             if self.security.scram:
                 self._create_users()
-                self.wait(self._knows_users, START_TIMEOUT_S, "take the users")
+                self.wait(self._has_users, START_TIMEOUT_S, "take the users")
         except BaseException:
             for node in self._nodes.values():
                 node.kill()
@@ -201,7 +201,7 @@ class Cluster:
                 if error:
                     raise CannotContinue(f"the cluster refuses the user {user}: {error}")
 
-    def _knows_users(self) -> bool:
+    def _has_users(self) -> bool:
         """Whether every node has the users, which the controllers pass on to it a moment after their creation."""
         settings = self.settings_of(self._users[-1])
         try:

@@ -1,6 +1,6 @@
 """Forwards each misplaced interaction once, although `interactions` is read again whenever the index is empty.
 
-For each partition it keeps the offset below which misplaced records are forwarded. It is an entry of the join state's changelog, whose partitions a process
+For each partition it keeps an offset: all misplaced records below it were forwarded. It is an entry of the join state's changelog, whose partitions a process
 owns together with those of `interactions`. A misplaced record below that offset is indexed where it lies: its copy has the same id and adds nothing.
 """
 

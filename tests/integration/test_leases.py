@@ -122,7 +122,7 @@ def test_a_killed_holder_loses_the_lease_after_its_session(member: Settings, nam
         waiting.end()
 
 
-def test_a_holder_that_was_paused_beyond_its_session_is_told_that_it_lost_the_lease(member: Settings, name: str) -> None:
+def test_a_holder_that_was_paused_beyond_its_session_loses_the_lease(member: Settings, name: str) -> None:
     with holder(member, name) as process:
         assert ask(process) == "confirmed\n"
         process.send_signal(signal.SIGSTOP)

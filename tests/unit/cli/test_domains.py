@@ -78,7 +78,8 @@ def test_a_domain_without_entry_is_shown_by_its_options() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("E-Mail", "--text", "x"), "domain: "),
+        (("E-Mail", "--text", "x"), "domain: string_pattern_mismatch (write a text that matches ^[a-z]"),
+        (("memo", "--text", "x", "--option", ""), "options.0: string_too_short (write at least 1 characters)"),
         (("memo", "--text", "x", "--item", "no separator"), "--item 1: write it as `content => response`"),
         (("memo", "--text", "x", "--option", "a", "--option", "a"), "options 0 and 1 are the same text"),
     ],

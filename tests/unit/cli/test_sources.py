@@ -85,7 +85,7 @@ def test_each_problem_of_a_file_is_a_line(example: Path) -> None:
     example.write_text(block("toml").replace("value.review_id", "review_id").replace("value.text", "value.", 1))
     code, output, errors = check(example)
     assert (code, output) == (2, "")
-    assert [line.split(": ")[1] for line in errors.splitlines()] == ["sources[0].when", "sources[0].fields.interaction_id"]
+    assert [line.split(": ")[2] for line in errors.splitlines()] == ["sources[0].when", "sources[0].fields.interaction_id"]
     code, shown = checked(example)
     assert code == 2
     assert not shown["ok"] and len(shown["problems"]) == 2
@@ -98,11 +98,21 @@ def test_each_problem_of_a_file_is_a_line(example: Path) -> None:
         (["{file}", "--sample", "{samples}"], "the file reads several topics; name one of shop.reviews, shop.questions, shop.reactions with --topic"),
         (["{file}", "--topic", "shop.other"], "--topic shop.other: no source reads it"),
         (["{file}", "--sample", "/none.jsonl", "--topic", "shop.reviews"], "--sample /none.jsonl: cannot be read: No such file"),
-        (["/none.toml"], "cannot be read: No such file"),
+        (["/none.toml"], "/none.toml: cannot be read: No such file"),
     ],
 )
-def test_a_wrong_argument_is_told(example: Path, arguments: list[str], problem: str) -> None:
+def test_a_wrong_argument_is_refused(example: Path, arguments: list[str], problem: str) -> None:
     names = {"file": str(example), "samples": str(example.parent / "reviews.jsonl")}
     code, _, errors = check(*(argument.format(**names) for argument in arguments))
     assert code == 2
     assert problem in errors
+
+
+def test_config_check_refuses_a_file_that_cannot_be_used(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_SOURCES__FILE", str(example))
+    assert CliRunner().invoke(app, ["config", "check"]).exit_code == 0
+    for text, problem in (("sources = 3", "sources: must be tables: write [[sources]]"), ("", "sources: is missing")):
+        example.write_text(text)
+        result = CliRunner().invoke(app, ["config", "check"])
+        assert result.exit_code == 2
+        assert f"{example}: {problem}" in result.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from infra.errors import CannotContinue
-from infra.kafka.contract_check import CONFLICT, MISPLACED, NO_EVENT, PLACES, REPEAT, WRONG_KEY, ContractCheck, Severity, check_file, topic_named
+from infra.kafka.contract_check import CONFLICT, MISPLACED, NO_EVENT, NO_OBJECT, PLACES, REPEAT, WRONG_KEY, ContractCheck, Severity, check_file, topic_named
 from infra.kafka.forwarding import FORWARDED_FROM, Forwarder, partition_of
 from infra.settings import load
 from schemas.envelope import envelope_headers
@@ -90,6 +91,28 @@ def test_messages_alone_need_their_topic(tmp_path: Path) -> None:
     path.write_text(make_query(1).model_dump_json())
     (finding,) = check_file(path, None).findings
     assert (finding.reason, finding.first) == (NO_EVENT, ["line 1"])
+
+
+@pytest.mark.parametrize("line", [b"[]", b"a,b", b"\xff\xfe\x00", b"null"])
+def test_a_line_that_is_no_object_is_refused_as_that(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "queries.csv"
+    path.write_bytes(line + b"\n")
+    (finding,) = check_file(path, None).findings
+    assert (finding.reason, finding.first) == (NO_OBJECT, ["line 1"])
+
+
+def test_a_file_that_cannot_be_checked_is_named(tmp_path: Path) -> None:
+    compressed = tmp_path / "queries.jsonl.gz"
+    compressed.write_bytes(gzip.compress(b"{}\n"))
+    with pytest.raises(CannotContinue, match=r"queries\.jsonl\.gz is compressed by gzip: decompress it first"):
+        check_file(compressed, QUERIES)
+    with pytest.raises(CannotContinue, match=r"cannot read .*: Is a directory"):
+        check_file(tmp_path, QUERIES)
+
+
+def test_the_topic_of_messages_is_for_a_file() -> None:
+    result = CliRunner().invoke(app, ["schemas", "validate", "queries", "--topic", "feedback"])
+    assert result.exit_code == 2 and "--topic feedback is for a file, and there is no file queries" in result.stderr
 
 
 def test_a_topic_has_its_declared_name_or_that_of_the_broker() -> None:

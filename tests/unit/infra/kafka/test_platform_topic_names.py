@@ -44,7 +44,7 @@ def test_without_sources_there_are_no_such_topics() -> None:
     assert source_topics(load()) == ()
 
 
-def test_a_file_that_cannot_be_used_is_told_before_a_client_is_made(settings: Settings) -> None:
+def test_a_file_that_cannot_be_used_is_refused_before_a_client_is_made(settings: Settings) -> None:
     assert settings.sources.file
     settings.sources.file.write_text("[[sources]]")
     with pytest.raises(BadSetting, match=r"sources\[0\]\.topic: is missing"):
@@ -68,7 +68,7 @@ def test_only_optional_rights_write_to_a_topic_of_the_platform(settings: Setting
     assert {right.operation for right in writing if right.is_optional} == {Operation.WRITE}
 
 
-def test_a_topic_that_is_missing_is_told_as_the_platforms(settings: Settings) -> None:
+def test_a_topic_that_is_missing_is_named_as_the_platforms(settings: Settings) -> None:
     own = settings.changed(kafka={"bootstrap_servers": "b:9092"})
     assert str(missing_topics(own, ["shop.feedback"])) == (
         f"the broker at b:9092 lacks topics shop.feedback: the platform creates them, or {settings.sources.file} is wrong"

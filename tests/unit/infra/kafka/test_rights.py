@@ -77,6 +77,20 @@ def test_rights_with_equal_operations_share_a_command() -> None:
     ]
 
 
+def test_a_name_that_begins_with_a_hyphen_is_no_option() -> None:
+    (command,) = commands("User:ada", [Right(Resource.TOPIC, "-a", Operation.READ), Right(Resource.TOPIC, "b", Operation.READ)], [])
+    assert shlex.split(command)[-3:] == ["--topic=-a", "--topic", "b"]
+
+
+def test_a_comment_says_what_is_missing_in_the_commands() -> None:
+    arguments = ["topics", "acls", "--principal", "User:ada", "--bootstrap-server", "kafka:9092", "--process", "workers sources", "--process", "platform"]
+    lines = CliRunner().invoke(app, arguments).stdout.splitlines()
+    assert [line for line in lines if line.startswith("#")] == [
+        "# workers sources: no rights, because sources.file is not set",
+        "# platform: without its consumer group, which --platform-group names",
+    ]
+
+
 def test_commands_and_json_hold_the_same_rights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_KAFKA__TOPIC_PREFIX", "team.")
     arguments = ["topics", "acls", "--principal", "User:ada", "--process", "streams quality", "--process", "platform", "--platform-group", "shop"]
@@ -100,6 +114,9 @@ def test_commands_and_json_hold_the_same_rights(monkeypatch: pytest.MonkeyPatch)
     [
         (["--principal", "User:a", "--process", "stream"], "--process stream: must be one of streams, streams quality, workers base"),
         (["--principal", "ada"], "--principal ada: must be a type and a name, such as User:retouch"),
+        (["--principal", ":ada"], "--principal :ada: must be a type and a name, such as User:retouch"),
+        (["--principal", "User:a\nb"], "--principal 'User:a\\nb': must be one line without control characters"),
+        (["--principal", "User:a", "--platform-group", "shop\n"], "--platform-group 'shop\\n': must be one line without control characters"),
     ],
 )
 def test_wrong_use_says_what_would_be_right(arguments: list[str], text: str) -> None:

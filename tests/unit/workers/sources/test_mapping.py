@@ -139,7 +139,7 @@ def test_all_sources_of_a_topic_map_a_record_or_none(tmp_path: Path) -> None:
         ({"at": "0001-01-01T00:00:00+14:00"}, "occurred_at", "outside the years 1 to 9999"),
     ],
 )
-def test_what_does_not_map_is_told_with_its_expression(tmp_path: Path, change: dict[str, object], field: str, reason: str) -> None:
+def test_what_does_not_map_is_reported_with_its_expression(tmp_path: Path, change: dict[str, object], field: str, reason: str) -> None:
     with pytest.raises(Unmappable, match=reason) as failed:
         mapped(tmp_path, INTERACTION, changed(**change))
     error = failed.value

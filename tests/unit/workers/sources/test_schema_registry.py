@@ -68,7 +68,7 @@ def test_references_in_a_circle_end(registry: StubRegistry) -> None:
         (503, DependencyUnavailable, "does not answer"),
     ],
 )
-def test_a_registry_that_refuses_or_fails_is_told_as_what_it_is(registry: StubRegistry, status: int, error: type[Exception], text: str) -> None:
+def test_a_registry_that_refuses_or_fails_is_named_as_that(registry: StubRegistry, status: int, error: type[Exception], text: str) -> None:
     registry.status = status
     blocked: list[str | None] = []
     with pytest.raises(error, match=text) as failed:
