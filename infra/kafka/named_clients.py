@@ -17,6 +17,9 @@ from infra.kafka.connection_failures import AccessRefused
 from infra.kafka.connections import Connections
 from infra.kafka.names import KafkaNames
 
+#: How long the threads of a producer whose transaction failed may take to end.
+CLOSE_S = 5.0
+
 
 class NamedProducer(KafkaProducer):  # type: ignore[misc]  # the client has no types
     """The metadata of a sent record names the topic as the broker does."""
@@ -35,6 +38,16 @@ class NamedProducer(KafkaProducer):  # type: ignore[misc]  # the client has no t
 
     def partitions_for(self, topic: str) -> Any:
         return super().partitions_for(self._names.topic(topic))
+
+    def close(self, timeout: float | None = None, **options: Any) -> None:
+        """After a failed transaction kafka-python's own close raises the transaction's error first, and its threads would go on connecting for ever."""
+        try:
+            super().close(timeout, **options)
+        finally:
+            if not getattr(self, "_closed", True):
+                self._sender.force_close()
+                self._sender.join(CLOSE_S)
+                self._closed = True
 
     def send_offsets_to_transaction(self, offsets: Mapping[Any, Any], group_metadata: Any) -> None:
         super().send_offsets_to_transaction(self._names.by_partition(offsets), group_metadata)

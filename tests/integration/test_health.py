@@ -37,7 +37,7 @@ def test_a_process_is_ready_while_it_is_a_member_of_its_group(module: str, tmp_p
             assert process.stop() == OK
 
 
-@pytest.mark.parametrize("fault", ["hangs", "breaks"])
+@pytest.mark.parametrize("fault", [pytest.param("hangs", marks=pytest.mark.long("it waits for two watchdogs")), "breaks"])
 def test_a_worker_whose_engine_is_lost_is_not_ready_and_ends(fault: str, settings: Settings, tmp_path: Path) -> None:
     registry = {"tracking_uri": f"sqlite:///{tmp_path}/registry.db"}
     bootstrap(load(registry=registry, stack={"dir": tmp_path}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from tests.support.authorizing_broker import AuthorizingBroker, authorizing_brok
 from tests.support.deployment_with_rights import USERS, WAIT_S, DeploymentWithRights, user_of, with_topics
 from tests.support.openai_server import completion, serving
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("starts a process for each right that is taken away"), pytest.mark.timeout(600)]
 
 REMEDY = "`retouch topics acls` prints the rights that each process needs"
 
@@ -123,7 +124,6 @@ def test_a_worker_that_loses_a_right_ends_and_names_it(right: Right, deployment:
     deployment.stop("workers base")
 
 
-@pytest.mark.long("starts the streams process for each right")
 @pytest.mark.parametrize(
     "right",
     [topic("interactions", Operation.READ), topic("interactions-dlt", Operation.WRITE), group("streams")],
@@ -191,6 +191,7 @@ def test_a_redrive_names_its_transactional_id(deployment: DeploymentWithRights, 
     without("retouch", Right(Resource.TRANSACTIONAL_ID, "team.group.retouch-dlq", Operation.WRITE))
     done = deployment.command("retouch", "dlq", "redrive", "--all")
     assert done.exit_code == 1 and f"User:retouch lacks WRITE on transactional id team.group.retouch-dlq; {REMEDY}" in done.output, done.output
+    assert "kafka-io-retouch-dlq" not in {thread.name for thread in threading.enumerate()}, "the refused producer still connects"
 
 
 def test_describe_says_what_the_broker_does_not_show(deployment: DeploymentWithRights, without: Without) -> None:

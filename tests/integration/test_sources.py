@@ -195,6 +195,7 @@ def test_records_wait_while_the_registry_is_away_and_others_go_on(platform: Plat
         assert [query.user for query in platform.messages(QUERIES.name, Query, 1)] == ["ann"]
 
 
+@pytest.mark.long("processes start, leave and die for a minute")
 def test_processes_join_leave_and_die_and_each_record_is_mapped_once(platform: Platform) -> None:
     written = 0
 

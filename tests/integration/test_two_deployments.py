@@ -33,7 +33,7 @@ from tests.support.streams_process import StreamsClient, StreamsProcess, running
 from tests.support.worker_process import USERS_TEXT, process
 from traffic.lag import GroupLag
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("starts the processes of two deployments"), pytest.mark.timeout(600)]
 
 PREFIXES = ("team.", "team.second.")
 #: A user and a question that both deployments know by the same ids.

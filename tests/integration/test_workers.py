@@ -260,7 +260,7 @@ def test_a_worker_whose_records_mostly_fail_commits_them_and_stops(topics: Worke
 def test_a_missing_topic_stops_the_worker_with_its_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.runtime.worker.TOPIC_WITHIN_S", 1.0)
     absent = Topic("absent", Query, "", "", "")
-    with pytest.raises(CannotContinue, match="topic absent does not exist"):
+    with pytest.raises(CannotContinue, match="lacks topics absent: create them with `retouch topics apply`"):
         Worker(settings, HandlerSpec("absent", absent, draft_handler(DRAFTS))).drain(WAIT_S)
 
 
