@@ -91,7 +91,17 @@ def test_a_member_of_a_group_ends_at_a_refusal_and_does_not_wait(secured: Secure
         member.connect()
 
 
-@pytest.mark.parametrize("command", ["cli.app topics describe", "cli.app dlq list", "cli.app ask --user ada hello", "streams quality", "workers base"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cli.app topics describe",
+        "workers base",
+        *(
+            pytest.param(each, marks=pytest.mark.long("starts each process three times"))
+            for each in ("cli.app dlq list", "cli.app ask --user ada hello", "streams quality")
+        ),
+    ],
+)
 def test_commands_and_processes_tell_the_three_causes_apart(
     command: str, secured: SecureBroker, authority: Authority, other: Authority, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ PROCESSES = (
 )
 
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("starts and stops nine processes"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

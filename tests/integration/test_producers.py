@@ -25,7 +25,7 @@ from tests.support.producer_examples import Example, examples
 from tests.support.streams_process import running
 from tests.support.worker_process import process
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("runs four clients beside their own broker and processes"), pytest.mark.timeout(600)]
 
 CLIENTS = ["kcat", "Kafka's console tools", "kafkajs", "CloudEvents SDK"]
 STRUCTURED = "Structured mode"

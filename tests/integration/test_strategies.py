@@ -251,6 +251,7 @@ def register_hydra(settings: Settings, folder: Path) -> ModelVersion:
     return version.model
 
 
+@pytest.mark.long("loads HYDRA in a worker that is killed")
 def test_hydra_answers_each_query_once_although_its_worker_is_killed(settings: Settings, tmp_path: Path) -> None:
     model, state = register_hydra(settings, tmp_path), {"RETOUCH_STACK__DIR": str(settings.stack.dir)}
     with serving(answer) as endpoint, ScriptedRetrieval(settings) as retrieval, worker("base", settings, tmp_path, endpoint.url, **state):
