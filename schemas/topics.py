@@ -137,11 +137,6 @@ def consumer_group(reader: str) -> str:
     return f"retouch-{reader}"
 
 
-def lease_group(name: str) -> str:
-    """The consumer group whose one assigned member holds the lease `name` (infra.kafka.lease)."""
-    return f"retouch-lease-{name}"
-
-
 def dead_letter_topic(name: str) -> str:
     """The topic for unusable records of `name` (Spring Kafka's suffix)."""
     return name + DEAD_LETTER_SUFFIX

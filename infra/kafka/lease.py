@@ -28,7 +28,8 @@ from infra.kafka.errors import missing_topics
 from infra.kafka.group_consumer import JOIN_S, GroupConsumer
 from infra.process.file_lock import LockHeld
 from infra.settings import Settings
-from schemas.topics import MODEL_EVENTS, lease_group
+from schemas.leases import lease_group
+from schemas.topics import MODEL_EVENTS
 
 log = logging.getLogger(__name__)
 

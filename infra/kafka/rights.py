@@ -14,6 +14,7 @@ from infra.kafka.names import KafkaNames
 from infra.kafka.sources_file import source_dead_letter_topics, source_topics
 from infra.settings import Settings
 from infra.settings.stream import DeliveryMode
+from schemas.leases import LeaseName, lease_group
 from schemas.topics import (
     CONTEXTS,
     DEAD_LETTERED,
@@ -33,7 +34,6 @@ from schemas.topics import (
     Topic,
     consumer_group,
     dead_letter_topic,
-    lease_group,
     read_by,
     written_by,
 )
@@ -163,14 +163,12 @@ def _quality(settings: Settings) -> _Process:
 
 def _trainer(settings: Settings) -> _Process:
     read = (*_names(read_by("trainer")), MODEL_EVENTS.name)
-    return _Process(
-        read, leases=("trainer", "trainer-service", "promoter", "promoter-hydra")
-    )  # it registers the first champion, and decides on HYDRA's versions
+    return _Process(read, leases=tuple(LeaseName))  # it registers the first champion, and decides on HYDRA's versions
 
 
 def _promoter(settings: Settings) -> _Process:
     read = (*_names(read_by("promoter")), MODEL_EVENTS.name)
-    return _Process(read, _names(written_by("promoter")), sends_without_transaction=True, leases=("promoter",))
+    return _Process(read, _names(written_by("promoter")), sends_without_transaction=True, leases=(LeaseName.PROMOTER,))
 
 
 def _platform(settings: Settings) -> _Process:
@@ -240,7 +238,7 @@ def _command_rights(settings: Settings, names: KafkaNames) -> Iterator[Right]:
     yield from (_on_topic(names, topic, Operation.DESCRIBE) for topic in ours if topic not in {*read, *write})
     yield from (_on_topic(names, topic, Operation.DESCRIBE_CONFIGS) for topic in ours)
     yield Right(Resource.GROUP, names.group(consumer_group("streams")), Operation.DESCRIBE)  # `replay` waits until its history is indexed
-    yield from (Right(Resource.GROUP, names.group(lease_group(lease)), Operation.READ) for lease in ("promoter", "promoter-hydra"))
+    yield from (Right(Resource.GROUP, names.group(lease_group(lease)), Operation.READ) for lease in (LeaseName.PROMOTER, LeaseName.HYDRA))
     yield Right(Resource.TRANSACTIONAL_ID, names.group(REDRIVE_TRANSACTIONS), Operation.WRITE)
 
 

@@ -21,12 +21,13 @@ from infra.process.environment import environment
 from infra.process.file_lock import LockHeld
 from infra.registry.client import Registry
 from infra.settings import Settings, load
+from schemas.leases import LeaseName
 from schemas.model_events import Alias
 from tests.support.checkpoint_files import write_checkpoint
 from tests.support.mlflow_server import PASSWORD, USER, mlflow_server
 from trainer.promotion.discovery import find_promoter
 from trainer.promotion.operator_commands import OperatorCommand
-from trainer.run.lease import LeaseName, lease
+from trainer.run.lease import lease
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -20,6 +20,7 @@ from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, run_process
 from infra.registry.client import Registry
 from infra.settings import Settings
+from schemas.leases import LeaseName
 from trainer.interruption import Interrupted
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.bootstrap import register_first
@@ -29,7 +30,7 @@ from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import PromoterService
 from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.web import serve
-from trainer.run.lease import LeaseName, awaited_lease
+from trainer.run.lease import awaited_lease
 
 
 def main() -> int:

@@ -11,12 +11,13 @@ from infra.errors import CannotContinue
 from infra.process.file_lock import LockHeld
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
+from schemas.leases import LeaseName
 from schemas.model_events import Alias
 from trainer.data.snapshot import code_version
 from trainer.interruption import check_stop
 from trainer.promotion.state_machine import first_champion
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import LeaseName, lease
+from trainer.run.lease import lease
 
 #: Reason and actor of the first version's transitions.
 FIRST, ACTOR = "the first version, from reflection.checkpoint", "bootstrap"

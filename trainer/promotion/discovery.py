@@ -10,6 +10,7 @@ from infra.errors import RetryLater
 from infra.process.file_lock import LockHeld, is_locked
 from infra.registry.client import Registry
 from infra.settings import Settings
+from schemas.leases import LeaseName
 from schemas.promotion_view import PromotionView, VersionTransition
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.client import PromoterClient
@@ -17,7 +18,7 @@ from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
 from trainer.promotion.promoter import Promoter, PromoterState
 from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.view import view_of
-from trainer.run.lease import LeaseName, lease, lease_path
+from trainer.run.lease import lease, lease_path
 
 
 class LocalPromoter:

@@ -19,13 +19,14 @@ from infra.process.file_lock import LockHeld
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.gate import GateResult
+from schemas.leases import LeaseName
 from schemas.promotion import VersionState
 from trainer.interruption import check_stop
 from trainer.judge.gate import GATE, gate_of
 from trainer.promotion.promoter import Promoter, PromotionRegistry
 from trainer.promotion.state_machine import ACTOR, first_champion
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import Check, LeaseName, lease
+from trainer.run.lease import Check, lease
 
 #: An operator's command holds the lease for a second.
 LEASE_WITHIN_S, POLL_S = 60.0, 0.2

@@ -9,24 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra.process.file_lock import PidLock
 from infra.settings import Settings
+from schemas.leases import LeaseName
 from trainer.interruption import Interrupted
+
+if TYPE_CHECKING:
+    from infra.kafka.lease import KafkaLease
 
 #: Raises CannotContinue if the lease is lost.
 Check = Callable[[], None]
-
-
-class LeaseName(StrEnum):
-    """What its holder may do."""
-
-    TRAINER = "trainer"  # a training run
-    TRAINER_SERVICE = "trainer-service"  # start training runs when a trigger fires
-    PROMOTER = "promoter"  # write transitions and move aliases: the promoter, or a command if no promoter runs
-    HYDRA = "promoter-hydra"  # write transitions of HYDRA's versions: the trainer after a run, or a command
 
 
 def lease_path(settings: Settings, name: LeaseName = LeaseName.TRAINER) -> Path:
@@ -42,21 +37,25 @@ def is_shared(settings: Settings) -> bool:
 @contextmanager
 def lease(settings: Settings, name: LeaseName) -> Iterator[Check]:
     """Holds the lease for the block. Raises LockHeld with the holder if another process holds it, CannotContinue if the broker does not answer."""
-    with ExitStack() as held:
-        held.enter_context(_file_lease(settings, name))
-        if not is_shared(settings):
-            yield _unchecked
-            return
-        from infra.kafka.lease import KafkaLease
-
-        shared = held.enter_context(KafkaLease(settings, name))
-        shared.acquire()
-        yield shared.check
+    with _held(settings, name, lambda shared: shared.acquire()) as check:
+        yield check
 
 
 @contextmanager
 def awaited_lease(settings: Settings, name: LeaseName, stop: threading.Event) -> Iterator[Check]:
     """Like `lease`, but stands by while a process of another host holds it. Raises Interrupted if `stop` is set first."""
+
+    def wait(shared: KafkaLease) -> None:
+        if not shared.wait(stop):
+            raise Interrupted("stopped while standing by")
+
+    with _held(settings, name, wait) as check:
+        yield check
+
+
+@contextmanager
+def _held(settings: Settings, name: LeaseName, take: Callable[[KafkaLease], None]) -> Iterator[Check]:
+    """The file's lease and, if hosts share the registry, the one on Kafka, by `take`."""
     with ExitStack() as held:
         held.enter_context(_file_lease(settings, name))
         if not is_shared(settings):
@@ -65,8 +64,7 @@ def awaited_lease(settings: Settings, name: LeaseName, stop: threading.Event) ->
         from infra.kafka.lease import KafkaLease
 
         shared = held.enter_context(KafkaLease(settings, name))
-        if not shared.wait(stop):
-            raise Interrupted("stopped while standing by")
+        take(shared)
         yield shared.check
 
 

@@ -17,13 +17,14 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from infra.settings.training import TrainerSettings
 from infra.telemetry.metrics import TRAINING_RUNS
+from schemas.leases import LeaseName
 from schemas.model_events import Alias
 from schemas.run_report import RunStatus
 from trainer.data.collect import collect
 from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
 from trainer.run.hydra import PromoteHydra, leave_registered
-from trainer.run.lease import Check, LeaseName, awaited_lease, is_shared, lease_path
+from trainer.run.lease import Check, awaited_lease, is_shared, lease_path
 from trainer.run.planning import plan_run
 from trainer.run.resumption import parent_of_run
 from trainer.run.training_run import EnsureChampion, run_training

@@ -21,6 +21,7 @@ from infra.registry.client import RegisteredVersion, Registry
 from infra.registry.version_tags import RUN_ID, DatasetLineage
 from infra.settings import Settings
 from infra.telemetry.tracing import ActiveSpan, span
+from schemas.leases import LeaseName
 from schemas.run_report import HydraSummary, RunReport, RunStatus, Trigger
 from trainer.data.collect import HOLDOUT_SHARE, check_erasures, collect
 from trainer.data.snapshot import Snapshot, code_version, load_snapshot, write_snapshot
@@ -29,7 +30,7 @@ from trainer.interruption import Interrupted, check_stop
 from trainer.judge.gate import gate_tag
 from trainer.learn.distributed import Launch, joined_launch, process_errors
 from trainer.run.hydra import HydraRun, PromoteHydra, leave_registered
-from trainer.run.lease import Check, LeaseName, lease
+from trainer.run.lease import Check, lease
 from trainer.run.planning import plan_run
 from trainer.run.report import STATE, RunReportFile
 from trainer.run.resumption import KILLS, clear, end_and_clear, parent_of_run, resume_or_begin

@@ -9,6 +9,7 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Settings, load
+from schemas.leases import LeaseName
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.support.killed import Killed
@@ -16,7 +17,7 @@ from tests.support.memory_registry import MemoryRegistry
 from trainer.interruption import Interrupted
 from trainer.promotion.bootstrap import ACTOR, FIRST, bootstrap, register_first
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import LeaseName, lease
+from trainer.run.lease import lease
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 

@@ -8,6 +8,7 @@ import pytest
 
 from infra.errors import RetryLater
 from infra.settings import Settings, load
+from schemas.leases import LeaseName
 from schemas.promotion import VersionState
 from tests.support.promoter_harness import PromoterHarness
 from trainer.promotion import discovery
@@ -15,7 +16,7 @@ from trainer.promotion.__main__ import with_token
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.discovery import LocalPromoter, find_promoter, promoter_path, token_path
 from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
-from trainer.run.lease import LeaseName, lease
+from trainer.run.lease import lease
 
 TOKEN = "sixteen characters, or more"
 

@@ -12,6 +12,7 @@ import pytest
 from infra.errors import RetryLater
 from infra.settings import Settings, load
 from schemas.gate import GateOutcome
+from schemas.leases import LeaseName
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.support.killed import Killed
@@ -22,7 +23,7 @@ from trainer.promotion.hydra import promote_versions
 from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import LeaseName, lease
+from trainer.run.lease import lease
 
 PASSED, REJECTED, INCONCLUSIVE = VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE
 

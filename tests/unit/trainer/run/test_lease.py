@@ -10,7 +10,8 @@ import pytest
 
 from infra.process.file_lock import LockHeld, is_locked
 from infra.settings import Settings, load
-from trainer.run.lease import LeaseName, awaited_lease, is_shared, lease, lease_path
+from schemas.leases import LeaseName
+from trainer.run.lease import awaited_lease, is_shared, lease, lease_path
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def test_leases_of_different_names_do_not_exclude_each_other(settings: Settings)
 
 def test_the_lease_of_a_killed_trainer_is_free_again(settings: Settings, tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from infra.settings import load; from trainer.run.lease import LeaseName, lease\n"
+        "import os, sys; from pathlib import Path; from infra.settings import load; from schemas.leases import LeaseName; "
+        "from trainer.run.lease import lease\n"
         "with lease(load(stack={'dir': Path(sys.argv[1])}), LeaseName.TRAINER): os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(settings.stack.dir)], check=False).returncode == 9

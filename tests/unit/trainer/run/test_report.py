@@ -8,10 +8,11 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Settings, load
+from schemas.leases import LeaseName
 from schemas.run_report import RunStatus, StageProgress
 from tests.support.file_size_limit import file_size_limit
 from trainer.interruption import Interrupted
-from trainer.run.lease import LeaseName, lease
+from trainer.run.lease import lease
 from trainer.run.report import STATE, RunReportFile, status, unfinished
 
 
