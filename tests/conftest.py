@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,10 @@ hypothesis_settings.load_profile("retouch")
 
 #: Settings from the developer's shell. QDRANT_URL stays: the contract suite runs against that server if it is set.
 _SETTINGS = ("RETOUCH_", "KAFKA_BOOTSTRAP_SERVERS", "QDRANT_API_KEY", "MLFLOW_TRACKING_URI", "OPENAI_")
+
+
+#: Clients that are closing end within this time, on a busy machine too.
+CLOSED_S = 30.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,3 +68,15 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 def settings(broker: Broker, tmp_path: Path) -> Settings:
     """Settings of a process that uses the session's broker and keeps its state below `tmp_path`."""
     return load(kafka={"bootstrap_servers": broker.bootstrap_servers}, stack={"dir": tmp_path / "state"})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_kafka_client_left_open() -> Iterator[None]:
+    """A client that a test module leaves open draws random numbers in its thread, at any time, which fails tests of hypothesis that run later."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + CLOSED_S
+    while left := {thread.name for thread in threading.enumerate() if thread not in before and thread.name.startswith("kafka-io-")}:
+        if time.monotonic() > deadline:
+            pytest.fail(f"these Kafka clients were not closed: {', '.join(sorted(left))}")
+        time.sleep(0.05)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from typing import Self
 
 from kafka import TopicPartition
@@ -34,9 +35,11 @@ class GroupLag:
     def __init__(self, settings: Settings, group: str = STREAMS_GROUP) -> None:
         self._group = group
         self._settings = settings
-        with broker_errors(settings):
-            self._admin = admin(settings, "retouch-lag")
-        self._reader = TopicReader(settings, "retouch-lag-reader")
+        with ExitStack() as opened:
+            with broker_errors(settings):
+                self._admin = opened.enter_context(closing(admin(settings, "retouch-lag")))
+            self._reader = opened.enter_context(TopicReader(settings, "retouch-lag-reader"))
+            self._opened = opened.pop_all()
 
     def unhandled(self, topics: Sequence[Topic]) -> int:
         """Number of offsets between the group's committed offsets and the topics' ends. 0 if only transaction markers are there."""
@@ -67,8 +70,7 @@ class GroupLag:
         return True
 
     def close(self) -> None:
-        self._reader.close()
-        self._admin.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

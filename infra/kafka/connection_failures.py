@@ -49,11 +49,12 @@ class Stage(Enum):
 @dataclass(frozen=True)
 class Failure:
     """`text` is one line: what is wrong, where, and what would be right. A refusal is certain if the broker's answer or its certificate shows it. If the
-    broker only closes the connection, it may just be stopping."""
+    broker only closes the connection, it may just be stopping. A failure is silent if time ran out: that may be the client's own bound, during any attempt."""
 
     text: str
     is_refusal: bool
     is_certain: bool = True
+    is_silent: bool = False
 
 
 def failure(error: BaseException, address: str, stage: Stage, kafka: KafkaSettings) -> Failure:
@@ -63,7 +64,7 @@ def failure(error: BaseException, address: str, stage: Stage, kafka: KafkaSettin
         if isinstance(cause, TokenRefused | TokenAway):
             return Failure(str(cause), isinstance(cause, TokenRefused))
     if any(isinstance(cause, KafkaTimeoutError | RequestTimedOutError) for cause in causes):
-        return Failure(_silent(address, stage, kafka), is_refusal=False)
+        return Failure(_silent(address, stage, kafka), is_refusal=False, is_silent=True)
     if text := next(filter(None, (_certificate(cause, address, kafka) for cause in causes)), None) or _login(error, address, kafka):
         return Failure(text, is_refusal=True)
     if any(isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError) for cause in causes):

@@ -114,7 +114,8 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]  # the client h
 
     def _count(self, node_id: Any, what: Failure) -> None:
         self._failed.add(node_id)
-        self._last_failure = what
+        if not what.is_silent or self._last_failure is None:  # an attempt that the deadline cuts off says less than those before it
+            self._last_failure = what
         if what.is_refusal and what.is_certain:
             self._last_refusal = what
             self._refusals += 1

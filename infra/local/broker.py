@@ -23,8 +23,9 @@ FIXED_PROPERTIES = SMALL_PROPERTIES | {
     "transaction.state.log.min.isr": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    "broker.session.timeout.ms": "1000",
-    "broker.heartbeat.interval.ms": "200",
+    # A killed broker starts again only after this time. A broker whose heartbeats are late on a busy machine takes no new topics until the next one.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "300",
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from contextlib import closing
 from typing import Any, Protocol
 
 from infra.kafka.clients import admin, producer
@@ -85,11 +86,10 @@ class KafkaUnderTest:
         self._settings = settings
         self._producer: Any = None
         self._left_open: list[Any] = []
-        client = admin(settings)
         names = [self.name, f"{self.name}-out", dead_letter_topic(self.name)]
-        client.create_topics({each: {"num_partitions": PARTITIONS, "replication_factor": 1} for each in names})
-        client.wait_for_topics(names, timeout_ms=int(WAIT_S * 1000))
-        client.close()
+        with closing(admin(settings)) as client:
+            client.create_topics({each: {"num_partitions": PARTITIONS, "replication_factor": 1} for each in names})
+            client.wait_for_topics(names, timeout_ms=int(WAIT_S * 1000))
 
     def client(self, instance: str) -> BrokerClient:
         kafka = self._settings.kafka.model_copy(update={"instance": instance, "session_timeout_ms": int(SESSION_TIMEOUT_S * 1000)})

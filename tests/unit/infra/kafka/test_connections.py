@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import threading
@@ -43,13 +44,14 @@ def failed(settings: Settings) -> str:
 
 
 @contextmanager
-def closing_server(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A load balancer without a broker behind it: it takes connections, with `tls` also the handshake, and closes them."""
+def closing_server(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, closes: int | None = None) -> Iterator[int]:
+    """A load balancer without a broker behind it: it takes connections, with `tls` also the handshake, and closes them; after `closes`, it takes no more."""
     with socket.create_server((host, 0)) as server:
         ended = threading.Event()
 
         def serve() -> None:
-            while not ended.is_set():
+            left = iter(range(closes) if closes is not None else itertools.count())
+            while not ended.is_set() and next(left, None) is not None:
                 with server.accept()[0] as connection, suppress(OSError):
                     connection.settimeout(WAIT_S)
                     if tls:
@@ -85,6 +87,11 @@ def test_a_silent_server_is_given_up(protocol: str) -> None:
 def test_a_server_that_closes_at_once_is_away_and_refuses_nothing(protocol: str) -> None:
     with closing_server() as port:
         assert f"127.0.0.1:{port} closes the connection before it answers" in failed(at(port, security_protocol=protocol))
+
+
+def test_an_attempt_that_time_cuts_off_hides_no_reason() -> None:
+    with closing_server(closes=1) as port, pytest.raises(BrokerAway, match="closes the connection before it answers"):
+        admin(at(port), "test-connections", bootstrap_timeout_ms=4 * QUICK_MS)
 
 
 def test_a_certificate_for_another_host_is_named(tmp_path: Path) -> None:
