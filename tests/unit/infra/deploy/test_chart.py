@@ -78,10 +78,20 @@ def closed(schema: Any) -> Any:
 def test_every_process_is_deployed_with_its_command(found: list[Manifest]) -> None:
     commands = {name: spec["containers"][0]["args"] for name, spec in workloads(found) if name != "topics"}
     streams = {name: ["python", "-m", "streams", *([name] if name != "streams" else [])] for name in STREAMS}
-    without_file = {"sources"} - {name for name, spec in workloads(found) if "RETOUCH_SOURCES__FILE" in environment_of(spec["containers"][0], found)}
-    workers = {name: ["python", "-m", "workers", name] for name in WORKERS if name not in without_file}
+    has_sources_file = any("RETOUCH_SOURCES__FILE" in manifest.get("data", {}) for manifest in found if manifest["kind"] == "ConfigMap")
+    workers = {name: ["python", "-m", "workers", name] for name in WORKERS if name != "sources" or has_sources_file}
     others = {"trainer": ["python", "-m", "trainer"], "promoter": ["python", "-m", "trainer.promotion"]}
     assert commands == streams | workers | others
+
+
+def test_the_sources_worker_and_the_topics_job_mount_the_file_of_sources() -> None:
+    found = manifests("production")
+    pods = dict(workloads(found))
+    for name in ("sources", "topics"):
+        [container] = pods[name]["containers"]
+        file = Path(environment_of(container, found)["RETOUCH_SOURCES__FILE"])
+        [volume] = [mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == str(file.parent)]
+        assert [each["configMap"]["name"] for each in pods[name]["volumes"] if each["name"] == volume] == ["retouch-sources"], name
 
 
 def test_no_container_can_gain_rights_or_write_to_its_image(found: list[Manifest]) -> None:

@@ -30,12 +30,23 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def services(secrets: Path) -> dict[str, Any]:
+def sources_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sources") / "sources.toml"
+
+
+@pytest.fixture(scope="module")
+def services(secrets: Path, sources_file: Path) -> dict[str, Any]:
+    """The services of a deployment with a file of sources."""
+    return configured(secrets, "--profile", "sources", RETOUCH_SOURCES__FILE=str(sources_file))
+
+
+def configured(secrets: Path, *options: str, **variables: str) -> dict[str, Any]:
     """The services as Docker Compose understands them."""
     if not COMPOSE.exists():
         pytest.skip("docker-compose has no package for this platform")
-    command = [str(COMPOSE), "--file", str(FOLDER / "compose.yaml"), "config"]
-    environment = {name: value for name, value in os.environ.items() if name != "OPENAI_BASE_URL"} | {"RETOUCH_SECRETS": str(secrets)}
+    command = [str(COMPOSE), "--file", str(FOLDER / "compose.yaml"), *options, "config"]
+    inherited = {name: value for name, value in os.environ.items() if name not in ("OPENAI_BASE_URL", "COMPOSE_PROFILES", "RETOUCH_SOURCES__FILE")}
+    environment = inherited | {"RETOUCH_SECRETS": str(secrets)} | variables
     read = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert read.returncode == 0 and not read.stderr, read.stderr
     found: dict[str, Any] = yaml.safe_load(read.stdout)["services"]
@@ -49,13 +60,30 @@ def processes(services: dict[str, Any]) -> dict[str, Any]:
 def test_every_process_runs_with_its_command(services: dict[str, Any]) -> None:
     commands = {name: service["command"] for name, service in processes(services).items()}
     streams = {name: ["python", "-m", "streams", *([name] if name != "streams" else [])] for name in STREAMS}
-    workers = {name: ["python", "-m", "workers", name] for name in WORKERS if name != "sources"}
+    workers = {name: ["python", "-m", "workers", name] for name in WORKERS}
     trainer = {
         "trainer": ["python", "-m", "trainer"],
         "registry": ["python", "-m", "trainer", "--bootstrap"],
         "promoter": ["python", "-m", "trainer.promotion"],
     }
     assert commands == streams | workers | trainer | {"topics": ["retouch", "topics", "apply"]}
+
+
+def test_the_sources_worker_and_the_topics_task_read_one_file(services: dict[str, Any], sources_file: Path) -> None:
+    mounts = {name: [(volume["source"], volume["target"]) for volume in service.get("volumes", ())] for name, service in services.items()}
+    files = {name: service["environment"].get("RETOUCH_SOURCES__FILE") for name, service in processes(services).items()}
+    assert {name: file for name, file in files.items() if file} == dict.fromkeys(("topics", "sources"), "/etc/retouch/sources.toml")
+    assert mounts["topics"] == mounts["sources"] == [(str(sources_file), "/etc/retouch/sources.toml")]
+    for name in ("topics", "sources"):
+        [volume] = services[name]["volumes"]
+        assert volume["read_only"] is True and not volume["bind"].get("create_host_path"), f"{name} would create a folder for a wrong path"
+
+
+def test_without_a_file_of_sources_no_worker_reads_topics_of_a_platform(secrets: Path) -> None:
+    services = configured(secrets)
+    assert "sources" not in services and set(WORKERS) - {"sources"} <= set(services)
+    assert services["topics"]["environment"]["RETOUCH_SOURCES__FILE"] == ""  # counts as not set
+    assert [volume["source"] for volume in services["topics"]["volumes"]] == ["/dev/null"]
 
 
 def test_ports_are_published_on_loopback_only(services: dict[str, Any]) -> None:
@@ -120,10 +148,11 @@ def test_the_variables_of_every_process_are_settings_that_load(services: dict[st
         mounted = {secret["target"]: secrets / secret["source"] for secret in service["secrets"]}
         with monkeypatch.context() as patch:
             for variable, text in service["environment"].items():
-                patch.setenv(variable, str(mounted[text]) if variable.endswith("_FILE") else text)
+                patch.setenv(variable, str(mounted[text]) if text.startswith("/run/secrets/") else text)
             settings = load()
         assert settings.kafka.sasl_password and settings.index.api_key and settings.base.url, name
         assert (settings.promotion.operator_token is not None) == (name == "promoter")
+        assert (settings.sources.file is not None) == (name in ("topics", "sources")), name
 
 
 def test_what_a_service_waits_for_exists(services: dict[str, Any]) -> None:
