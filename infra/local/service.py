@@ -8,6 +8,7 @@ from typing import Protocol
 
 from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
+from infra.local.source_topics import create_source_topics
 from infra.process.child import Child
 from infra.process.lifecycle import blocked_file, blocked_reason, ready_process
 from infra.settings import Settings
@@ -30,7 +31,7 @@ class StackService(Protocol):
 
 
 class BrokerService:
-    """The local broker. It is ready when it answers and has the declared topics."""
+    """The local broker. It is ready when it answers and has the declared topics, and those of `sources.file`."""
 
     name = "broker"
     needs: frozenset[str] = frozenset()
@@ -50,6 +51,7 @@ class BrokerService:
             return False
         if not self._has_topics:
             apply_topology(self._settings())
+            create_source_topics(self._settings())
             self._has_topics = True
         return True
 

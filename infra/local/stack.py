@@ -22,6 +22,7 @@ from infra.local.broker import Broker
 from infra.local.progress import StartProgress
 from infra.local.proxy_addresses import ProxyPorts
 from infra.local.service import BrokerService, ProcessService, StackService
+from infra.local.source_topics import require_source_topics
 from infra.local.stack_record import ProcessRecord, StackRecord, StackState, promoter_url, record_path, stack_lock, with_addresses
 from infra.local.supervisor import Supervisor
 from infra.process.environment import environment
@@ -85,8 +86,8 @@ class Stack:
     def start(self) -> None:
         """Block until all processes serve; shows progress on a terminal. Stops all processes before it raises.
 
-        Raises BadSetting or CannotContinue, with exit code and last log lines of a process that keeps ending, or with the processes that were not ready
-        in time.
+        Raises BadSetting or CannotContinue, with exit code and last log lines of a process that keeps ending, with the processes that were not ready
+        in time, or with the topics of `sources.file` that a broker which is not the stack's own lacks.
         """
         try:
             self.launch()
@@ -233,6 +234,8 @@ class Stack:
         try:
             if self._broker is None:
                 apply_topology(self.settings)
+                if self._only is None or "sources" in self._only:
+                    require_source_topics(self.settings)
             deadline = time.monotonic() + self._configured.stack.start_timeout_s
             while not self._stopping.is_set():
                 self._supervisor.step(self._configured.stack.stop_timeout_s)

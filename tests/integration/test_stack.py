@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -96,6 +97,40 @@ def test_a_broker_that_cannot_start_ends_the_start_with_its_reason(tmp_path: Pat
     assert not lock_path(tmp_path).exists()
 
 
+SOURCES = """
+[[sources]]
+topic = "shop.questions"
+message = "query"
+fields = { user = "value.user", text = "value.text", asked_at = "record.timestamp" }
+constants = { tenant = "shop", domain = "general" }
+"""
+
+
+@pytest.fixture
+def sources_file(tmp_path: Path) -> Path:
+    file = tmp_path / "sources.toml"
+    file.write_text(SOURCES, encoding="utf-8")
+    return file
+
+
+def test_a_stack_with_its_own_broker_maps_records_of_a_platform(tmp_path: Path, sources_file: Path) -> None:
+    """Its broker begins without topics, and a second start finds the platform's."""
+    configured = load(stack={"dir": tmp_path / "state"}, sources={"file": sources_file}, kafka={"topic_prefix": "team."})
+    for number in range(2):
+        with Stack(configured, only={"broker", "sources"}) as stack, closing(producer(stack.settings, "test")) as sender:
+            sender.send("shop.questions", key=b"ada", value=json.dumps({"user": "ada", "text": f"is it {number}?"}).encode()).get(timeout=BOUND_S)
+            assert [query.text for query in _queries(stack.settings, number + 1)] == [f"is it {each}?" for each in range(number + 1)]
+
+
+def test_a_platforms_topic_that_is_missing_ends_the_start_and_is_named(settings: Settings, tmp_path: Path, sources_file: Path) -> None:
+    topic = f"shop.{uuid4().hex[:8]}"
+    sources_file.write_text(SOURCES.replace("shop.questions", topic), encoding="utf-8")
+    problem = rf"the broker at .* lacks topics {topic}: the platform creates them, or {sources_file} is wrong"
+    with pytest.raises(CannotContinue, match=problem):
+        Stack(settings.changed(sources={"file": sources_file}), only={"sources"}).start()
+    assert not lock_path(settings.stack.dir).exists()
+
+
 def test_status_says_what_is_down_or_blocked_while_questions_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher's topic begins with a batch that no reader can decode; later the endpoint refuses its key."""
     monkeypatch.setenv("RETOUCH_STACK__DIR", str(tmp_path / "state"))
@@ -146,6 +181,16 @@ def _status_once(holds: Callable[[str], bool]) -> tuple[int, str]:
             return result.exit_code, output
         assert time.monotonic() < deadline, output
         time.sleep(0.1)
+
+
+def _queries(settings: Settings, count: int) -> list[Query]:
+    """All queries on the broker in the order of one user, once there are `count`."""
+    deadline = time.monotonic() + BOUND_S
+    with TopicReader(settings, "test", timeout_s=BOUND_S) as reader:
+        while len(records := list(reader.read(reader.ranges(QUERIES.name)))) < count:
+            assert time.monotonic() < deadline, f"{len(records)} queries, expected {count}"
+            time.sleep(0.1)
+    return [read_message(Query, record.headers, record.value)[0] for record in records]
 
 
 def _draft_of(settings: Settings, query: Query) -> Draft:
