@@ -25,7 +25,7 @@ def export(
 
 @schemas.command("validate", epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 no record is refused, 1 a record is refused, or failed"))
 def validate(
-    source: Annotated[str, typer.Argument(metavar="FILE|TOPIC", help="JSON Lines of messages or CloudEvents events, or a topic on the broker.")],
+    source: Annotated[str, typer.Argument(metavar="FILE|TOPIC", help="JSON Lines of messages or CloudEvents events, also as *.gz, or a topic on the broker.")],
     topic: Annotated[str | None, typer.Option(help="Topic of the messages of a file, if its lines are no CloudEvents events.")] = None,
     last: Annotated[int, typer.Option(min=1, help="Check the newest records of a topic, about this many.")] = 100_000,
     as_json: Json = False,
@@ -38,14 +38,15 @@ def _validate(settings: Settings, source: str, topic: str | None, last: int, as_
     from dataclasses import asdict
 
     from infra.errors import BadSetting
-    from infra.kafka.contract_check import check_file, check_topic, topic_named
+    from infra.kafka.contract_check import check_lines, check_topic, topic_named
     from infra.local import running_settings
+    from traffic.datasets.files import DataFile
 
     settings, path = running_settings(settings), Path(source)
     of_messages = topic_named(topic, settings) if topic else None
     if of_messages and not path.exists():
         raise BadSetting(f"--topic {topic} is for a file, and there is no file {source}")
-    check = check_file(path, of_messages) if path.exists() else check_topic(settings, topic_named(source, settings), last)
+    check = check_lines(DataFile(path).byte_lines(), of_messages) if path.exists() else check_topic(settings, topic_named(source, settings), last)
     if as_json:
         show_json({"records": check.records, "refused": check.refused, "findings": [asdict(finding) for finding in check.findings]})
     else:

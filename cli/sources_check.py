@@ -67,14 +67,12 @@ def _topic(mappings: Sequence[SourceMapping], topic: str | None) -> str:
 
 def _lines(path: Path, topic: str) -> Iterator[_Sample]:
     """Each has the present time as its timestamp, and neither key nor headers. Raises BadSetting for a file that cannot be read."""
+    from traffic.datasets.files import DataFile
+
     now_ms = int(time.time() * 1000)
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if content := line.rstrip(b"\r\n"):
-                    yield _Sample(f"line {number}", ConsumedRecord(topic, 0, number - 1, now_ms, None, content, ()))
-    except OSError as error:
-        raise BadSetting(f"--sample {path}: cannot be read: {error.strerror or type(error).__name__}") from None
+    for number, line in DataFile(path).byte_lines():
+        if line:
+            yield _Sample(f"line {number}", ConsumedRecord(topic, 0, number - 1, now_ms, None, line, ()))
 
 
 def _newest(settings: Settings, topic: str, count: int) -> list[_Sample]:

@@ -20,7 +20,7 @@ def _() -> None:
 @sources.command("check", epilog=EXIT_CODES.replace("1 failed", "1 a record does not map, or failed").replace("2 usage", "2 usage, a file that cannot be used"))
 def check(
     file: Annotated[Path | None, typer.Argument(help="The file of the sources. Default: sources.file.")] = None,
-    sample: Annotated[Path | None, typer.Option(help="Map these records: JSON Lines, each line a record's value.")] = None,
+    sample: Annotated[Path | None, typer.Option(help="Map these records: JSON Lines, also as *.gz, each line a record's value.")] = None,
     topic: Annotated[str | None, typer.Option(metavar="TOPIC", help="The topic of the sample; without --sample, map the newest records of this topic.")] = None,
     newest: Annotated[int, typer.Option("--max", min=1, max=10_000, help="Number of the topic's newest records.")] = 20,
     as_json: Json = False,

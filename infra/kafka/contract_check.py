@@ -5,9 +5,9 @@ Findings hold places and the names of fields, never values: those are users' tex
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 
 from pydantic_core import from_json
 
@@ -24,8 +24,6 @@ from schemas.topics import TOPICS, Topic
 
 #: Places that a finding names.
 PLACES = 5
-#: The first bytes of a file in gzip.
-GZIP = b"\x1f\x8b"
 #: Identities that are remembered, to find repeats and conflicts; some 200 bytes each.
 REMEMBERED = 1_000_000
 NO_EVENT = "it is no CloudEvents event: name the topic of messages without an envelope with --topic"
@@ -129,18 +127,12 @@ def topic_named(name: str, settings: Settings) -> Topic:
     raise CannotContinue(f"{name} is neither a file nor a topic: the topics are {', '.join(topic.name for topic in TOPICS)}")
 
 
-def check_file(path: Path, topic: Topic | None) -> ContractCheck:
-    """JSON Lines. Blank lines are skipped. Raises CannotContinue if the file cannot be read, or is compressed."""
+def check_lines(lines: Iterable[tuple[int, bytes]], topic: Topic | None) -> ContractCheck:
+    """JSON Lines with their numbers. Blank lines are skipped."""
     check = ContractCheck()
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if number == 1 and line.startswith(GZIP):
-                    raise CannotContinue(f"{path} is compressed by gzip: decompress it first")
-                if line.strip():
-                    check.add_line(number, line.strip(), topic.message if topic else None)
-    except OSError as error:
-        raise CannotContinue(f"cannot read {path}: {error.strerror or error}") from error
+    for number, line in lines:
+        if line.strip():
+            check.add_line(number, line.strip(), topic.message if topic else None)
     return check
 
 

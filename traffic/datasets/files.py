@@ -80,6 +80,16 @@ class DataFile:
 
     def lines(self, *, blank_too: bool = False) -> Iterator[tuple[int, str]]:
         """Lines that are not blank, or all, with their numbers from 1 and without line ends. Only a line feed ends a line."""
+        for number, line in self.byte_lines():
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise self.bad(f"not UTF-8 at byte {error.start + 1} of the line; convert the file to UTF-8", number) from None
+            if blank_too or text.strip(_BLANK):
+                yield number, text
+
+    def byte_lines(self) -> Iterator[tuple[int, bytes]]:
+        """All lines, as `lines` has them, before they are decoded."""
         with self._opened() as content:
             for number in itertools.count(1):
                 line = content.readline(MAX_ROW_BYTES + 1)
@@ -87,12 +97,7 @@ class DataFile:
                     return
                 if len(line) > MAX_ROW_BYTES:
                     raise self.bad(f"a line of more than {MAX_ROW_BYTES >> 20} MiB; expected one row a line, ended by a line feed", number)
-                try:
-                    text = line.decode().removesuffix("\n").removesuffix("\r")
-                except UnicodeDecodeError as error:
-                    raise self.bad(f"not UTF-8 at byte {error.start + 1} of the line; convert the file to UTF-8", number) from None
-                if blank_too or text.strip(_BLANK):
-                    yield number, text
+                yield number, line.removesuffix(b"\n").removesuffix(b"\r")
 
     def text(self) -> str:
         """The whole text, of at most `MAX_ROW_BYTES`."""

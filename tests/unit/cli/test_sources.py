@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -81,6 +82,17 @@ def test_a_dry_run_as_text_names_lines_and_escapes_what_a_terminal_would_obey(ex
     ]
 
 
+def test_a_compressed_sample_is_read_by_its_name(example: Path) -> None:
+    compressed = example.parent / "reviews.jsonl.gz"
+    compressed.write_bytes(gzip.compress((example.parent / "reviews.jsonl").read_bytes()))
+    code, shown = checked(example, "--sample", compressed, "--topic", "shop.reviews")
+    assert code == 1 and shown["records"] == 4
+    unnamed = compressed.rename(example.parent / "compressed.jsonl")
+    code, output, errors = check(example, "--sample", unnamed, "--topic", "shop.reviews")
+    assert (code, output) == (2, "")
+    assert f"{unnamed}: the content is gzip-compressed; rename it to compressed.jsonl.gz" in errors
+
+
 def test_each_problem_of_a_file_is_a_line(example: Path) -> None:
     example.write_text(block("toml").replace("value.review_id", "review_id").replace("value.text", "value.", 1))
     code, output, errors = check(example)
@@ -97,7 +109,7 @@ def test_each_problem_of_a_file_is_a_line(example: Path) -> None:
         ([], "sources.file is not set: name the TOML file of the sources in RETOUCH_SOURCES__FILE"),
         (["{file}", "--sample", "{samples}"], "the file reads several topics; name one of shop.reviews, shop.questions, shop.reactions with --topic"),
         (["{file}", "--topic", "shop.other"], "--topic shop.other: no source reads it"),
-        (["{file}", "--sample", "/none.jsonl", "--topic", "shop.reviews"], "--sample /none.jsonl: cannot be read: No such file"),
+        (["{file}", "--sample", "/none.jsonl", "--topic", "shop.reviews"], "/none.jsonl: cannot be read: No such file"),
         (["/none.toml"], "/none.toml: cannot be read: No such file"),
     ],
 )

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from infra.errors import CannotContinue
-from infra.kafka.contract_check import CONFLICT, MISPLACED, NO_EVENT, NO_OBJECT, PLACES, REPEAT, WRONG_KEY, ContractCheck, Severity, check_file, topic_named
+from infra.kafka.contract_check import CONFLICT, MISPLACED, NO_EVENT, NO_OBJECT, PLACES, REPEAT, WRONG_KEY, ContractCheck, Severity, check_lines, topic_named
 from infra.kafka.forwarding import FORWARDED_FROM, Forwarder, partition_of
 from infra.settings import load
 from schemas.envelope import envelope_headers
@@ -73,41 +73,49 @@ def test_a_forwarded_copy_is_no_repeat_of_its_original() -> None:
 
 
 @pytest.mark.parametrize("structured", [True, False])
-def test_a_file_of_events_or_of_messages_is_checked_by_line(tmp_path: Path, structured: bool) -> None:
+def test_a_file_of_events_or_of_messages_is_checked_by_line(structured: bool) -> None:
     queries = [make_query(number) for number in range(2)]
     lines = [query.model_dump(mode="json") for query in queries]
     if structured:
         event = {"specversion": "1.0", "source": "/test", "type": Query.ce_type(), "datacontenttype": "application/json"}
         lines = [event | {"id": str(number), "data": line} for number, line in enumerate(lines)]
-    path = tmp_path / "queries.jsonl"
-    path.write_text("\n".join([*map(json.dumps, lines), "", "{", json.dumps(lines[0])]) + "\n")
-    check = check_file(path, None if structured else QUERIES)
+    texts = [*map(json.dumps, lines), "", "{", json.dumps(lines[0])]
+    check = check_lines(enumerate(map(str.encode, texts), 1), None if structured else QUERIES)
     assert (check.records, check.refused) == (4, 1)
     assert {tuple(finding.first) for finding in check.findings} == {("line 4",), ("line 5",)}
 
 
-def test_messages_alone_need_their_topic(tmp_path: Path) -> None:
-    path = tmp_path / "queries.jsonl"
-    path.write_text(make_query(1).model_dump_json())
-    (finding,) = check_file(path, None).findings
+def test_messages_alone_need_their_topic() -> None:
+    (finding,) = check_lines([(1, make_query(1).model_dump_json().encode())], None).findings
     assert (finding.reason, finding.first) == (NO_EVENT, ["line 1"])
 
 
 @pytest.mark.parametrize("line", [b"[]", b"a,b", b"\xff\xfe\x00", b"null"])
-def test_a_line_that_is_no_object_is_refused_as_that(tmp_path: Path, line: bytes) -> None:
-    path = tmp_path / "queries.csv"
-    path.write_bytes(line + b"\n")
-    (finding,) = check_file(path, None).findings
+def test_a_line_that_is_no_object_is_refused_as_that(line: bytes) -> None:
+    (finding,) = check_lines([(1, line)], None).findings
     assert (finding.reason, finding.first) == (NO_OBJECT, ["line 1"])
 
 
-def test_a_file_that_cannot_be_checked_is_named(tmp_path: Path) -> None:
-    compressed = tmp_path / "queries.jsonl.gz"
+def test_a_compressed_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "queries.jsonl.gz"
+    path.write_bytes(gzip.compress(make_query(1).model_dump_json().encode() + b"\n\xff\n"))
+    result = CliRunner().invoke(app, ["schemas", "validate", str(path), "--topic", "queries", "--json"])
+    report = json.loads(result.stdout)
+    assert (report["records"], report["refused"], report["findings"][0]["first"]) == (2, 1, ["line 2"])
+
+
+def test_a_file_that_cannot_be_checked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("traffic.datasets.files.MAX_ROW_BYTES", 1 << 20)
+    compressed, long = tmp_path / "queries.jsonl", tmp_path / "long.jsonl"
     compressed.write_bytes(gzip.compress(b"{}\n"))
-    with pytest.raises(CannotContinue, match=r"queries\.jsonl\.gz is compressed by gzip: decompress it first"):
-        check_file(compressed, QUERIES)
-    with pytest.raises(CannotContinue, match=r"cannot read .*: Is a directory"):
-        check_file(tmp_path, QUERIES)
+    long.write_bytes(b"{}\n" + b" " * (1 << 20) + b"{}\n")
+    for path, problem in (
+        (compressed, f"{compressed}: the content is gzip-compressed; rename it to queries.jsonl.gz"),
+        (long, f"{long}:2: a line of more than 1 MiB; expected one row a line, ended by a line feed"),
+        (tmp_path, f"{tmp_path}: cannot be read: Is a directory"),
+    ):
+        result = CliRunner().invoke(app, ["schemas", "validate", str(path), "--topic", "queries"])
+        assert result.exit_code == 2 and problem in result.stderr
 
 
 def test_the_topic_of_messages_is_for_a_file() -> None:
