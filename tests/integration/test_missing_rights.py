@@ -23,7 +23,7 @@ from schemas.responses import Response
 from schemas.strategies import Strategy
 from schemas.topics import INTERACTIONS, QUERIES, RESPONSES, declared_names
 from tests.support.authorizing_broker import AuthorizingBroker, authorizing_broker
-from tests.support.deployment_with_rights import USERS, WAIT_S, DeploymentWithRights, user_of, with_topics
+from tests.support.deployment_with_rights import REVIEWS, USERS, WAIT_S, DeploymentWithRights, user_of, with_topics
 from tests.support.openai_server import completion, serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.long("starts a process for each right that is taken away"), pytest.mark.timeout(600)]
@@ -39,7 +39,11 @@ def group(name: str, operation: Operation = Operation.READ) -> Right:
     return Right(Resource.GROUP, f"team.group.retouch-{name}", operation)
 
 
-TRANSACTIONS = Right(Resource.TRANSACTIONAL_ID, "team.group.retouch-base-", Operation.WRITE, is_prefix=True)
+def transactions(name: str) -> Right:
+    return Right(Resource.TRANSACTIONAL_ID, f"team.group.retouch-{name}-", Operation.WRITE, is_prefix=True)
+
+
+TRANSACTIONS = transactions("base")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,11 @@ class Without:
         ("workers base", topic("responses", Operation.WRITE), "WRITE on topic team.responses"),
         ("workers base", group("base"), "READ on group team.group.retouch-base"),
         ("workers base", TRANSACTIONS, "WRITE on transactional id team.group.retouch-base-test"),
+        ("workers sources", Right(Resource.TOPIC, REVIEWS, Operation.READ), "READ on topic shop.reviews"),
+        ("workers sources", topic(f"{REVIEWS}-dlt", Operation.WRITE), "WRITE on topic team.shop.reviews-dlt"),
+        ("workers sources", topic("interactions", Operation.WRITE), "WRITE on topic team.interactions"),
+        ("workers sources", group("sources"), "READ on group team.group.retouch-sources"),
+        ("workers sources", transactions("sources"), "WRITE on transactional id team.group.retouch-sources-test-shop.reviews"),
         ("streams quality", topic("shadows", Operation.READ), "READ on topic team.shadows"),
         ("streams quality", topic("quality", Operation.WRITE), "WRITE on topic team.quality"),
         ("streams quality", group("quality"), "READ on group team.group.retouch-quality"),

@@ -46,7 +46,7 @@ from schemas.topics import (
     dead_letter_topic,
 )
 from tests.support.authorizing_broker import AuthorizingBroker, authorizing_broker
-from tests.support.deployment_with_rights import USERS, WAIT_S, DeploymentWithRights, user_of, with_topics
+from tests.support.deployment_with_rights import REVIEWS, USERS, WAIT_S, DeploymentWithRights, user_of, with_topics
 from tests.support.kafka_tools import run_acl_command
 from tests.support.openai_server import completion, serving
 from tests.support.small_datasets import write_jsonl
@@ -55,7 +55,7 @@ from traffic.lag import GroupLag
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-WORKERS = ("workers base", "workers strategies", "workers reflection", "workers teacher", "workers profiles")
+WORKERS = ("workers base", "workers strategies", "workers reflection", "workers teacher", "workers profiles", "workers sources")
 SERVING_PROCESSES = ("promoter", "streams", "streams quality", *WORKERS)
 
 
@@ -130,6 +130,18 @@ def test_questions_are_answered_and_taught_from(deployment: DeploymentWithRights
     platform.send(ERASURES, ErasureRequest(request_id=uuid4(), tenant="acme", user="bob", requested_at=NOW))
 
 
+def test_records_of_a_platforms_own_topic_become_interactions(deployment: DeploymentWithRights, platform: Platform) -> None:
+    review = {"user": "cyd", "text": "a film with ghosts", "genre": "horror"}
+    with closing(producer(deployment.settings, "test")) as sender:
+        sender.send(REVIEWS, value=json.dumps(review).encode()).get(timeout=WAIT_S)
+
+    def mapped() -> list[str]:
+        records = deployment.records(INTERACTIONS, 0)
+        return [message.content for message in (Interaction.from_bytes(record.value) for record in records if record.key == b"acme/cyd")]
+
+    deployment.wait_until(lambda: mapped() == ["a film with ghosts"], "the review is no interaction")
+
+
 def test_the_trainer_reads_outcomes_trajectories_and_quality(deployment: DeploymentWithRights, platform: Platform) -> None:
     platform.ask(Strategy.RPO)
     child = deployment.launch("trainer", "--dry-run")
@@ -150,12 +162,12 @@ def test_a_transition_of_a_version_is_announced(deployment: DeploymentWithRights
 
 def test_every_process_may_set_records_aside_and_reads_them_back(deployment: DeploymentWithRights, platform: Platform) -> None:
     """After their restart, workers read the last records and dead letters of their topics, and the streams process fills an empty index."""
-    consumed = (INTERACTIONS, QUERIES, CONTEXTS, RETRIEVALS, OUTCOMES, PROFILE_TASKS)
+    consumed = (*(topic.name for topic in (INTERACTIONS, QUERIES, CONTEXTS, RETRIEVALS, OUTCOMES, PROFILE_TASKS)), REVIEWS)
     with closing(producer(deployment.settings, "test")) as sender:
         for topic in consumed:
-            sender.send(topic.name, key=b"acme/ada", value=b"no message").get(timeout=WAIT_S)
+            sender.send(topic, key=b"acme/ada", value=b"no message").get(timeout=WAIT_S)
     for topic in consumed:
-        deployment.records(dead_letter_topic(topic.name), 1)
+        deployment.records(dead_letter_topic(topic), 1)
     deployment.stop("streams", *WORKERS)
     deployment.remove_index()
     deployment.start("streams", *WORKERS)

@@ -26,6 +26,15 @@ from tests.support.authorizing_broker import AuthorizingBroker
 TOPIC_PREFIX, GROUP_PREFIX = "team.", "team.group."
 START_S, WAIT_S, STOP_S = 240.0, 120.0, 60.0
 MODULES = {"promoter": ["trainer.promotion"]}
+#: A topic of the platform's own, and its mapping. It has no prefix.
+REVIEWS = "shop.reviews"
+SOURCES = f"""
+[[sources]]
+topic = "{REVIEWS}"
+message = "interaction"
+fields = {{ user = "value.user", content = "value.text", response = "value.genre", occurred_at = "record.timestamp" }}
+constants = {{ tenant = "acme", domain = "movie_tag" }}
+"""
 
 
 def user_of(process: str) -> str:
@@ -40,6 +49,8 @@ class DeploymentWithRights:
 
     def __init__(self, broker: AuthorizingBroker, folder: Path, base_url: str) -> None:
         self.broker, self._folder = broker, folder
+        sources = folder / "sources.toml"
+        sources.write_text(SOURCES, encoding="utf-8")
         self.settings = load(
             kafka={
                 "bootstrap_servers": broker.bootstrap_servers,
@@ -52,6 +63,7 @@ class DeploymentWithRights:
             base={"url": base_url},
             reflection={"engine": "transformers"},
             quality={"every_s": 0.2},
+            sources={"file": sources},
         )
         self._children: dict[str, Child] = {}
 
@@ -133,6 +145,12 @@ class DeploymentWithRights:
             self.wait_until(has_all, f"{name} has not {count} records")
         return found
 
+    def create_topic(self, name: str) -> None:
+        """As the superuser, in the platform's place."""
+        with closing(admin(self.settings)) as client:
+            client.create_topics({name: {"num_partitions": 2, "replication_factor": 1}})
+            client.wait_for_topics([name])
+
     def delete_topic(self, declared: str) -> None:
         with closing(admin(self.settings)) as client:
             client.delete_topics([declared])
@@ -153,10 +171,11 @@ class DeploymentWithRights:
 
 @contextmanager
 def with_topics(broker: AuthorizingBroker, folder: Path, base_url: str) -> Iterator[DeploymentWithRights]:
-    """All topics exist, created by the user who applies the topology, and every process has its rights. No process runs."""
+    """All topics exist, created by the user who applies the topology and by the platform, and every process has its rights. No process runs."""
     with DeploymentWithRights(broker, folder, base_url) as deployment:
         for process in PROCESSES:
             deployment.grant(process)
         applied = deployment.command("retouch topics apply", "topics", "apply")
         assert applied.exit_code == 0, applied.output
+        deployment.create_topic(REVIEWS)
         yield deployment
