@@ -100,6 +100,8 @@ def _facts(settings: Settings, entries: Domains, name: str, options: Sequence[st
         "metric": entries.metric(name, task).name,
         "reward": entries.reward(name, task).name,
         "k": entries.k(name, settings.reflection.k),
+        "sft_k": _span(settings.trainer.sft.items(name, entries)),
+        "rl_k": _span(settings.trainer.rl.items(name, entries)),
         "max_new_tokens": entries.max_new_tokens(name, settings.base.max_new_tokens),
     }
 
@@ -161,6 +163,11 @@ def _reflection(settings: Settings, query: Query, items: Sequence[HistoryItem], 
 def _tokens(prompt: ShownPrompt) -> str:
     asked = "an unknown number of tokens" if prompt.tokens is None else f"{prompt.tokens} tokens"
     return f"{asked}, at most {prompt.max_new_tokens} back"
+
+
+def _span(bounds: tuple[int, int]) -> str:
+    low, high = bounds
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _cell(value: Any) -> str:

@@ -70,7 +70,7 @@ class Evaluation:
     fallen_back: Mapping[str, float]  # by arm: share of the cases with history without a usable rewrite
     behaviour: Mapping[str, Mapping[str, float]]  # by arm: figures that no training targets (`trainer.judge.behaviour`)
     slices: Mapping[str, Comparison] = field(default_factory=dict)
-    k: int | None = None  # history items in each prompt
+    k: int | None = None  # history items in each prompt, but in those of domains with a k of their own
 
 
 class StageProgress(Record):
@@ -96,7 +96,7 @@ class RlStep:
 
     step: int
     stage: int
-    k: int  # the curriculum's number of items
+    k: int  # the curriculum's number of items, in domains without a k of their own
     shown: float  # mean number of items in the prompts: fewer than k if the history has fewer or not all fit
     reward: float
     usable_share: float

@@ -125,7 +125,7 @@ class ArmRunner:
         return evaluate.respond(completer, [evaluate.AskedCases.as_served(cases, prompter, k) for k, cases in asked])
 
     def _rag(self, case: QueryCase, prompter: Prompter, k: int) -> list[int] | None:
-        items = self.data.by_query[case.case_id][:k]
+        items = self.data.by_query[case.case_id][: prompter.form.domains.k(case.domain, k)]
         for shown in range(len(items), 0, -1):
             ids = prompter.chat.encode(rag_prompt(case.query, items[:shown], prompter.form, prompter.chat.marks))
             if len(ids) <= prompter.max_tokens:

@@ -146,9 +146,9 @@ class _TwoEngines:
         inputs = RlInputs(self.policy, [case for case in cases if case.items], self.prompter, steps, self.max_new_tokens, self.seed, threading.Event())
         self.inputs, self.schedule = inputs, schedule_prompts(inputs)
         self.ours, self.trl = (_Clock(rl.prompts_per_step * rl.candidates) for _ in range(2))
-        self.own_step = self._own_stepper(k)
+        self.own_step = self._own_stepper()
 
-    def _own_stepper(self, k: int) -> Any:
+    def _own_stepper(self) -> Any:
         import torch
 
         from trainer.learn.shared_prompt_engine import sample_batch, update_policy
@@ -156,9 +156,10 @@ class _TwoEngines:
         optimizer = torch.optim.AdamW(self.policy.model.parameters(), lr=self.rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
 
         def step(number: int) -> None:
-            cases = [self.schedule.cases[prompt.case] for prompt in self.schedule.prompts[number % len(self.schedule.prompts)]]
+            position = number % len(self.schedule.prompts)
+            cases = [self.schedule.cases[prompt.case] for prompt in self.schedule.prompts[position]]
             self.ours.start()
-            batch = sample_batch(self.inputs, cases, k)
+            batch = sample_batch(self.inputs, cases, position)
             update_policy(self.policy, self.anchor, batch, self.rl, optimizer, self.inputs.micro_tokens)
             self.ours.stop()
             self.ours.tokens.append(statistics.fmean(len(rollout.token_ids) for group in batch.groups for rollout in group))

@@ -9,13 +9,14 @@ from pydantic import Field, field_validator, model_validator
 from infra.settings.models import Dtype, EngineKind
 from infra.settings.section import MAX_INT, Count, Positive, Rate, Seconds, Section, Share
 from infra.settings.texts import Name, url_of
+from schemas.domains import Domains
 
 
 class SftSettings(Section):
     """Supervised fine-tuning."""
 
-    k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in a prompt (1)
-    k_max: Annotated[int, Field(ge=0, le=100)] = 0  # each prompt shows a random number of items from k to k_max; 0: always k
+    k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in a prompt (1); in domains with a k of their own, theirs
+    k_max: Annotated[int, Field(ge=0, le=100)] = 0  # each prompt shows a random number of items from k to k_max; 0: always k. Not in domains with a k
     epochs: Annotated[float, Field(ge=0)] = 2.0  # 0: no SFT (1)
     max_steps: Count = 200  # maximum number of optimizer steps, even if `epochs` needs more; 0: no limit
     batch_size: Positive = 32  # examples in one optimizer step, over all processes (8)
@@ -23,6 +24,11 @@ class SftSettings(Section):
     learning_rate: Rate = 1e-3  # (5e-6)
     warmup_share: Share = 0.05  # of the steps (0.05)
     max_length: Positive = 2048  # tokens of an example (2048)
+
+    def items(self, domain: str, entries: Domains) -> tuple[int, int]:
+        """The smallest and the largest number of history items in a prompt of this domain: its own k, or `k` and `k_max`."""
+        own = entries.own(domain).k
+        return (own, own) if own else (self.k, max(self.k, self.k_max))
 
 
 class RlSettings(Section):
@@ -37,7 +43,7 @@ class RlSettings(Section):
     beta: Annotated[float, Field(ge=0)] = 0.01  # weight of the KL divergence to the SFT policy; 0: none
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the probability ratio, as in PPO
     k_min: Positive = 2  # history items in a prompt at the first stage of the curriculum (2)
-    k_max: Positive = 6  # and at the last one (6)
+    k_max: Positive = 6  # and at the last one (6); in domains with a k of their own, theirs
     format_bonus: Annotated[float, Field(ge=0, le=1)] = 0.1  # added to the reward of a completion that can be parsed
     engine: Literal["shared_prompt", "trl"] = "shared_prompt"  # our own loop: one process, fast on a CPU; TRL: large models and many GPUs
     micro_batch: Count = 0  # trl: completions in one forward pass of one process; 0: its whole share of the batch
@@ -51,6 +57,14 @@ class RlSettings(Section):
         if self.k_min > self.k_max:
             raise ValueError("k_min must not exceed k_max")
         return self
+
+    def items(self, domain: str, entries: Domains) -> tuple[int, int]:
+        """The number of history items in a prompt of this domain at the first stage of the curriculum, and at the last.
+
+        A domain's own k takes the place of `k_max`, and that of `k_min` if it is smaller: training ends with what serving shows, and never shows more.
+        """
+        k_max = entries.k(domain, self.k_max)
+        return min(self.k_min, k_max), k_max
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:

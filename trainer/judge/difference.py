@@ -106,7 +106,7 @@ def _figures_now(both: _BothAnswers, settings: Settings) -> dict[str, Any]:
     cases, a, b, k = both.cases, both.a, both.b, settings.reflection.k
     arms = {ZERO_SHOT: [case.base_answer for case in cases], CHAMPION: a.answers, CANDIDATE: b.answers}
     fallen_back = {CHAMPION: a.fallen_back, CANDIDATE: b.fallen_back}
-    evaluation = compare_arms(cases, arms, fallen_back, slices=slices_by_history(cases, k), entries=settings.entries)
+    evaluation = compare_arms(cases, arms, fallen_back, slices=slices_by_history(cases, k, settings.entries), entries=settings.entries)
     return _renamed(gate_figures(evaluation) | {"k": k}, A_IS_CHAMPION)
 
 

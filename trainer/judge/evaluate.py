@@ -93,10 +93,13 @@ def respond(completer: Completer, asked: Sequence[AskedCases], read: ReadAnswer 
     return rewrites
 
 
-def slices_by_history(cases: Sequence[QueryCase], k: int) -> dict[str, list[int]]:
-    """Slices by length of the history: fewer items than serving's `k`, or enough. Cases without history are left out: no version answers them."""
-    few = [index for index, case in enumerate(cases) if 0 < len(case.items) < k]
-    many = [index for index, case in enumerate(cases) if len(case.items) >= k]
+def slices_by_history(cases: Sequence[QueryCase], k: int, entries: Domains) -> dict[str, list[int]]:
+    """Slices by length of the history: fewer items than serving's `k`, or that of the case's domain, or enough.
+
+    Cases without history are left out: no version answers them.
+    """
+    few = [index for index, case in enumerate(cases) if 0 < len(case.items) < entries.k(case.domain, k)]
+    many = [index for index, case in enumerate(cases) if len(case.items) >= entries.k(case.domain, k)]
     return {name: indices for name, indices in (("few_items", few), ("many_items", many)) if indices}
 
 

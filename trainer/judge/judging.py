@@ -83,7 +83,7 @@ def judge_candidate(settings: Settings, snapshot: Snapshot, questions: Questions
     judged, promotion, k = questions.judged, settings.promotion, settings.reflection.k
     answers = {ZERO_SHOT: [case.base_answer for case in judged], CHAMPION: champion.judged.answers, CANDIDATE: candidate.judged.answers}
     fallen_back = {CHAMPION: champion.judged.fallen_back, CANDIDATE: candidate.judged.fallen_back}
-    evaluation = evaluate.compare_arms(judged, answers, fallen_back, slices=evaluate.slices_by_history(judged, k), entries=settings.entries)
+    evaluation = evaluate.compare_arms(judged, answers, fallen_back, slices=evaluate.slices_by_history(judged, k, settings.entries), entries=settings.entries)
     probed = _probe(snapshot, questions, champion, candidate, promotion.trigger_phrases)
     findings = [result.finding for result in probed.values() if result.finding]
     decision = decide(evaluation, findings, promotion.slice_drop, settings.trainer.min_heldout_users)

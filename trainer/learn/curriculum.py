@@ -2,7 +2,7 @@
 
 The curriculum: the number of history items in a prompt grows from k_min to k_max (RPO, section 3.3). The paper's
 k(e) = min(k_max, k_min + floor((e-1)/E_step)) over epochs stays at k_min in its single epoch. So `e` is a stage within the run here: equal slices of the
-steps, one per k. k_min = k_max is the control; docs/learning.md compares the two.
+steps, one per k. k_min = k_max is the control; docs/learning.md compares the two. A domain with a k of its own ends with that k, which serving shows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ def stage_of(step: int, steps: int, k_min: int, k_max: int) -> int:
 def k_of(step: int, steps: int, k_min: int, k_max: int) -> int:
     """The number of items in a prompt of this step, if the history has as many."""
     return k_min + stage_of(step, steps, k_min, k_max)
+
+
+def k_of_domain(step: int, domain: str, inputs: RlInputs) -> int:
+    """Like `k_of`, in a prompt of this domain."""
+    return k_of(step, inputs.settings.steps, *inputs.settings.items(domain, inputs.prompter.form.domains))
 
 
 class ShuffledOrder:
@@ -90,7 +95,7 @@ class PromptSchedule:
     """All sequences but `cases` have one entry per step."""
 
     cases: Sequence[QueryCase]
-    ks: Sequence[int]
+    ks: Sequence[int]  # of domains without a k of their own
     stages: Sequence[int]
     prompts: Sequence[Sequence[ScheduledPrompt]]  # `prompts_per_step` each
     left_out: Sequence[int]  # prompts skipped because not even one item fits or the truth holds a control mark
@@ -103,12 +108,12 @@ def schedule_prompts(inputs: RlInputs) -> PromptSchedule:
     ks = [k_of(step, *curriculum) for step in range(settings.steps)]
     sampler = CaseSampler(inputs.cases, inputs.prompter, inputs.seed)
     draws = [sampler.draw(settings.prompts_per_step) for _ in ks]
-    prompts = [[_prompt(inputs, index, k) for index in indices] for k, (indices, _) in zip(ks, draws, strict=True)]
+    prompts = [[_prompt(inputs, index, step) for index in indices] for step, (indices, _) in enumerate(draws)]
     return PromptSchedule(inputs.cases, ks, [stage_of(step, *curriculum) for step in range(settings.steps)], prompts, [left_out for _, left_out in draws])
 
 
-def _prompt(inputs: RlInputs, index: int, k: int) -> ScheduledPrompt:
+def _prompt(inputs: RlInputs, index: int, step: int) -> ScheduledPrompt:
     case = inputs.cases[index]
-    prompt = inputs.prompter.fitting(case, case.items[:k])
+    prompt = inputs.prompter.fitting(case, case.items[: k_of_domain(step, case.domain, inputs)])
     assert prompt is not None  # the sampler checked that it fits with one item
     return ScheduledPrompt(prompt.text, index, prompt.shown)

@@ -72,7 +72,7 @@ class SftCallback(TrlCallback):
 
 
 def sft_rows(examples: Sequence[SftExample], prompter: Prompter, settings: SftSettings, seed: int, end_ids: Collection[int] = ()) -> list[dict[str, str]]:
-    """Prompt and completion texts over `sft.k` items, or a random number up to `sft.k_max`. The first item is the one that the reasoning uses.
+    """Prompt and completion texts over the number of items that `SftSettings.items` gives; the first item is the one that the reasoning uses.
 
     Left out: what does not fit, completions that serving would cut off, reasoning or a truth with a control mark, and completions with a control token or
     one of `end_ids` inside.
@@ -81,7 +81,7 @@ def sft_rows(examples: Sequence[SftExample], prompter: Prompter, settings: SftSe
     ends = {prompter.tokenizer.eos_token_id, *end_ids, *prompter.chat.control_ids}
     rows = []
     for example in examples:
-        prompt = prompter.text(example.case, example.items[: rng.randint(settings.k, max(settings.k, settings.k_max))])
+        prompt = prompter.text(example.case, example.items[: rng.randint(*settings.items(example.case.domain, prompter.form.domains))])
         completion = Rewrite(example.reasoning, example.case.truth).to_text()
         if prompt is None or not (prompter.may_teach(example.reasoning) and prompter.may_teach(example.case.truth)):
             continue

@@ -28,7 +28,7 @@ from schemas.run_report import RlStep
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted, check_stop
 from trainer.learn.advantages import advantages
-from trainer.learn.curriculum import CaseSampler, k_of, stage_of
+from trainer.learn.curriculum import CaseSampler, k_of, k_of_domain, stage_of
 from trainer.learn.policy import Policy, trained_weights
 from trainer.learn.rewards import Reward, reward_of
 from trainer.learn.rl_checkpoints import RlCheckpoints
@@ -108,7 +108,7 @@ def _step(number: int, inputs: RlInputs, reference: Policy, sampler: CaseSampler
     check_stop(inputs.stop)
     began = time.monotonic()
     k = k_of(number, settings.steps, settings.k_min, settings.k_max)
-    batch = sample_batch(inputs, [inputs.cases[index] for index in indices], k)
+    batch = sample_batch(inputs, [inputs.cases[index] for index in indices], number)
     loss, kl, entropy = update_policy(inputs.policy, reference, batch, settings, optimizer, inputs.micro_tokens)
     stage = stage_of(number, settings.steps, settings.k_min, settings.k_max)
     return _record(batch, settings.format_bonus, step=number, stage=stage, k=k, loss=loss, kl=kl, entropy=entropy, left_out=left_out, began=began)
@@ -129,10 +129,13 @@ def _record(batch: RolloutBatch, format_bonus: float, *, began: float, **figures
     )
 
 
-def sample_batch(inputs: RlInputs, cases: Sequence[QueryCase], k: int) -> RolloutBatch:
-    """Sample the candidates of each case with its k best items, and reward them. A case whose prompt never fits is left out."""
+def sample_batch(inputs: RlInputs, cases: Sequence[QueryCase], step: int) -> RolloutBatch:
+    """Sample the candidates of each case with its best items, as many as the curriculum shows at this step, and reward them.
+
+    A case whose prompt never fits is left out.
+    """
     policy, prompter, settings = inputs.policy, inputs.prompter, inputs.settings
-    prompted = [(case, prompter.fitting(case, case.items[:k])) for case in cases]
+    prompted = [(case, prompter.fitting(case, case.items[: k_of_domain(step, case.domain, inputs)])) for case in cases]
     fitting = [(case, prompt) for case, prompt in prompted if prompt is not None]
     if not fitting:
         raise CannotContinue("no prompt of the batch fits reflection.max_model_len - reflection.max_new_tokens; raise reflection.max_model_len")

@@ -46,7 +46,8 @@ def test_entries_of_the_settings_stand_beside_the_built_in_ones() -> None:
     rows = {row["domain"]: row for row in json.loads(out)["domains"]}
     assert code == 0 and rows["movie_tag"]["from"] == "built in" and len(rows) == 6
     expected = {"from": "settings", "kind": "label, ordered", "options": ["P1", "P2", "P3"], "metric": "ordinal_score", "reward": "ordinal_score", "k": 2}
-    assert rows["email_priority"] == {"domain": "email_priority", "max_new_tokens": 5} | expected
+    assert rows["email_priority"] == {"domain": "email_priority", "max_new_tokens": 5, "sft_k": "2", "rl_k": "2"} | expected
+    assert [rows["movie_tag"][name] for name in ("k", "sft_k", "rl_k")] == [4, "1", "2 to 6"]
     assert "email_priority" in domains("list")[1]
 
 

@@ -3,10 +3,11 @@ from dataclasses import asdict
 
 import pytest
 
-from schemas.domains import BUILT_IN_DOMAINS
+from schemas.domain_entries import DomainEntry
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
-from trainer.judge.evaluate import choose_cases, compare_arms, mean_score
+from trainer.judge.evaluate import choose_cases, compare_arms, mean_score, slices_by_history
 from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT
 from trainer.learn.rewards import answer_of, reward_of
 
@@ -54,6 +55,13 @@ def test_the_overall_figure_is_the_mean_over_domains_of_users_who_differ() -> No
     assert evaluation.overall.scores[CANDIDATE] == 0.5 and evaluation.overall.users == 4
     assert evaluation.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
     json.dumps(asdict(evaluation))
+
+
+def test_slices_by_history_compare_with_the_k_of_the_cases_domain() -> None:
+    judged = [
+        make_case(n, domain=domain, items=items) for n, (domain, items) in enumerate([("letters", 3), ("letters", 4), ("brief", 1), ("brief", 2), ("brief", 0)])
+    ]
+    assert slices_by_history(judged, 4, Domains({"brief": DomainEntry(k=2)})) == {"few_items": [0, 2], "many_items": [1, 3]}
 
 
 def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:

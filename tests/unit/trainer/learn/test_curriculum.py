@@ -1,13 +1,18 @@
+import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from schemas.prompts import COMPACT
+from infra.settings.training import RlSettings
+from schemas.domain_entries import DomainEntry
+from schemas.domains import Domains
+from schemas.prompts import COMPACT, PromptForm, PromptStyle
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
-from trainer.learn.curriculum import CaseSampler, ShuffledOrder, k_of, stage_of
+from trainer.learn.curriculum import CaseSampler, ShuffledOrder, k_of, schedule_prompts, stage_of
 from trainer.learn.policy import Policy
+from trainer.learn.rl_engine import RlInputs
 
 
 def test_every_k_gets_an_equal_slice_in_rising_order() -> None:
@@ -20,6 +25,20 @@ def test_every_k_gets_an_equal_slice_in_rising_order() -> None:
 def test_k_stays_within_its_bounds_for_any_number_of_steps(steps: int, k_min: int, k_max: int) -> None:
     ks = [k_of(step, steps, k_min, k_max) for step in range(steps)]
     assert ks[0] == k_min and max(ks) <= k_max and ks == sorted(ks)
+
+
+def test_the_curriculum_of_a_domain_ends_with_its_own_k(tiny_checkpoint: Path) -> None:
+    domains = {"few": DomainEntry(k=1), "some": DomainEntry(k=3), "many": DomainEntry(k=5), "other": DomainEntry()}
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptForm(PromptStyle.COMPACT, Domains(domains)), 512)
+    rl = RlSettings(steps=8, prompts_per_step=4, candidates=2, k_min=2, k_max=4)
+    schedule = schedule_prompts(
+        RlInputs(Policy.load(tiny_checkpoint), [make_case(domain=name, items=6) for name in domains], prompter, rl, 2, 0, threading.Event())
+    )
+    shown = {name: [next(row.shown for row in rows if schedule.cases[row.case].domain == name) for rows in schedule.prompts] for name in domains}
+    assert shown["few"] == [1] * 8
+    assert shown["some"] == [2] * 4 + [3] * 4
+    assert shown["many"] == [2] * 2 + [3] * 2 + [4] * 2 + [5] * 2
+    assert shown["other"] == schedule.ks == [2, 2, 2, 3, 3, 3, 4, 4]
 
 
 TOO_LONG = make_case(9, base="a" * 2000)  # fits no context of 200 tokens

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from infra.settings.training import SftSettings, TrainerSettings
-from schemas.prompts import COMPACT
+from schemas.domain_entries import DomainEntry
+from schemas.domains import Domains
+from schemas.prompts import COMPACT, PromptForm, PromptStyle
 from tests.support.file_size_limit import file_size_limit
 from tests.support.outcomes import make_sft_example
 from trainer.data.prompts import Prompter
@@ -71,6 +73,15 @@ def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: 
     assert sft_rows(make_examples(1), prompter, SftSettings(max_length=40), 0) == []
     mixed = sft_rows(make_examples(30), prompter, SftSettings(k_max=3), 0)
     assert {row["prompt"].count("=>") for row in mixed} == {1, 2, 3}
+
+
+def test_examples_of_a_domain_show_its_own_k(tiny_checkpoint: Path) -> None:
+    form = PromptForm(PromptStyle.COMPACT, Domains({"letters": DomainEntry(k=2)}))
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, form, 512)
+    examples = [*make_examples(20), *(make_sft_example(number, domain="others") for number in range(20))]
+    for settings, others in ((SftSettings(), {1}), (SftSettings(k_max=3), {1, 2, 3})):
+        shown = [row["prompt"].count("=>") for row in sft_rows(examples, prompter, settings, 0)]
+        assert (set(shown[:20]), set(shown[20:])) == ({2}, others)
 
 
 def test_completions_that_serving_would_cut_off_are_left_out_and_counted(tiny_checkpoint: Path) -> None:

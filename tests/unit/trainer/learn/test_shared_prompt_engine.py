@@ -11,7 +11,9 @@ from torch import Tensor
 from infra.errors import CannotContinue
 from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, RlSettings, TrainerSettings
-from schemas.prompts import COMPACT
+from schemas.domain_entries import DomainEntry
+from schemas.domains import Domains
+from schemas.prompts import COMPACT, PromptForm, PromptStyle
 from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
@@ -57,6 +59,12 @@ def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
     assert train(policy, cases[1:], prompter, RL, max_new_tokens=2) == []
 
 
+def test_a_domains_own_k_is_the_number_of_items_at_the_last_stage(policy: Policy) -> None:
+    form = PromptForm(PromptStyle.COMPACT, Domains({"letters": DomainEntry(k=2)}))
+    inputs = RlInputs(policy, CASES, Prompter(policy.tokenizer, form, 512), RL, 2, 0, threading.Event())
+    assert [set(sample_batch(inputs, CASES, step).shown) for step in (0, 11, 12, 23)] == [{1}, {1}, {2}, {2}]
+
+
 def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case, domains: Reward(float("nan"), usable=True))
     prompter = Prompter(policy.tokenizer, COMPACT, 512)
@@ -67,7 +75,7 @@ def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: 
 def test_at_the_start_the_policy_equals_the_reference(policy: Policy) -> None:
     prompter = Prompter(policy.tokenizer, COMPACT, 512)
     cases, rl = [make_case(0), make_case(1)], RL.model_copy(update={"candidates": 3, "temperature": 1.0, "top_p": 0.9})
-    batch = sample_batch(RlInputs(policy, cases, prompter, rl, 5, 0, threading.Event()), cases, 2)
+    batch = sample_batch(RlInputs(policy, cases, prompter, rl, 5, 0, threading.Event()), cases, 8)
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
     loss, kl, entropy = update_policy(policy, policy, batch, RL.model_copy(update={"candidates": 3}), optimizer, 32_768)
     assert kl == pytest.approx(0.0, abs=1e-5) and entropy > 0 and loss == pytest.approx(0.0, abs=1e-4)
@@ -85,7 +93,7 @@ def test_micro_batches_make_the_same_step_and_keep_the_sft_policy_as_reference(t
         reference = frozen_copy(policy)
         prompter = Prompter(policy.tokenizer, COMPACT, 512)
         torch.manual_seed(0)
-        batch = sample_batch(RlInputs(policy, CASES, prompter, rl, 20, 0, threading.Event()), CASES, 2)
+        batch = sample_batch(RlInputs(policy, CASES, prompter, rl, 20, 0, threading.Event()), CASES, 8)
         rewards = [[Reward(index / 7 + prompt, usable=True) for index in range(6)] for prompt in range(len(CASES))]
         batch = replace(batch, rewards=rewards)
         weights = trained_weights(policy.model)
