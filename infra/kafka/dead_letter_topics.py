@@ -56,10 +56,14 @@ class DeadLetterReader:
 
     def __init__(self, settings: Settings) -> None:
         self._reader = TopicReader(settings, "retouch-dlq", timeout_s=TIMEOUT_S, request_timeout_ms=TIMEOUT_MS)
-        self._topics = self._reader.topics()
-        self._source_topics = source_topics(settings)
-        for topic in (*(dead_letter_topic(topic.name) for topic in DEAD_LETTERED), *source_dead_letter_topics(settings)):
-            self._reader.partitions(topic)  # raises if the user may not see it; a missing topic has no dead letters
+        try:
+            self._topics = self._reader.topics()
+            self._source_topics = source_topics(settings)
+            for topic in (*(dead_letter_topic(topic.name) for topic in DEAD_LETTERED), *source_dead_letter_topics(settings)):
+                self._reader.partitions(topic)  # raises if the user may not see it; a missing topic has no dead letters
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._reader.close()

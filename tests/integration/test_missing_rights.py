@@ -194,6 +194,7 @@ def test_a_command_names_the_right_that_it_lacks(
     without("retouch", right)
     done = deployment.command("retouch", *arguments)
     assert done.exit_code == 1 and f"User:retouch lacks {text}; {REMEDY}" in done.output, done.output
+    assert f"kafka-io-retouch-{arguments[0]}" not in {thread.name for thread in threading.enumerate()}, "the refused command still connects"
 
 
 def test_a_redrive_names_its_transactional_id(deployment: DeploymentWithRights, without: Without) -> None:
