@@ -53,7 +53,7 @@ class RetrievalStatus(StrEnum):
     SEARCHED = "searched"  # `items` holds the search's result
     NOT_NEEDED = "not_needed"  # nothing was to be searched, for example because there is no base answer to rewrite
     DEADLINE_PASSED = "deadline_passed"
-    INDEX_AWAY = "index_away"
+    INDEX_AWAY = "index_away"  # or the endpoint that embeds the query
 
 
 class Context(Message, wire="retouch.context", version=1):

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,11 @@ from schemas.topics import INTERACTIONS, PROFILES
 from streams.app.join_state import JoinState
 from streams.app.processor import Processor
 from streams.app.topology import prepare
+from streams.embedding.embedder import Embedder, OpenEmbedder
+from streams.embedding.factory import make_embedder
 from streams.history.forward_once import ForwardOnce
 from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
-from streams.index.embedder import Embedder, SentenceEmbedder
 from streams.index.history_index import HistoryIndex, LazyIndex
 from streams.index.server import ServerIndex
 from streams.outcomes.processor import OutcomesProcessor
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECK_S = 0.1
+EMBEDDER_PAUSE_S = 2.0
 FINISH_S, DRAIN_S = 10.0, 3.0
 STOP_S = 8.0
 #: Model calls for one batch of history: they share one write, which costs an fsync.
@@ -62,12 +65,20 @@ HISTORY_CALLS = 4
 def run(settings: Settings, stop: threading.Event) -> None:
     """Serve until `stop` is set. Raises RetouchError if it cannot start or continue."""
     check_access(settings)
-    embedder = SentenceEmbedder(settings.embedder)
-    try:
-        if not stop.is_set():
+    if embedder := wait_for_embedder(settings, stop):
+        with closing(embedder):
             asyncio.run(_serve(settings, stop, embedder))
-    finally:
-        embedder.close()
+
+
+def wait_for_embedder(settings: Settings, stop: threading.Event) -> OpenEmbedder | None:
+    """Waits for an endpoint that is away: only its answer tells the dimension of the index. None after a stop. Raises BadSetting."""
+    while not stop.is_set():
+        try:
+            return make_embedder(settings.embedder)
+        except RetryLater as error:
+            log.warning("waiting for the embedder", extra={"reason": str(error)})
+            stop.wait(EMBEDDER_PAUSE_S)
+    return None
 
 
 async def _serve(settings: Settings, stop: threading.Event, embedder: Embedder) -> None:

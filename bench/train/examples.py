@@ -16,8 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import numpy as np
-
 from bench.train.source_data import SourceData, Split, SplitQuestion, WorldTruth
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.checkpoints.location import checkpoint_folder
@@ -38,8 +36,9 @@ from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy
 from schemas.topics import INTERACTIONS, OUTCOMES
 from schemas.trajectories import Trajectory
+from streams.embedding.embedder import Matrix
+from streams.embedding.factory import make_embedder
 from streams.history.processor import text_of
-from streams.index.embedder import Embedder, Matrix, SentenceEmbedder
 from streams.index.tenant_filter import Scope, Vector
 from streams.retrieval.processor import context_of, query_text
 from streams.retrieval.search import Found, HistorySearch, Wanted
@@ -113,28 +112,12 @@ def outcome_of(question: SplitQuestion, draft: Draft, items: Sequence[HistoryIte
 
 async def _find(wanted: Sequence[Wanted], interactions: Sequence[Interaction], settings: Settings) -> list[Found]:
     """What the streams process would find."""
-    model = SentenceEmbedder(settings.embedder)
+    embedder = make_embedder(settings.embedder)
     try:
-        embedder = _DistinctTexts(model)
         history = _History(interactions, await embedder.embed([text_of(interaction) for interaction in interactions]))
         return await HistorySearch(embedder, history, settings.retrieval, query_prefix=settings.embedder.query_prefix).find(wanted)
     finally:
-        model.close()
-
-
-class _DistinctTexts:
-    """An embedder that embeds equal texts once."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self.name, self.dimension = embedder.name, embedder.dimension
-        self._embedder = embedder
-        self._vectors: dict[str, Vector] = {}
-
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
-        # Sorted by length, because a batch costs as much as its longest text.
-        new = sorted({*texts} - self._vectors.keys(), key=lambda text: (len(text), text))
-        self._vectors |= zip(new, await self._embedder.embed(new, urgent=True), strict=True)
-        return np.array([self._vectors[text] for text in texts], dtype=np.float32).reshape(len(texts), self.dimension)
+        embedder.close()
 
 
 class _History:

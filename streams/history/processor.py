@@ -13,8 +13,8 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.sameness import is_blank
 from schemas.topics import INTERACTIONS, PROFILE_TASKS
 from streams.app.processor import GROUP, output
+from streams.embedding.embedder import Embedder
 from streams.history.forward_once import ForwardOnce
-from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
 from streams.profiles.feature_tasks import FeatureTasks

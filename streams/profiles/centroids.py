@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.index.embedder import Matrix
+from streams.embedding.embedder import Matrix
 
 SCALE = 8_192
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schemas.features import ItemFeatures, features_text
-from streams.index.embedder import Embedder, Matrix
+from streams.embedding.embedder import Embedder, Matrix
 from streams.index.tenant_filter import Vector
 from streams.profiles.centroids import Rounded, rounded
 

@@ -13,7 +13,7 @@ from schemas.lookups import Lookup, LookupPurpose
 from schemas.profiles import ProfileTask
 from schemas.rpm_prompts import shown_factors
 from schemas.tasks import Task
-from streams.index.embedder import Embedder, Matrix
+from streams.embedding.embedder import Embedder, Matrix
 from streams.index.tenant_filter import Scope, Vector
 from streams.profiles.centroids import rounded
 from streams.profiles.embedding import unit_rows

@@ -15,7 +15,7 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.rpm_prompts import shown_factors
 from schemas.topics import PROFILE_TASKS, PROFILES
 from streams.app.processor import GROUP, output
-from streams.index.embedder import Embedder
+from streams.embedding.embedder import Embedder
 from streams.index.tenant_filter import Scope
 from streams.profiles.embedding import item_vectors
 from streams.profiles.factors import FactorHistory

@@ -1,6 +1,7 @@
 """Finds the items of the user's own history that a query's strategy reads, all from before the query was asked.
 
-A query never waits for the index (docs/rules.md, 4). If nothing is to be read, the deadline has passed or the index is away, the result has no items, with
+A query never waits for the index (docs/rules.md, 4). If nothing is to be read, the deadline has passed, or the index or the
+embedder is away, the result has no items, with
 the reason in its status. A failing index delays one batch by at most ATTEMPTS times SEARCH_S; after that no query waits until the circuit breaker closes.
 """
 
@@ -21,7 +22,7 @@ from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.lookups import ItemOrder, Reads
 from schemas.queries import Query
 from schemas.strategies import Strategy
-from streams.index.embedder import Embedder
+from streams.embedding.embedder import Embedder
 from streams.index.history_index import HistoryReader
 from streams.index.tenant_filter import Scope, Vector
 from streams.retrieval.retrievers import drawn, most_similar_by_bm25
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 #: A search takes milliseconds; one that takes this long has failed. The second attempt is for a stale connection.
 SEARCH_S = 2.0
 ATTEMPTS = 2
-#: The first and the longest pause of the circuit breaker after a failed search.
+#: The first and the longest pause of the circuit breakers, after a failed search and a failed call of the embedder.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 #: Retrievers that choose among `retrieval.scan_items` items.
 SCANNING = frozenset({Retriever.BM25, Retriever.RANDOM})
@@ -58,7 +59,7 @@ class Found(NamedTuple):
 
 
 class HistorySearch:
-    """All processors that search share one, and with it the circuit breaker.
+    """All processors that search share one, and with it the circuit breakers.
 
     `query_prefix` precedes each text that is embedded. `now` is the wall clock, for deadlines.
     """
@@ -79,6 +80,7 @@ class HistorySearch:
         self._query_prefix = query_prefix
         self._now = now
         self._breaker = breaker or CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        self._embedder_breaker = CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     async def find(self, batch: Sequence[Wanted]) -> list[Found]:
         """One result for each, in order. One call embeds all texts. Never raises RetryLater."""
@@ -86,14 +88,29 @@ class HistorySearch:
         skips = [self._skip_reason(wanted) for wanted in batch]
         embeds = [skip is None and self.retriever_of(wanted) is Retriever.EMBEDDING for wanted, skip in zip(batch, skips, strict=True)]
         texts = [self._query_prefix + wanted.text for wanted, embed in zip(batch, embeds, strict=True) if embed]
-        vectors = iter(await self._embedder.embed(texts, urgent=True) if texts else ())
+        vectors = iter(await self._vectors(texts) if texts else ())
         found: list[Found] = []
         for wanted, skip, embed in zip(batch, skips, embeds, strict=True):
             vector = next(vectors) if embed else None
+            if embed and vector is None:
+                skip = RetrievalStatus.INDEX_AWAY
             items, status = await self._search(wanted, vector) if skip is None else ([], skip)
             items = await self._chosen(wanted, items) if items else []
             found.append(Found(items, status, (time.perf_counter() - started) * 1000))
         return found
+
+    async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector | None]:
+        """None for each text while the embedder's endpoint is away."""
+        if not self._embedder_breaker.pause_left_s:
+            try:
+                vectors = list(await self._embedder.embed(texts, urgent=True))
+            except RetryLater as error:
+                extra = {"reason": str(error), "for_s": self._embedder_breaker.failed()}
+                log.warning("the embedder is away; queries go on without similar items", extra=extra)
+            else:
+                self._embedder_breaker.succeeded()
+                return vectors
+        return [None] * len(texts)
 
     def _skip_reason(self, wanted: Wanted) -> RetrievalStatus | None:
         """Why the result goes out at once, without a search. None if the index is to be searched."""

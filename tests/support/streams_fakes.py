@@ -24,7 +24,7 @@ from schemas.queries import Query
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy, StrategyChoice
-from streams.index.embedder import Embedder, Matrix
+from streams.embedding.embedder import Embedder, Matrix
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import (
     BLANK,

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from infra.errors import RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
 from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.envelope import read_message
 from schemas.ids import derive
 from schemas.records import ProducedRecord
+from schemas.strategies import Strategy
 from schemas.topics import DRAFTS, INTERACTIONS
+from streams.embedding.embedder import Matrix
 from streams.history.processor import HistoryProcessor
 from streams.retrieval.processor import CONTEXT_BYTES, RetrievalProcessor, context_of, query_text
 from streams.retrieval.search import ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S
@@ -136,6 +141,30 @@ async def test_contexts_go_out_without_items_while_the_index_is_away() -> None:
     clock[0] += LONGEST_PAUSE_S
     (record,) = await retrieval.handle([consumed_record(DRAFTS.name, draft(query()))])
     assert context(record).retrieval is RetrievalStatus.SEARCHED and len(context(record).items) == 1
+
+
+class AwayEmbedder(WordEmbedder):
+    is_away = True
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
+        rows = await super().embed(texts, urgent=urgent)
+        if self.is_away:
+            raise RetryLater("the endpoint does not answer")
+        return rows
+
+
+async def test_only_queries_that_need_vectors_go_without_items_while_the_embedder_is_away() -> None:
+    embedder = AwayEmbedder()
+    retrieval = RetrievalProcessor(search(embedder, await indexed(interaction("sea"))), k_max=6)
+    questions = [query(), query().model_copy(update={"strategy": Strategy.HYDRA}), query()]
+    records = [consumed_record(DRAFTS.name, draft(each)) for each in questions]
+    expected = [(RetrievalStatus.INDEX_AWAY, 0), (RetrievalStatus.SEARCHED, 1), (RetrievalStatus.INDEX_AWAY, 0)]
+    assert [(context(r).retrieval, len(context(r).items)) for r in await retrieval.handle(records)] == expected
+    assert [(context(r).retrieval, len(context(r).items)) for r in await retrieval.handle(records)] == expected
+    assert len(embedder.calls) == 1, "during the pause the embedder is not asked"
+    embedder.is_away = False
+    await asyncio.sleep(2 * FIRST_PAUSE_S)
+    assert context((await retrieval.handle(records))[0]).retrieval is RetrievalStatus.SEARCHED
 
 
 async def test_a_search_that_hangs_ends_at_the_deadline() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from infra.errors import BadSetting
 from infra.settings import load
 from infra.settings.stream import EmbedderSettings
 from schemas.topics import INTERACTIONS
+from streams.embedding import model
+from streams.embedding.embedder import Matrix
+from streams.embedding.local import STEP_CHARS, LocalEmbedder, steps_of
+from streams.embedding.model import CALL_CHARS, READ_CHARS, similar_lengths
 from streams.history.processor import HistoryProcessor
-from streams.index.embedder import CALL_CHARS, READ_CHARS, STEP_CHARS, Matrix, SentenceEmbedder, similar_lengths, steps_of
 from streams.index.tenant_filter import Scope
 from streams.service import open_index
 from tests.support.streams_fakes import NOON, consumed_record, interaction
+from tests.support.tiny_embedder import TEXTS, make_contriever
 
 
 @given(st.lists(st.integers(0, 3_000).map("x".__mul__), max_size=60), st.integers(1, 16))
@@ -43,21 +48,9 @@ def test_texts_share_a_call_unless_padding_costs_more_than_another_call(chars: l
     assert not chars or padded <= len(chars) * max(chars) + CALL_CHARS
 
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "sea", "war", "love", "a", "film", "about"]
-TEXTS = ["sea", "a film about the war", "love the sea a film about love", "the the the war"]
-
-
 @pytest.fixture(scope="module")
 def contriever(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT with the files of facebook/contriever: no module of sentence-transformers names a pooling or a normalisation."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    directory = tmp_path_factory.mktemp("contriever")
-    BertTokenizerFast(vocab={word: number for number, word in enumerate(WORDS)}, model_max_length=64).save_pretrained(directory)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64}
-    BertModel(BertConfig(vocab_size=len(WORDS), **sizes), add_pooling_layer=False).eval().save_pretrained(directory)
-    return directory
+    return make_contriever(tmp_path_factory.mktemp("contriever"))
 
 
 def by_hand(checkpoint: Path, pooling: str, texts: Sequence[str]) -> Matrix:
@@ -76,7 +69,7 @@ def by_hand(checkpoint: Path, pooling: str, texts: Sequence[str]) -> Matrix:
 
 async def embedded(**settings: Any) -> tuple[Matrix, str]:
     """The rows of TEXTS, and the embedder's name."""
-    embedder = SentenceEmbedder(EmbedderSettings(**settings))
+    embedder = LocalEmbedder(EmbedderSettings(**settings))
     try:
         return await embedder.embed(TEXTS, urgent=True), embedder.name
     finally:
@@ -103,10 +96,39 @@ async def test_the_name_of_an_embedder_tells_its_pooling(contriever: Path) -> No
     assert names == [str(contriever), f"{contriever}, mean pooling", f"{contriever}, cls pooling"]
 
 
+async def test_bfloat16_is_another_embedder_with_nearly_equal_vectors(contriever: Path) -> None:
+    rows, name = await embedded(model=str(contriever), dtype="bfloat16")
+    assert name == f"{contriever}, bfloat16"
+    np.testing.assert_allclose(rows, (await embedded(model=str(contriever)))[0], atol=0.02)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("native", "suffix"), [(True, ", bfloat16"), (False, "")])
+async def test_auto_takes_bfloat16_where_the_processor_multiplies_it(contriever: Path, monkeypatch: pytest.MonkeyPatch, native: bool, suffix: str) -> None:
+    monkeypatch.setattr(model, "processor_has_bfloat16", lambda: native)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (await embedded(model=str(contriever), dtype="auto"))[1] == f"{contriever}{suffix}"
+
+
+async def test_equal_texts_are_embedded_once(contriever: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = LocalEmbedder(EmbedderSettings(model=str(contriever)))
+    encode, calls = embedder._model.encode, list[Sequence[str]]()
+
+    def recorded(texts: Sequence[str]) -> Matrix:
+        calls.append(texts)
+        return encode(texts)
+
+    monkeypatch.setattr(embedder._model, "encode", recorded)
+    with closing(embedder):
+        rows = await embedder.embed([*TEXTS, *TEXTS[::-1]])
+    assert sorted(text for call in calls for text in call) == sorted(TEXTS)
+    np.testing.assert_array_equal(rows[: len(TEXTS)], rows[len(TEXTS) :][::-1])
+
+
 async def test_the_index_searches_by_the_dot_product_of_the_settings(contriever: Path, tmp_path: Path) -> None:
     settings = load(embedder={"model": str(contriever), "similarity": "dot"}, stack={"dir": tmp_path}, kafka={"bootstrap_servers": "127.0.0.1:1"})
     history = [interaction(text, content="").model_copy(update={"response": text}) for text in TEXTS]
-    embedder = SentenceEmbedder(settings.embedder)
+    embedder = LocalEmbedder(settings.embedder)
     index = await open_index(settings, embedder)
     try:
         processor = HistoryProcessor(embedder, index, batch=64)
@@ -129,7 +151,7 @@ async def test_a_pooling_that_cannot_be_set_is_refused_by_name(tmp_path: Path) -
     words = WordEmbeddings(WhitespaceTokenizer(["sea"]), np.ones((1, 4), dtype=np.float32))
     SentenceTransformer(modules=[words]).save_pretrained(str(tmp_path))
     with pytest.raises(BadSetting, match=r"embedder.pooling=cls: .* has no pooling that could be set"):
-        SentenceEmbedder(EmbedderSettings(model=str(tmp_path), pooling="cls"))
+        LocalEmbedder(EmbedderSettings(model=str(tmp_path), pooling="cls"))
 
 
 async def test_weights_that_are_only_there_as_pickles_are_refused_by_name(contriever: Path, tmp_path: Path) -> None:
@@ -140,7 +162,7 @@ async def test_weights_that_are_only_there_as_pickles_are_refused_by_name(contri
     shutil.copytree(contriever, copy)
     (weights,) = copy.rglob("*.safetensors")
     torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
-    SentenceEmbedder(EmbedderSettings(model=str(copy))).close()  # the safetensors beside it are read
+    LocalEmbedder(EmbedderSettings(model=str(copy))).close()  # the safetensors beside it are read
     weights.unlink()
     with pytest.raises(BadSetting, match=r"pytorch_model\.bin: weights as pickles are not loaded"):
-        SentenceEmbedder(EmbedderSettings(model=str(copy)))
+        LocalEmbedder(EmbedderSettings(model=str(copy)))

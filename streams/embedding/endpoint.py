@@ -1,0 +1,114 @@
+"""Embeds texts at a server with OpenAI's `POST /embeddings`, such as Text Embeddings Inference or vLLM.
+
+A server may refuse a text that is longer than its model reads. Such a text is cut in halves until the server takes it, as a model on this machine reads only
+the first tokens of it. Error texts contain no user's text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+
+from infra.errors import BadSetting, CannotContinue, RetryLater
+from infra.settings.stream import EmbedderSettings, Similarity
+from infra.urls import without_user
+from streams.embedding.embedder import Matrix, distinct
+
+#: Of the first request, which tells the dimension. It holds no user's text.
+PROBE = "hello"
+#: A query does not wait longer for its vector: it goes on without history.
+URGENT_S = 2.0
+#: A server that refuses a text this short refuses it for another reason than its length.
+SHORT_CHARS = 64
+TEXT_REFUSED = {400, 413, 422}
+REMEDIES = {401: "check embedder.api_key", 403: "embedder.api_key may not use embedder.model", 404: "check embedder.url and embedder.model"}
+
+
+class EndpointEmbedder:
+    """The constructor asks the server once. It raises BadSetting if the server refuses, and RetryLater if it is away. `close` ends the connections."""
+
+    def __init__(self, settings: EmbedderSettings, transport: httpx.BaseTransport | None = None) -> None:
+        assert settings.url
+        self._settings = settings
+        self._address = without_user(settings.url)
+        key = settings.api_key.get_secret_value() if settings.api_key else None
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s, transport=transport, trust_env=False)
+        self._urgent, self._background = (ThreadPoolExecutor(settings.concurrency, f"embedder-{name}") for name in ("urgent", "history"))
+        self.name = f"{settings.model}, endpoint"
+        try:
+            self.dimension = len(self._request([PROBE], settings.timeout_s)[0])
+        except _TextRefused as error:
+            self.close()
+            raise BadSetting(f"{error}: check embedder.model and embedder.parameters") from error
+        except BaseException:
+            self.close()
+            raise
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        once, places = distinct(texts)
+        size, pool = self._settings.batch_size, self._urgent if urgent else self._background
+        timeout_s = min(URGENT_S, self._settings.timeout_s) if urgent else self._settings.timeout_s
+        loop = asyncio.get_running_loop()
+        steps = [once[start : start + size] for start in range(0, len(once), size)]
+        rows = np.concatenate(await asyncio.gather(*(loop.run_in_executor(pool, self._embed, step, timeout_s) for step in steps)))
+        return rows if len(once) == len(texts) else rows[places]
+
+    def close(self) -> None:
+        for pool in (self._urgent, self._background):
+            pool.shutdown(cancel_futures=True)
+        self._client.close()
+
+    def _embed(self, texts: Sequence[str], timeout_s: float) -> Matrix:
+        try:
+            vectors = self._request(texts, timeout_s)
+        except _TextRefused as error:
+            if len(texts) > 1:
+                middle = len(texts) // 2
+                return np.concatenate([self._embed(texts[:middle], timeout_s), self._embed(texts[middle:], timeout_s)])
+            if len(texts[0]) <= SHORT_CHARS:
+                raise CannotContinue(f"{error}, a text of {len(texts[0])} characters: check embedder.model and embedder.parameters") from error
+            return self._embed([texts[0][: len(texts[0]) // 2]], timeout_s)
+        if vectors.shape[1] != self.dimension:
+            raise CannotContinue(f"{self._address} answers vectors of {vectors.shape[1]} dimensions, and answered {self.dimension} before: restart the process")
+        if self._settings.similarity is Similarity.COSINE:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return vectors
+
+    def _request(self, texts: Sequence[str], timeout_s: float) -> Matrix:
+        """The rows as the server sends them. Raises _TextRefused, RetryLater, and before the first answer BadSetting."""
+        body = {"model": self._settings.model, "input": list(texts), "encoding_format": "float"} | self._settings.parameters
+        body = {name: value for name, value in body.items() if value is not None}
+        try:
+            answer = self._client.post(f"{(self._settings.url or '').rstrip('/')}/embeddings", json=body, timeout=timeout_s)
+        except httpx.HTTPError as error:
+            raise RetryLater(f"the embedder at {self._address} does not answer: {type(error).__name__}") from error
+        if answer.status_code in TEXT_REFUSED:
+            raise _TextRefused(f"the embedder at {self._address} answers {answer.status_code}")
+        if answer.status_code in REMEDIES:
+            text = f"the embedder at {self._address} answers {answer.status_code}: {REMEDIES[answer.status_code]}"
+            raise RetryLater(text) if hasattr(self, "dimension") else BadSetting(text)
+        if answer.status_code != httpx.codes.OK:
+            raise RetryLater(f"the embedder at {self._address} answers {answer.status_code}")
+        return self._rows(answer, len(texts))
+
+    def _rows(self, answer: httpx.Response, wanted: int) -> Matrix:
+        try:
+            data: list[dict[str, Any]] = answer.json()["data"]
+            rows = np.asarray([entry["embedding"] for entry in sorted(data, key=lambda entry: int(entry["index"]))], dtype=np.float32)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RetryLater(f"the embedder at {self._address} does not answer as OpenAI's /embeddings does: {type(error).__name__}") from error
+        if rows.ndim != 2 or len(rows) != wanted or not np.isfinite(rows).all():
+            raise RetryLater(f"the embedder at {self._address} answers an array of {rows.shape}, not {wanted} rows of finite numbers")
+        return rows
+
+
+class _TextRefused(Exception):
+    """The server takes the model and the key, and not these texts."""

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.errors import RetryLater
+from infra.settings.stream import EmbedderSettings
+from streams.embedding.local import LocalEmbedder
+from tests.support.tiny_embedder import TEXTS, make_contriever
+
+#: A bound for a busy machine.
+WAIT_S = 120.0
+#: Of several steps, some of them equal.
+HISTORY = [f"{text} {'film about ' * (number % 7)}" for number in range(30) for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_contriever(tmp_path_factory.mktemp("contriever"))
+
+
+@pytest.fixture
+def embedder(checkpoint: Path) -> Iterator[LocalEmbedder]:
+    with closing(LocalEmbedder(settings(checkpoint, processes=2))) as opened:
+        yield opened
+
+
+def settings(checkpoint: Path, **values: Any) -> EmbedderSettings:
+    return EmbedderSettings.model_validate({"model": str(checkpoint), "batch_size": 16, **values})
+
+
+def children() -> list[int]:
+    return [process.pid for process in multiprocessing.active_children() if process.pid]
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+async def test_history_has_the_vectors_of_queries_in_order(checkpoint: Path, processes: int) -> None:
+    with closing(LocalEmbedder(settings(checkpoint, processes=processes))) as embedder:
+        history = await embedder.embed(HISTORY)
+        assert len(children()) == processes
+        np.testing.assert_allclose(history, await embedder.embed(HISTORY, urgent=True), atol=1e-6)
+    assert children() == []
+
+
+async def test_processes_that_died_are_started_again(embedder: LocalEmbedder) -> None:
+    before = await embedder.embed(HISTORY)
+    for pid in children():
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(RetryLater, match=r"a process of embedder\.processes ended"):
+        await embedder.embed(HISTORY)
+    np.testing.assert_allclose(await embedder.embed(HISTORY), before, atol=1e-6)
+
+
+def test_processes_end_with_a_parent_that_is_killed(checkpoint: Path) -> None:
+    code = f"""
+import asyncio, multiprocessing, time
+from infra.settings.stream import EmbedderSettings
+from streams.embedding.local import LocalEmbedder
+if __name__ == "__main__":
+    embedder = LocalEmbedder(EmbedderSettings(model={str(checkpoint)!r}, processes=1))
+    asyncio.run(embedder.embed(["sea"]))
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait(WAIT_S)
+    deadline = time.monotonic() + WAIT_S
+    while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, f"process {child} outlives its parent"
+        time.sleep(0.05)
