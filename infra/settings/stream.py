@@ -90,13 +90,40 @@ class KafkaSettings(Section):
         return self.ssl_key_password.get_secret_value() if self.ssl_key_password else ""
 
 
+class Quantization(StrEnum):
+    """How a Qdrant server compresses the vectors that it keeps in memory for searches. It compares the best ones again with the stored float32 vectors."""
+
+    NONE = "none"
+    INT8 = "int8"  # a quarter of the memory
+    BINARY = "binary"  # a 32nd of the memory; by Qdrant's documentation for vectors of 1,024 dimensions and more
+
+
 class IndexSettings(Section):
-    """The history index: a Qdrant server if `url` is set, otherwise Qdrant Edge inside the streams process."""
+    """The history index: a Qdrant server if `url` is set, otherwise Qdrant Edge inside the streams process.
+
+    The settings from `shards` to `payload_on_disk` are the layout of a collection on the server. They apply when the process creates it, and are compared with
+    an existing one at each start (streams/README.md, "A Qdrant server").
+    """
 
     url: Annotated[str, url_of("http://127.0.0.1:6333", "index.api_key")] | None = None  # of the Qdrant server, such as http://127.0.0.1:6333
     api_key: HeaderSecret | None = None  # of the Qdrant server
     collection: Annotated[str, AfterValidator(partial(name, without='<>:"/\\|?*'))] = "history"  # on the Qdrant server
-    timeout_s: Seconds = 10.0  # of one request to the Qdrant server
+    grpc_port: Annotated[int, Field(ge=1, le=65_535)] | None = None  # the server's gRPC port, such as 6334, for all requests; None: REST at `url`
+    timeout_s: Seconds = 10.0  # of one request to the Qdrant server, in whole seconds, at least 1
+    retries: Annotated[int, Field(ge=0, le=10)] = 0  # more attempts of a request that fails for a moment, within `timeout_s`; 0: the caller retries or goes on
+    shards: Positive | None = None  # of the collection; None: the server's default. Cannot be changed later
+    replication_factor: Positive | None = None  # copies of each shard, on different nodes; None: the server's default
+    write_consistency_factor: Positive | None = None  # copies that must have a write before it counts; None: the server's default
+    vectors_on_disk: bool | None = None  # float32 vectors are read from disk instead of memory; None: the server's default
+    payload_on_disk: bool | None = None  # payloads, all but their indexed fields, are read from disk; None: the server's default
+    quantization: Quantization = Quantization.INT8  # of the vectors in memory
+
+    @model_validator(mode="after")
+    def _copies_are_enough(self) -> Self:
+        copies, confirmed = self.replication_factor, self.write_consistency_factor
+        if copies is not None and confirmed is not None and confirmed > copies:
+            raise ValueError(f"write_consistency_factor={confirmed} is more than replication_factor={copies}, so no write would count: use at most {copies}")
+        return self
 
 
 class Pooling(StrEnum):

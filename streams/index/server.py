@@ -1,21 +1,27 @@
-"""The history index on a Qdrant server: one collection for all tenants, in the layout that Qdrant recommends for multitenancy.
+"""The history index on a Qdrant server: one collection for all tenants, in the layout of `streams.index.collection_layout`.
 
-There is no global HNSW graph (`m=0`) but one per user (`payload_m=16`). `tenant` and `user` are tenant keys, so the server stores one user's points together.
-The server does not separate tenants: the filter of a `Scope` is the only boundary.
+`tenant` and `user` are tenant keys, so the server stores one user's points together. The server does not separate tenants: the filter of a `Scope` is the
+only boundary.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import itertools
+import logging
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-from infra.errors import BadSetting, CannotContinue, RetryLater
+from infra.errors import BadSetting, CannotContinue, DependencyBlocked, RetryLater
 from infra.settings.stream import IndexSettings, Similarity
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
+from streams.index.collection_layout import Embedding, check, creation
+from streams.index.server_errors import Place, ServerProblem, problem_of
 from streams.index.tenant_filter import (
     BLANK,
     DOMAIN,
@@ -37,33 +43,61 @@ if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, models
 
 
-class ServerIndex:
-    """Use `connect` or `open`, which create the collection if it is missing."""
+log = logging.getLogger(__name__)
 
-    def __init__(self, client: AsyncQdrantClient, collection: str) -> None:
+T = TypeVar("T")
+
+DEFAULTS = IndexSettings()
+LOCAL_MODE = "in the client's local mode"
+#: Pause before the first repeat of a request, and the longest one. A server that names a pause gets it, up to the longest.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+
+
+class ServerIndex:
+    """Use `connect` or `open`, which create the collection if it is missing. `settings`: its layout, and the retries."""
+
+    def __init__(self, client: AsyncQdrantClient, collection: str, settings: IndexSettings) -> None:
         self._client = client
         self._collection = collection
+        self._settings = settings
+        self._place = Place(settings.url or LOCAL_MODE, collection)
 
     @classmethod
     async def connect(cls, settings: IndexSettings, *, dimension: int, embedder: str, similarity: Similarity = Similarity.COSINE) -> Self:
         from qdrant_client import AsyncQdrantClient
 
-        api_key = settings.api_key.get_secret_value() if settings.api_key else None
+        options: dict[str, Any] = {"timeout": max(1, round(settings.timeout_s)), "check_compatibility": False}
+        if settings.api_key:
+            if not (settings.url or "").startswith("https"):
+                log.warning("index.api_key is sent without encryption: index.url does not begin with https", extra={"url": without_user(settings.url or "")})
+            options["api_key"] = settings.api_key.get_secret_value()
+        if settings.grpc_port:
+            options |= {"grpc_port": settings.grpc_port, "prefer_grpc": True}
         try:
-            client = AsyncQdrantClient(url=settings.url, api_key=api_key, timeout=max(1, round(settings.timeout_s)), check_compatibility=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Api key is used with an insecure connection", UserWarning)  # operators read the log
+                client = AsyncQdrantClient(url=settings.url, **options)
         except ValueError as error:
             raise BadSetting(f"index.url={without_user(settings.url or '')!r}: {error}") from error
         try:
-            return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder, similarity=similarity)
+            return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder, similarity=similarity, settings=settings)
         except BaseException:
             await client.close()
             raise
 
     @classmethod
-    async def open(cls, client: AsyncQdrantClient, collection: str, *, dimension: int, embedder: str, similarity: Similarity = Similarity.COSINE) -> Self:
-        index = cls(client, collection)
-        async with _server_errors():
-            await index._ensure(dimension, embedder, similarity)
+    async def open(
+        cls,
+        client: AsyncQdrantClient,
+        collection: str,
+        *,
+        dimension: int,
+        embedder: str,
+        similarity: Similarity = Similarity.COSINE,
+        settings: IndexSettings = DEFAULTS,
+    ) -> Self:
+        index = cls(client, collection, settings)
+        await index._ensure(Embedding(embedder, dimension, similarity))
         return index
 
     async def upsert(self, points: Sequence[Point]) -> None:
@@ -72,21 +106,21 @@ class ServerIndex:
         if not points:
             return
         rows = [models.PointStruct(id=str(point.id), vector=point.vector.tolist(), payload=point.payload()) for point in points]
-        async with _server_errors():
-            await self._client.upsert(self._collection, points=rows, wait=True)
+        await self._send(f"write {len(rows)} points", lambda: self._client.upsert(self._collection, points=rows, wait=True))
 
     async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
         if not ids:
             return {}
-        async with _server_errors():
-            points = await self._client.retrieve(self._collection, ids=[str(id) for id in ids], with_payload=True, with_vectors=False)
+        wanted = [str(id) for id in ids]
+        request = f"read {len(wanted)} points"
+        points = await self._send(request, lambda: self._client.retrieve(self._collection, ids=wanted, with_payload=True, with_vectors=False))
         return {UUID(str(point.id)): stored_point(point.payload or {}) for point in points}
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        async with _server_errors():
-            result = await self._client.query_points(
-                self._collection, query=vector.tolist(), query_filter=_server_filter(scope.before(before, domain)), limit=limit, with_payload=True
-            )
+        query, query_filter = vector.tolist(), _server_filter(scope.before(before, domain))
+        result = await self._send(
+            "search", lambda: self._client.query_points(self._collection, query=query, query_filter=query_filter, limit=limit, with_payload=True)
+        )
         return best_first((hit.score, hit.payload or {}) for hit in result.points)
 
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
@@ -96,43 +130,43 @@ class ServerIndex:
         from qdrant_client import models
 
         order = models.OrderBy(key=OCCURRED_AT, direction=models.Direction.DESC if newest_first else models.Direction.ASC)
-        async with _server_errors():
-            points, _ = await self._client.scroll(
-                self._collection, scroll_filter=_server_filter(index_filter), limit=limit, order_by=order, with_payload=True, with_vectors=False
-            )
+        options = {"scroll_filter": _server_filter(index_filter), "limit": limit, "order_by": order, "with_payload": True, "with_vectors": False}
+        points, _ = await self._send("read in time order", lambda: self._client.scroll(self._collection, **options))
         return [point.payload or {} for point in points]
 
     async def count(self, scope: Scope) -> int:
-        return await self._count(scope.everything())
+        return await self._count(_server_filter(scope.everything()))
 
     async def count_before(self, scope: Scope, before: datetime, domain: str) -> int:
-        return await self._count(scope.before(before, domain))
+        return await self._count(_server_filter(scope.before(before, domain)))
 
-    async def _count(self, index_filter: IndexFilter) -> int:
-        async with _server_errors():
-            return int((await self._client.count(self._collection, count_filter=_server_filter(index_filter), exact=True)).count)
+    async def _count(self, count_filter: models.Filter | None) -> int:
+        counted = await self._send("count points", lambda: self._client.count(self._collection, count_filter=count_filter, exact=True))
+        return int(counted.count)
 
     async def is_empty(self) -> bool:
-        async with _server_errors():
-            return int((await self._client.count(self._collection, exact=True)).count) == 0
+        return await self._count(None) == 0
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _ensure(self, dimension: int, embedder: str, similarity: Similarity) -> None:
-        from qdrant_client import models
-
-        if await self._client.collection_exists(self._collection):
-            await self._check(dimension, embedder, similarity)
+    async def _ensure(self, embedding: Embedding) -> None:
+        if await self._exists():
+            check((await self._info()).config, self._settings, embedding, self._place)
         else:
-            await self._client.create_collection(
-                self._collection,
-                vectors_config=models.VectorParams(size=dimension, distance=models.Distance(similarity.capitalize())),
-                hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
-                quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)),
-                metadata={"embedder": embedder},
-            )
+            try:
+                await self._send("create the collection", lambda: self._client.create_collection(self._collection, **creation(self._settings, embedding)))
+            except CannotContinue:  # perhaps another process has just created it
+                if not await self._exists():
+                    raise
+                check((await self._info()).config, self._settings, embedding, self._place)
         await self._index_fields()
+
+    async def _exists(self) -> bool:
+        return bool(await self._send("look for the collection", lambda: self._client.collection_exists(self._collection)))
+
+    async def _info(self) -> models.CollectionInfo:
+        return await self._send("read the collection's layout", lambda: self._client.get_collection(self._collection))
 
     async def _index_fields(self) -> None:
         """Also those that an older version did not index: servers in strict mode refuse filters on fields without an index."""
@@ -146,35 +180,31 @@ class ServerIndex:
             OCCURRED_AT: models.PayloadSchemaType.INTEGER,
             BLANK: models.PayloadSchemaType.KEYWORD,
         }
-        for field in indexed.keys() - (await self._client.get_collection(self._collection)).payload_schema.keys():
-            await self._client.create_payload_index(self._collection, field, field_schema=indexed[field], wait=True)
+        for field in indexed.keys() - (await self._info()).payload_schema.keys():
+            await self._send(f"index the field {field}", self._index_of(field, indexed[field]))
 
-    async def _check(self, dimension: int, embedder: str, similarity: Similarity) -> None:
-        config = (await self._client.get_collection(self._collection)).config
-        distance = getattr(config.params.vectors, "distance", None)
-        stored = {
-            "name": (config.metadata or {}).get("embedder"),
-            "dimension": getattr(config.params.vectors, "size", None),
-            "similarity": distance and distance.value.lower(),
-        }
-        wanted = {"name": embedder, "dimension": dimension, "similarity": str(similarity)}
-        if stored != wanted:
-            raise CannotContinue(f"collection {self._collection!r} has vectors of {stored}, not of {wanted}: choose another index.collection")
+    def _index_of(self, field: str, schema: Any) -> Callable[[], Awaitable[Any]]:
+        return lambda: self._client.create_payload_index(self._collection, field, field_schema=schema, wait=True)
 
+    async def _send(self, request: str, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer to `call`, which may be repeated: every request does the same twice as once. Raises what `streams.index.server_errors` names.
 
-@asynccontextmanager
-async def _server_errors() -> AsyncIterator[None]:
-    """Turns client errors into ours: RetryLater for no connection, too many requests and server errors, CannotContinue for the rest."""
-    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
-    try:
-        yield
-    except ResponseHandlingException as error:
-        raise RetryLater(f"the Qdrant server does not answer: {type(error.source).__name__}") from error
-    except UnexpectedResponse as error:
-        if error.status_code == 429 or (error.status_code or 0) >= 500:
-            raise RetryLater(f"the Qdrant server answers {error.status_code}") from error
-        raise CannotContinue(f"the Qdrant server refuses: {error.status_code} {error.reason_phrase}") from error
+        Repeats what may succeed in a moment, `index.retries` times, but only until `index.timeout_s` have passed: a call that takes long counts as a stall.
+        """
+        deadline = time.monotonic() + self._settings.timeout_s
+        for attempt in itertools.count():
+            try:
+                return await call()
+            except Exception as error:
+                problem = problem_of(error, request, self._place)
+                if problem is None:
+                    raise
+                is_last = attempt == self._settings.retries or time.monotonic() > deadline
+                if is_last or isinstance(problem, DependencyBlocked) or not isinstance(problem, RetryLater):
+                    raise problem from error
+            pause_s = problem.after_s if problem.cause is ServerProblem.BUSY else FIRST_PAUSE_S * 2**attempt
+            await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
+        raise AssertionError  # the loop has no end
 
 
 def _server_filter(index_filter: IndexFilter) -> models.Filter:

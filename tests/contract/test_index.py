@@ -1,4 +1,4 @@
-"""One suite for every history index: Qdrant Edge, qdrant-client's local mode, and a real server where QDRANT_URL is set."""
+"""One suite for every history index: Qdrant Edge, qdrant-client's local mode, a stub of a Qdrant server, and a real server where QDRANT_URL is set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import uuid
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex
 from streams.index.server import ServerIndex
 from streams.index.tenant_filter import BLANK, OCCURRED_AT, SOURCE, TENANT, USER, IndexPoint, Scope, StoredPoint, Vector, content_of
+from tests.support.qdrant_stub import QdrantStub, qdrant_stub
 
 DIMENSION = 8
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -34,9 +35,18 @@ ALICE = Scope("acme", "alice")
 SERVER_COLLECTIONS = "retouch-contract-test-"
 
 
-@pytest.fixture(params=["edge", "local", "server"])
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantStub]:
+    with qdrant_stub(tmp_path_factory.mktemp("qdrant")) as running:
+        yield running
+
+
+@pytest.fixture(params=["edge", "local", "stub", "server"])
 async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[HistoryIndex]:
-    opened = await open_index(request.param, tmp_path)
+    if request.param == "stub":
+        opened: HistoryIndex = await open_server(request.getfixturevalue("stub").url)
+    else:
+        opened = await open_index(request.param, tmp_path)
     yield opened
     if request.param == "server":
         await forget_server_collections()
@@ -55,6 +65,10 @@ async def open_index(kind: str, directory: Path, similarity: Similarity = Simila
             return await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="test", similarity=similarity)
     if not (url := os.environ.get("QDRANT_URL")):
         pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")
+    return await open_server(url, similarity)
+
+
+async def open_server(url: str, similarity: Similarity = Similarity.COSINE) -> HistoryIndex:
     settings = IndexSettings(url=url, collection=f"{SERVER_COLLECTIONS}{uuid.uuid4().hex}")
     return await ServerIndex.connect(settings, dimension=DIMENSION, embedder="test", similarity=similarity)
 
@@ -381,8 +395,8 @@ async def test_the_server_index_refuses_vectors_of_another_model() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Payload indexes have no effect", UserWarning)
         await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="test")
-    with pytest.raises(CannotContinue, match="has vectors of"):
+    with pytest.raises(CannotContinue, match=r"embedder\.model=another, but the collection has test"):
         await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="another")
-    with pytest.raises(CannotContinue, match=r"'similarity': 'cosine'.* not of .*'similarity': 'dot'"):
+    with pytest.raises(CannotContinue, match=r"embedder\.similarity=dot, but the collection has cosine"):
         await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="test", similarity=Similarity.DOT)
     await client.close()
