@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from pico import prose
 from pico.documents import options_of, query_of, reflection_input, task_prompt, user_exchanges
 from pico.tokenizer import MARKS, open_turn, user_turn
+from schemas.domains import BUILT_IN_DOMAINS
 from schemas.prompts import COMPACT, item_text, rag_prompt
 from schemas.rewriting import parse
-from schemas.scoring import score
 from schemas.tasks import task_of
 from traffic.world import DOMAINS
 
@@ -97,8 +97,9 @@ def draft_kept(complete: Complete, *, count: int = 64, seed: int = 3) -> dict[st
 
 
 def _mean_score(domain: str, answers: Sequence[str], truths: Sequence[str]) -> float:
-    task = task_of(options_of(domain))
-    return fmean(score(task, answer, truth, options_of(domain)) for answer, truth in zip(answers, truths, strict=True))
+    options = options_of(domain)
+    score = BUILT_IN_DOMAINS.metric(domain, task_of(options)).score
+    return fmean(score(answer, truth, options) for answer, truth in zip(answers, truths, strict=True))
 
 
 def _per_domain(measure: Callable[[str, random.Random], float], seed: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from schemas.domain_entries import DomainEntry
+from schemas.scoring import METRIC
 from schemas.tasks import Task
 
 BUILT_IN: Mapping[str, DomainEntry] = {
@@ -69,7 +70,7 @@ BY_TASK: Mapping[Task, DomainEntry] = {
             'Look at the past choices of this user, and determine the most popular label. Answer in the following form: "most popular label: <label>".'
         ),
         compact_verb="tag",
-        metric="accuracy",
+        metric=METRIC[Task.LABEL],
     ),
     Task.RATING: DomainEntry(
         user_template="Which score fits the following text? Just answer with one of {options} without further explanation. text: {text}",
@@ -80,7 +81,7 @@ BY_TASK: Mapping[Task, DomainEntry] = {
             'Answer in the following form: "most common positive score: <score>, most common negative score: <score>".'
         ),
         compact_verb="score",
-        metric="rating_score",
+        metric=METRIC[Task.RATING],
     ),
     Task.TEXT: DomainEntry(
         user_template="Respond to the following text without any explanation before or after it: {text}",
@@ -91,6 +92,6 @@ BY_TASK: Mapping[Task, DomainEntry] = {
             "Write the template and nothing else."
         ),
         compact_verb="style",
-        metric="style_f1",
+        metric=METRIC[Task.TEXT],
     ),
 }

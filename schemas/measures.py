@@ -64,16 +64,12 @@ def chrf(answer: str, truth: str, options: Sequence[str] = ()) -> float:
     return float(sentence_chrf(visible(answer), [visible(truth)]).score) / 100
 
 
-def _label(answer: str, truth: str, options: Sequence[str]) -> float:
-    return scoring.score(Task.LABEL, answer, truth, options)
-
-
-def _rating(answer: str, truth: str, options: Sequence[str]) -> float:
-    return scoring.score(Task.RATING, answer, truth, options)
-
-
 def _style(answer: str, truth: str, options: Sequence[str]) -> float:
     return scoring.style_f1(answer, truth)
+
+
+def _rouge(answer: str, truth: str, options: Sequence[str]) -> float:
+    return sum(scoring.rouge(answer, truth)) / 2
 
 
 def _rouge_1(answer: str, truth: str, options: Sequence[str]) -> float:
@@ -88,10 +84,11 @@ _OPTIONS, _TEXT = frozenset({Task.LABEL, Task.RATING}), frozenset({Task.TEXT})
 MEASURES: Mapping[str, Measure] = {
     measure.name: measure
     for measure in (
-        Measure("accuracy", _label, frozenset(Task)),
-        Measure("rating_score", _rating, frozenset({Task.RATING})),
+        Measure("accuracy", scoring.accuracy, frozenset(Task)),
+        Measure("rating_score", scoring.rating_score, frozenset({Task.RATING})),
         Measure("ordinal_score", ordinal_score, _OPTIONS, needs_order=True),
         Measure("style_f1", _style, _TEXT),
+        Measure("rouge", _rouge, _TEXT),
         Measure("rouge_1", _rouge_1, _TEXT),
         Measure("rouge_l", _rouge_l, _TEXT),
         Measure("chrf", chrf, _TEXT),

@@ -1,7 +1,7 @@
-"""Scores answers against the user's truth by their kind: one score in [0, 1] per answer, metrics over many answers, and their confidence intervals.
+"""The scores of answers against the user's truth that need no choice of a domain: one in [0, 1] per answer, metrics over many answers, confidence intervals.
 
-A domain's entry may name another measure (`schemas.measures`). Without one the score is the RL reward and the figure of the evaluation, so that both have
-the same goal. As in RPO it is the task's metric as LaMP defines it:
+Answers are scored by the measure of their domain, `schemas.domains.Domains.metric` and `reward`. A domain whose entry names none has the measure of its kind of
+answer, `METRIC`, for both, so that RL and the evaluation have the same goal. As in RPO it is the task's metric as LaMP defines it:
 
 - label: the same text (`schemas.tasks.is_same_label`), `accuracy`;
 - rating: 1 - |error| / range of the options, `rating_score`, with LaMP-3's `mae` beside it. An answer that is not a number has the largest error;
@@ -28,7 +28,7 @@ from schemas.words import tokens_of, words_of
 
 T = TypeVar("T")
 
-#: The name of `score` in reports, by task.
+#: The measure of each kind of answer, by its name in `schemas.measures`.
 METRIC = {Task.LABEL: "accuracy", Task.RATING: "rating_score", Task.TEXT: "style_f1"}
 
 
@@ -48,18 +48,15 @@ class Interval(NamedTuple):
     high: float
 
 
-def score(task: Task, answer: str, truth: str, options: Sequence[str]) -> float:
-    """One answer's score in [0, 1], higher is better. Raises ValueError if the truth of a rating is not a number."""
-    match task:
-        case Task.LABEL:
-            return float(is_same_label(answer, truth, options))
-        case Task.RATING:
-            low, high = _range(options)
-            if high == low:
-                return float(is_same_label(answer, truth, options))
-            return 1.0 - min(1.0, rating_error(answer, truth, options) / (high - low))
-        case Task.TEXT:
-            return style_f1(answer, truth)
+def accuracy(answer: str, truth: str, options: Sequence[str]) -> float:
+    """1 for the same label, else 0."""
+    return float(is_same_label(answer, truth, options))
+
+
+def rating_score(answer: str, truth: str, options: Sequence[str]) -> float:
+    """1 - `rating_error` / range of the options, in [0, 1]. Raises ValueError if the truth is not a number."""
+    low, high = _range(options)
+    return accuracy(answer, truth, options) if high == low else 1.0 - min(1.0, rating_error(answer, truth, options) / (high - low))
 
 
 def metric_domains(kinds: Iterable[tuple[str, Task]]) -> dict[tuple[str, Task], str]:
@@ -80,7 +77,7 @@ def metrics(task: Task, pairs: Iterable[Pair]) -> dict[str, float]:
     pairs = [Pair(*pair) for pair in pairs]
     if not pairs:
         raise ValueError("no answers to measure")
-    means = {METRIC[task]: fmean(score(task, *pair) for pair in pairs)}
+    means = {METRIC[task]: fmean(_of_kind(task, pair) for pair in pairs)}
     if task is Task.RATING:
         means["mae"] = fmean(rating_error(*pair) for pair in pairs)
     if task is Task.TEXT:
@@ -148,6 +145,16 @@ def bootstrap(values: Sequence[T], statistic: Callable[[Sequence[T]], float], se
     rng = random.Random(seed)  # noqa: S311  # repeatable on purpose
     resampled = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(resamples))
     return Interval(statistic(values), resampled[round(0.025 * (resamples - 1))], resampled[round(0.975 * (resamples - 1))])
+
+
+def _of_kind(task: Task, pair: Pair) -> float:
+    match task:
+        case Task.LABEL:
+            return accuracy(*pair)
+        case Task.RATING:
+            return rating_score(*pair)
+        case Task.TEXT:
+            return style_f1(pair.answer, pair.truth)
 
 
 def _range(options: Sequence[str]) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from bench.promotion.scenarios import FULL, SHORT, CanaryScenario, PromotionPlan
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from infra.settings.promotion import PromotionSettings
+from schemas.domains import Domains
 
 KIND = "retouch.bench-promotion.v1"
 REPORT, PICTURE = "promotion.json", "promotion.png"
@@ -41,15 +42,15 @@ def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, on
     plan = SHORT if short else FULL
     chosen = scenarios(plan, only)
     reporting.check_writable(out, REPORT, PICTURE)
-    report = measure(settings.promotion, plan, chosen, jobs)
+    report = measure(settings.promotion, settings.entries, plan, chosen, jobs)
     picture.draw(report, out / PICTURE)
     return reporting.publish(report, out / REPORT, "\n".join(lines(report, out)), as_json)
 
 
-def measure(promotion: PromotionSettings, plan: PromotionPlan, chosen: Sequence[CanaryScenario], jobs: int) -> dict[str, Any]:
+def measure(promotion: PromotionSettings, entries: Domains, plan: PromotionPlan, chosen: Sequence[CanaryScenario], jobs: int) -> dict[str, Any]:
     """The whole report."""
     began, head = time.monotonic(), reporting.report_head(KIND)
-    pools: dict[Kind, ScoredUsers] = {kind: scored_users(kind, plan.personas, plan.seed) for kind in ("personas", "levels")}
+    pools: dict[Kind, ScoredUsers] = {kind: scored_users(kind, plan.personas, plan.seed, entries) for kind in ("personas", "levels")}
     summaries = [summary.summary(scenario, results) for scenario, results in _results(pools, promotion, plan, chosen, jobs)]
     return {
         **head,

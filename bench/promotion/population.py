@@ -2,7 +2,8 @@
 """The users of simulated experiments: scored answers of each user by domain, with the score of the base answer.
 
 *Personas* are the persona world's users. Their answers come from the best simple rule with up to four of the user's items (`traffic/ceilings.py`), scored
-by `schemas.scoring` against the user's truth: means, spread within and between users, and the correlation of reward and base reward follow from the world.
+by the rewards of their domains against the user's truth: means, spread within and between users, and the correlation of reward and base reward follow from
+the world.
 The base answer's mean, 0.66, equals the demo's. The answer's mean, 0.80, is below the trained reflector's 0.89, which would vary less.
 
 *Levels* are harder on purpose: all answers are right or wrong, each user is better or worse in all domains (standard deviation 0.15), and the base
@@ -17,8 +18,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from schemas.scoring import score
-from schemas.tasks import task_of
+from schemas.domains import Domains
 from traffic.ceilings import best_rule
 from traffic.world import DOMAINS, Persona, World
 
@@ -55,16 +55,16 @@ class ScoredUsers:
         }
 
 
-def scored_users(kind: Kind, users: int, seed: int) -> ScoredUsers:
-    return personas(users, seed) if kind == "personas" else levels(users, seed)
+def scored_users(kind: Kind, users: int, seed: int, entries: Domains) -> ScoredUsers:
+    return personas(users, seed, entries) if kind == "personas" else levels(users, seed)
 
 
-def personas(users: int, seed: int) -> ScoredUsers:
-    """Takes about 10 ms per user."""
+def personas(users: int, seed: int, entries: Domains) -> ScoredUsers:
+    """Takes about 10 ms per user. Raises MeasureFailed."""
     import numpy as np
 
     world = World(seed=seed, questions=ANSWERS)
-    scored = [_scored(persona) for persona in world.personas(users)]
+    scored = [_scored(persona, entries) for persona in world.personas(users)]
     return ScoredUsers(DOMAINS, np.array([rewards for rewards, _ in scored]), np.array([bases for _, bases in scored]))
 
 
@@ -80,7 +80,7 @@ def levels(users: int, seed: int) -> ScoredUsers:
     return ScoredUsers(DOMAINS, reward.astype(float), np.where(rng.random(shape) < 0.3, reward, base).astype(float))
 
 
-def _scored(persona: Persona) -> tuple[list[list[float]], list[list[float]]]:
+def _scored(persona: Persona, entries: Domains) -> tuple[list[list[float]], list[list[float]]]:
     """Rewards and base rewards by domain and question."""
     rng = random.Random(f"seen/{persona.user}")  # noqa: S311 - a reproducible simulation, not a secret
     past = {domain: [exchange for _, exchange in persona.past if exchange.domain == domain] for domain in DOMAINS}
@@ -88,7 +88,8 @@ def _scored(persona: Persona) -> tuple[list[list[float]], list[list[float]]]:
     rewards, bases = dict[str, list[float]](), dict[str, list[float]]()
     for question in persona.questions():
         query = question.query
+        score = entries.reward(query.domain, query.task).score
         answer = best_rule(question, rng.sample(past[query.domain], seen))
         for scores, text in ((rewards, answer), (bases, question.generic)):
-            scores.setdefault(query.domain, []).append(score(task_of(query.options), text, question.truth, query.options))
+            scores.setdefault(query.domain, []).append(score(text, question.truth, query.options))
     return [rewards[domain] for domain in DOMAINS], [bases[domain] for domain in DOMAINS]

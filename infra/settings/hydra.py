@@ -18,13 +18,6 @@ class ItemText(StrEnum):
     WHOLE = "whole"  # content and the user's response
 
 
-class TextMeasure(StrEnum):
-    """How near two free texts are, for the labels of the reranker."""
-
-    STYLE_F1 = "style_f1"  # the score of every other comparison, in any script
-    ROUGE = "rouge"  # (ROUGE-1 + ROUGE-L) / 2, as HYDRA does; it counts Latin words only
-
-
 class NewHeads(StrEnum):
     """Where the head of a user starts who did not train the encoder."""
 
@@ -45,7 +38,6 @@ class HydraSettings(Section):
     candidates: Annotated[int, Field(ge=1, le=128)] = 8  # answers to one query, of which the scorer chooses (8)
     temperature: Rate = 1.0  # of the candidates (1.0); the reranker's training answers have 0
     item_text: ItemText = ItemText.CONTENT
-    text_measure: TextMeasure = TextMeasure.STYLE_F1
     learning_rate: Rate = 2e-5  # of encoders and heads together (2e-5)
     weight_decay: Share = 0.01  # (0.01)
     batch_size: Positive = 64  # pairs in one optimizer step (64)

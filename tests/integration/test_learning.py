@@ -12,8 +12,8 @@ from bench.train.source_data import Population, from_world
 from infra.settings import Settings
 from infra.settings.training import RlSettings, SftSettings, TrainerSettings
 from pico.checkpoints import REFLECTOR
-from schemas.scoring import score
 from trainer.data.prompts import Prompter
+from trainer.judge.evaluate import mean_score
 from trainer.learn import sft
 from trainer.learn.policy import Policy
 from trainer.learn.rl_engine import RlInputs
@@ -35,7 +35,7 @@ def test_sft_lowers_the_loss_and_rl_raises_the_reward_of_the_shipped_reflector()
     assert fit.losses[-1] < 0.5 * fit.losses[0]
 
     # The same queries in every step, with base answers that can be improved: so rewards differ by training and not by the queries.
-    cases = [case for case in data.training if case.items and score(case.task, case.base_answer, case.truth, case.query.options) < 0.8][:8]
+    cases = [case for case in data.training if case.items and mean_score([case], [case.base_answer], data.domains) < 0.8][:8]
     rl = RlSettings(steps=12, prompts_per_step=8, candidates=16, k_min=4, k_max=4, learning_rate=3e-4)
     steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 96, 0, stop))
     rewards = [step.reward for step in steps]

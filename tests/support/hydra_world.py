@@ -10,7 +10,7 @@ from threading import Event
 from infra.hydra.checkpoint import HydraCheckpoint
 from infra.hydra.model import HydraModel
 from schemas.ids import derive
-from schemas.prompts import PAPER, ChatTurn
+from schemas.prompts import PAPER, ChatTurn, PromptForm
 from schemas.queries import Query
 from trainer.hydra.asking import Ask
 from trainer.hydra.histories import PastItem
@@ -73,5 +73,5 @@ class TasteBox:
         return ["right" if helped or index % 2 else "wrong" for index in range(n)]
 
 
-def black_box(ask: Ask) -> BlackBox:
-    return BlackBox(ask, PAPER, 2, Event())
+def black_box(ask: Ask, form: PromptForm = PAPER) -> BlackBox:
+    return BlackBox(ask, form, 2, Event())

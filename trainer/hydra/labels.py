@@ -1,7 +1,7 @@
 """Labels of HYDRA's training rows: whether an item helped the base model, and whether a candidate is right.
 
 HYDRA compares cleaned texts by substring: for the reranker it asks whether the generation is inside the target, so an empty answer counts as right.
-Here an answer is read as everywhere else in this project (`schemas.tasks.read_answer`), and must be the truth itself.
+Here an answer is read (`schemas.tasks.read_answer`) and scored as everywhere else in this project, by the reward of its domain.
 """
 
 from __future__ import annotations
@@ -10,29 +10,38 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from statistics import mean
 
-from infra.settings.hydra import TextMeasure
-from schemas.sameness import is_blank, normalized
-from schemas.scoring import rouge, style_f1
+from infra.errors import CannotContinue
+from schemas.domains import Domains
+from schemas.measures import MeasureFailed
+from schemas.queries import Query
+from schemas.sameness import normalized
 from schemas.tasks import read_answer
 
-
-def is_right(answer: str, truth: str, options: Sequence[str]) -> bool:
-    """Whether the answer names the option `truth`, which is in the query's spelling. A blank answer and one outside the options are wrong."""
-    return read_answer(answer, options) == truth
+#: The score of a right answer.
+FULL = 1.0
 
 
-def nearness(answer: str, truth: str, measure: TextMeasure) -> float:
-    """How near a free text is to the truth, in [0, 1]. A blank one has 0."""
-    if is_blank(answer):
+def score(answer: str, truth: str, query: Query, domains: Domains) -> float:
+    """The answer's reward in [0, 1]. `truth` is in the query's spelling. A blank answer and one outside the options have 0.
+
+    Raises CannotContinue if the domain's own measure fails.
+    """
+    read = read_answer(answer, query.options)
+    if read is None:
         return 0.0
-    if measure is TextMeasure.STYLE_F1:
-        return style_f1(answer, truth)
-    unigrams, longest = rouge(answer, truth)
-    return (unigrams + longest) / 2
+    try:
+        return domains.reward(query.domain, query.task).score(read, truth, query.options)
+    except MeasureFailed as error:
+        raise CannotContinue(f"no label for an answer of {query.domain}: {error}") from None
+
+
+def helped(scores: Sequence[float], groups: Sequence[Hashable]) -> list[int]:
+    """1 for each full score, and for each one strictly above the mean of its group, else 0. Members of a group need not be consecutive."""
+    return [int(score == FULL or above) for score, above in zip(scores, above_mean(scores, groups), strict=True)]
 
 
 def above_mean(values: Sequence[float], groups: Sequence[Hashable]) -> list[int]:
-    """1 for each value strictly above the mean of its group, else 0, in the order of the values. Members of a group need not be consecutive.
+    """1 for each value strictly above the mean of its group, else 0, in the order of the values.
 
     A group of equal values has no 1.
     """

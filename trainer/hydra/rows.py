@@ -1,9 +1,9 @@
 """HYDRA's training rows: text pairs with labels, made by asking the base model about a user's own past.
 
-- Reranker: for each pseudo-query the top items by BM25, and one answer for each item, with it as the only demonstration, at temperature 0. A label or
-  rating is 1 if the answer is right; a free text is 1 if its answer is nearer to the truth than the mean over the user's rows of that domain.
-- Scorer: for each pseudo-query several candidates at temperature 1, with the best reranked items as demonstrations. A label or rating is 1 if it is
-  right; candidates of free texts are 0 and the user's own text is added once as 1. A candidate that is the user's own text is left out there.
+- Reranker: for each pseudo-query the top items by BM25, and one answer for each item, with it as the only demonstration, at temperature 0. The label is 1 if
+  the answer has the full score by the reward of its domain, or a score above the mean over the user's rows of that domain.
+- Scorer: for each pseudo-query several candidates at temperature 1, with the best reranked items as demonstrations. A candidate with options is 1 if it has
+  the full score; candidates of free texts are 0 and the user's own text is added once as 1. A candidate that is the user's own text is left out there.
 
 Every item that is shown is from before its pseudo-query. A question that the base model refuses gives no row.
 """
@@ -24,7 +24,7 @@ from schemas.prompts import ChatTurn, PromptForm, base_prompt
 from schemas.tasks import Task
 from trainer.hydra.asking import Ask, Question, ask_all
 from trainer.hydra.histories import PastItem, PseudoQuery
-from trainer.hydra.labels import above_mean, is_right, is_truth, nearness
+from trainer.hydra.labels import FULL, helped, is_truth, score
 
 #: Positions of items in the order of the reranker: user (`tenant/user`), query text, items.
 Rerank = Callable[[str, str, Sequence[PastItem]], Sequence[int]]
@@ -75,7 +75,8 @@ def reranker_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, settings: Hydra
     shown = [_Shown(pseudo, item) for pseudo in pseudos for item in retrieved(pseudo, settings.retrieved)]
     questions = [Question(box.turns(one.pseudo, [one.item]), 1, 0.0) for one in shown]
     answered = [(one, answers[0]) for one, answers in zip(shown, box.answers(questions), strict=True) if answers]
-    labels = _helped([one.pseudo for one, _ in answered], [answer for _, answer in answered], settings)
+    scores = [_score(one.pseudo, answer, box) for one, answer in answered]
+    labels = helped(scores, [(one.item.user, one.pseudo.query.domain) for one, _ in answered])
     return [
         Row(one.item.user, Pair(one.pseudo.query.text, reranked_text(one.item, settings.item_text)), label, one.pseudo.query.asked_at)
         for (one, _), label in zip(answered, labels, strict=True)
@@ -85,11 +86,7 @@ def reranker_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, settings: Hydra
 def scorer_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, rerank: Rerank, settings: HydraSettings) -> list[Row]:
     """The scorer's rows, in order of pseudo-queries. Blocks for the base model."""
     questions = [Question(box.turns(pseudo, _demonstrations(pseudo, rerank, settings)), settings.candidates, settings.temperature) for pseudo in pseudos]
-    return [
-        row
-        for pseudo, candidates in zip(pseudos, box.answers(questions), strict=True)
-        for row in _candidate_rows(pseudo, base_prompt(pseudo.query, box.form, WELL_KNOWN_MARKS), candidates)
-    ]
+    return [row for pseudo, candidates in zip(pseudos, box.answers(questions), strict=True) for row in _candidate_rows(pseudo, candidates, box)]
 
 
 def _demonstrations(pseudo: PseudoQuery, rerank: Rerank, settings: HydraSettings) -> list[PastItem]:
@@ -97,23 +94,16 @@ def _demonstrations(pseudo: PseudoQuery, rerank: Rerank, settings: HydraSettings
     return [items[position] for position in rerank(pseudo.item.user, pseudo.query.text, items)[: settings.demonstrations]]
 
 
-def _helped(pseudos: Sequence[PseudoQuery], answers: Sequence[str], settings: HydraSettings) -> list[int]:
-    """1 for each answer that its item made right, or nearer to the truth than the user's other answers of the domain."""
-    near = [
-        nearness(answer, pseudo.truth, settings.text_measure) if pseudo.item.task is Task.TEXT else 0.0 for pseudo, answer in zip(pseudos, answers, strict=True)
-    ]
-    above = above_mean(near, [(pseudo.item.user, pseudo.query.domain) for pseudo in pseudos])
-    return [
-        label if pseudo.item.task is Task.TEXT else int(is_right(answer, pseudo.truth, pseudo.query.options))
-        for pseudo, answer, label in zip(pseudos, answers, above, strict=True)
-    ]
+def _score(pseudo: PseudoQuery, answer: str, box: BlackBox) -> float:
+    return score(answer, pseudo.truth, pseudo.query, box.form.domains)
 
 
-def _candidate_rows(pseudo: PseudoQuery, prompt: str, candidates: Sequence[str]) -> list[Row]:
+def _candidate_rows(pseudo: PseudoQuery, candidates: Sequence[str], box: BlackBox) -> list[Row]:
     if not candidates:
         return []
     if pseudo.item.task is Task.TEXT:
         labelled = [(candidate, 0) for candidate in candidates if not is_truth(candidate, pseudo.truth)] + [(pseudo.truth, 1)]
     else:
-        labelled = [(candidate, int(is_right(candidate, pseudo.truth, pseudo.query.options))) for candidate in candidates]
+        labelled = [(candidate, int(_score(pseudo, candidate, box) == FULL)) for candidate in candidates]
+    prompt = base_prompt(pseudo.query, box.form, WELL_KNOWN_MARKS)
     return [Row(pseudo.item.user, Pair(prompt, candidate), label, pseudo.query.asked_at) for candidate, label in labelled]

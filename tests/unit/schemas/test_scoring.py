@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from schemas.sameness import is_blank
-from schemas.scoring import Pair, is_valid, metrics, paired_bootstrap, rating_error, rouge, rouge_applies, score, style_f1
+from schemas.scoring import Pair, accuracy, is_valid, metrics, paired_bootstrap, rating_error, rating_score, rouge, rouge_applies, style_f1
 from schemas.tasks import MOVIE_TAGS, STARS, Task
 from tests.support.latin_texts import BEFORE, latin_texts
 
@@ -43,7 +43,7 @@ def test_style_of_the_longest_texts_is_computed_fast() -> None:
     [("comedy", "comedy", 1.0), (" comedy\n", "comedy", 1.0), ("dark comedy", "comedy", 0.0), ("Comedy", "comedy", 0.0), ("", "comedy", 0.0)],
 )
 def test_a_label_counts_only_when_it_matches_exactly(answer: str, truth: str, expected: float) -> None:
-    assert score(Task.LABEL, answer, truth, MOVIE_TAGS) == expected
+    assert accuracy(answer, truth, MOVIE_TAGS) == expected
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_a_label_counts_only_when_it_matches_exactly(answer: str, truth: str, ex
 )
 def test_ratings_follow_lamp_3(answer: str, truth: str, error: float) -> None:
     assert rating_error(answer, truth, STARS) == pytest.approx(error)
-    assert score(Task.RATING, answer, truth, STARS) == pytest.approx(1 - error / 4)
+    assert rating_score(answer, truth, STARS) == pytest.approx(1 - error / 4)
 
 
 def test_a_rating_scale_of_any_range_gives_scores_between_0_and_1() -> None:
     options = [str(value) for value in range(11)]
-    assert score(Task.RATING, "7", "2", options) == 0.5
-    assert score(Task.RATING, "1e9", "2", options) == 0.0
-    assert score(Task.RATING, "2", "2", ["2"]) == 1.0
+    assert rating_score("7", "2", options) == 0.5
+    assert rating_score("1e9", "2", options) == 0.0
+    assert rating_score("2", "2", ["2"]) == 1.0
 
 
 def test_style_counts_case_punctuation_and_emoji_where_rouge_does_not() -> None:
@@ -106,16 +106,16 @@ def test_style_is_the_mean_of_unigram_and_subsequence_f1() -> None:
 )
 def test_texts_of_any_script_score_by_what_their_readers_see(answer: str, truth: str, expected: float) -> None:
     for form in ("NFC", "NFD"):
-        assert score(Task.TEXT, unicodedata.normalize(form, answer), truth, ()) == pytest.approx(expected)
-        assert score(Task.TEXT, truth, unicodedata.normalize(form, answer), ()) == pytest.approx(expected)
+        assert style_f1(unicodedata.normalize(form, answer), truth) == pytest.approx(expected)
+        assert style_f1(truth, unicodedata.normalize(form, answer)) == pytest.approx(expected)
 
 
 @given(any_text, any_text)
 def test_scores_of_texts_have_one_scale_in_any_script(answer: str, truth: str) -> None:
-    assert score(Task.TEXT, answer, answer, ()) == 1.0
-    found = score(Task.TEXT, answer, truth, ())
-    assert 0 <= found <= 1 and found == score(Task.TEXT, truth, answer, ())
-    assert found == score(Task.TEXT, unicodedata.normalize("NFD", answer), unicodedata.normalize("NFC", truth), ())
+    assert style_f1(answer, answer) == 1.0
+    found = style_f1(answer, truth)
+    assert 0 <= found <= 1 and found == style_f1(truth, answer)
+    assert found == style_f1(unicodedata.normalize("NFD", answer), unicodedata.normalize("NFC", truth))
     if is_blank(answer) and not is_blank(truth):
         assert found == 0 and not is_valid(Task.TEXT, answer, ())
 
@@ -129,7 +129,7 @@ def test_latin_scores_are_those_of_before_to_the_last_digit(answer: str, truth: 
         above = row[:]
         for column, other in enumerate(gold):
             row[column + 1] = above[column] + 1 if token == other else max(above[column + 1], row[column])
-    assert score(Task.TEXT, answer, truth, ()) == ((shared + row[-1]) / (len(predicted) + len(gold)) if predicted and gold else float(predicted == gold))
+    assert style_f1(answer, truth) == ((shared + row[-1]) / (len(predicted) + len(gold)) if predicted and gold else float(predicted == gold))
 
 
 @given(latin_texts, latin_texts)
@@ -187,13 +187,13 @@ def test_rouge_is_reported_over_the_pairs_that_it_applies_to() -> None:
     [("cafe\u0301", "café", 1.0), ("\u200bcomedy\ufeff", "comedy", 1.0), ('"comedy"', "comedy", 1.0), ("ｃｏｍｅｄｙ", "comedy", 1.0), ("❤", "❤\ufe0f", 1.0)],
 )
 def test_labels_are_compared_in_their_normalized_form(answer: str, truth: str, expected: float) -> None:
-    assert score(Task.LABEL, answer, truth, (truth, "action")) == expected
+    assert accuracy(answer, truth, (truth, "action")) == expected
     assert is_valid(Task.LABEL, answer, (truth, "action"))
 
 
 @pytest.mark.parametrize(("answer", "expected"), [("５", 1.0), ("\u200e5", 1.0), ("\u200b", 0.0), ("5\ufe0f", 1.0)])
 def test_ratings_are_read_in_their_normalized_form(answer: str, expected: float) -> None:
-    assert score(Task.RATING, answer, "5", STARS) == score(Task.RATING, "5", "５", STARS) * expected
+    assert rating_score(answer, "5", STARS) == rating_score("5", "５", STARS) * expected
     assert is_valid(Task.RATING, answer, STARS) is (expected == 1.0)
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from schemas.scoring import score
+from schemas.domains import BUILT_IN_DOMAINS
 from traffic.ceilings import best_rule
 from traffic.world import DOMAINS, MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE, Exchange, Persona, PersonaQuestion, World
 
@@ -38,7 +38,8 @@ def test_more_visible_items_give_higher_scores(everybody: list[tuple[PersonaQues
 
 
 def _score(question: PersonaQuestion, answer: str) -> float:
-    return score(question.query.task, answer, question.truth, question.query.options)
+    query = question.query
+    return BUILT_IN_DOMAINS.metric(query.domain, query.task).score(answer, question.truth, query.options)
 
 
 def exchange(domain: str, content: str, generic: str, response: str) -> Exchange:

@@ -15,9 +15,12 @@ from bench.promotion.population import ScoredUsers
 from bench.promotion.scenarios import CanaryScenario, Harm, PromotionPlan, scenarios
 from infra.errors import BadSetting
 from infra.settings.promotion import PromotionSettings
+from schemas.domain_entries import DomainEntry
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.experiments import Arm
 from schemas.promotion_view import VerdictOutcome
 from schemas.quality import Metric
+from traffic.world import DOMAINS
 from trainer.promotion.comparison import ArmSums
 
 LOOKS = 12
@@ -78,10 +81,18 @@ def test_an_experiment_is_repeatable(pool: ScoredUsers) -> None:
 
 
 def test_personas_rewrites_score_higher_than_base_answers() -> None:
-    users = population.personas(20, seed=0)
+    users = population.personas(20, 0, BUILT_IN_DOMAINS)
     assert users.reward_PDQ.shape == (20, 3, population.ANSWERS)
     assert 0.6 < users.base_PDQ.mean() < users.mean < 0.95
-    assert np.array_equal(users.reward_PDQ, population.personas(20, seed=0).reward_PDQ)
+    assert np.array_equal(users.reward_PDQ, population.personas(20, 0, BUILT_IN_DOMAINS).reward_PDQ)
+
+
+def test_personas_answers_are_scored_by_the_reward_of_their_domain() -> None:
+    entries = Domains({"product_rating": DomainEntry(reward="accuracy")})
+    own, built_in = population.personas(5, 0, entries).reward_PDQ, population.personas(5, 0, BUILT_IN_DOMAINS).reward_PDQ
+    rating = DOMAINS.index("product_rating")
+    assert set(own[:, rating].flat) == {0.0, 1.0} and np.array_equal(own[:, rating], np.floor(built_in[:, rating]))
+    assert np.array_equal(np.delete(own, rating, 1), np.delete(built_in, rating, 1))
 
 
 def test_a_summary_counts_expected_and_wrong_verdicts() -> None:
@@ -104,7 +115,7 @@ def test_scenarios_are_chosen_by_name() -> None:
 
 def test_a_run_writes_every_figure_and_a_picture(tmp_path: Path) -> None:
     plan = PromotionPlan(equal=2, unequal=2, looks=4, personas=12)
-    report = command.measure(PromotionSettings(canary_answers=200), plan, scenarios(plan), jobs=1)
+    report = command.measure(PromotionSettings(canary_answers=200), BUILT_IN_DOMAINS, plan, scenarios(plan), jobs=1)
     assert [scenario_figures["name"] for scenario_figures in report["scenarios"]] == [scenario.name for scenario in scenarios(plan)]
     assert "operator_token" not in report["settings"]
     assert len(json.loads(json.dumps(report, allow_nan=False))["targets"]) == 13

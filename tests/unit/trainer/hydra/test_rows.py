@@ -1,12 +1,15 @@
 """HYDRA's training rows against a scripted base model: exact questions, labels, refused questions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from infra.hydra.pairs import Pair
 from infra.settings.hydra import HydraSettings, ItemText
-from schemas.prompts import ChatTurn
+from schemas.domain_entries import DomainEntry
+from schemas.domains import Domains
+from schemas.prompts import ChatTurn, PromptForm, PromptStyle
 from tests.support.hydra_world import black_box, item
 from trainer.hydra.histories import PastItem, PseudoQuery, pseudo_queries
 from trainer.hydra.rows import Rerank, reranker_rows, retrieved, scorer_rows
@@ -81,6 +84,19 @@ def test_the_label_of_a_free_text_is_one_above_the_mean_of_its_user() -> None:
     answers = {"u0 item1": "the", "u0 item2": "the sea", "u1 item1": "none", "u1 item2": "the"}
     rows = reranker_rows(pseudos, black_box(by_demonstration(answers)), SETTINGS)
     assert {row.pair.second: row.label for row in rows} == {"u0 item1": 0, "u0 item2": 1, "u1 item1": 0, "u1 item2": 1}
+
+
+def test_labels_follow_the_reward_of_the_domain() -> None:
+    scale = ("P1", "P2", "P3", "P4")
+    history = [item(number, content=word, response="P1", options=scale) for number, word in enumerate(["sea red", "sea old", "sea new", "sea"], start=1)]
+    box = black_box(
+        by_demonstration({"red": "P1", "old": "P2", "new": "P4"}),
+        PromptForm(PromptStyle.PAPER, Domains({"film": DomainEntry(ordered=True, options=scale, reward="ordinal_score")})),
+    )
+    rows = reranker_rows([last_of(history)], box, SETTINGS)
+    assert {row.pair.second: row.label for row in rows} == {"sea red": 1, "sea old": 1, "sea new": 0}  # of accuracy only the first
+    box = replace(box, ask=Scripted(lambda turns: ["p1", "P2", "P4", "none"]))
+    assert [row.label for row in scorer_rows([last_of(history)], box, backwards, SETTINGS)] == [1, 0, 0, 0]
 
 
 def test_a_refused_question_gives_no_row() -> None:
