@@ -134,6 +134,7 @@ def assert_the_trained_version_went_live(report: DemoReport) -> None:
     assert states == ["gated", "shadow", "canary", "champion"]
 
 
+@pytest.mark.long("two versions pass the gate, the shadow and the canary")
 @pytest.mark.timeout(RUN_TIMEOUT_S)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections to processes that the stack stops
 def test_bad_versions_do_not_become_champion_and_a_rollback_works(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
