@@ -97,6 +97,22 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "ms",
                 [("histogram_quantile(0.99, sum by (processor, le) (rate(retouch_streams_batch_ms_bucket{$by}[5m])))", "{{processor}}")],
             ),
+            (
+                "Interactions: from the Kafka timestamp until a search finds them, p99",
+                "s",
+                [("histogram_quantile(0.99, sum by (domain, le) (rate(retouch_freshness_seconds_bucket{$by}[5m])))", "{{domain}}")],
+            ),
+            (
+                "Interactions found too late, by the objective",
+                "percentunit",
+                [
+                    (
+                        'sum by (domain) (rate(retouch_freshness_slo_total{$by, outcome="missed"}[1h]))'
+                        " / sum by (domain) (rate(retouch_freshness_slo_total{$by}[1h]))",
+                        "{{domain}}",
+                    )
+                ],
+            ),
             ("Circuit of each endpoint: 1 is open", "short", [("max by (endpoint) (retouch_breaker_state{$by})", "{{endpoint}}")]),
         ),
     ),

@@ -34,6 +34,7 @@ from streams.app.topology import prepare
 from streams.embedding.embedder import Embedder, OpenEmbedder
 from streams.embedding.factory import make_embedder
 from streams.history.forward_once import ForwardOnce
+from streams.history.freshness import Freshness
 from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex, LazyIndex
@@ -107,9 +108,10 @@ class Stores:
 async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, stores: Stores) -> None:
     """Serve with this embedder and these indexes until `stop` is set, then close the indexes. Raises RetouchError if it cannot start or continue."""
     try:
-        partitions = await asyncio.to_thread(prepare, settings, await stores.empty_topics())
+        empty = await stores.empty_topics()
+        partitions = await asyncio.to_thread(prepare, settings, empty)
         warn_of_losses_in_background(settings, "streams")
-        service = StreamsService(settings, embedder, stores, partitions)
+        service = StreamsService(settings, embedder, stores, partitions, filling_since=time.time() if INTERACTIONS.name in empty else None)
         try:
             await service.start()
             await service.supervise(stop)
@@ -152,9 +154,9 @@ def idle_topics(runners: Collection[Runner]) -> set[str]:
 
 
 class StreamsService:
-    """The Faust app with its processors, on the running event loop."""
+    """The Faust app with its processors, on the running event loop. `filling_since`: see `Freshness`."""
 
-    def __init__(self, settings: Settings, embedder: Embedder, stores: Stores, partitions: int) -> None:
+    def __init__(self, settings: Settings, embedder: Embedder, stores: Stores, partitions: int, filling_since: float | None = None) -> None:
         from streams.app.access import AccessCheck
         from streams.app.app import Runner, make_app, state_table
         from streams.app.gauges import StreamsGauges
@@ -175,7 +177,13 @@ class StreamsService:
         search = HistorySearch(embedder, stores.history, settings.retrieval, query_prefix=settings.embedder.query_prefix)
         processors: tuple[Processor, ...] = (
             HistoryProcessor(
-                embedder, stores.history, HISTORY_CALLS * settings.embedder.batch_size, summaries, features, ForwardOnce(forwarder, entries, partitions)
+                embedder,
+                stores.history,
+                HISTORY_CALLS * settings.embedder.batch_size,
+                summaries,
+                features,
+                ForwardOnce(forwarder, entries, partitions),
+                Freshness(settings.streams.freshness_slo_s, filling_since),
             ),
             RetrievalProcessor(search, settings.retrieval.k_max),
             *(LookupProcessor(search, summaries, factors, kind) for kind in LookupKind),

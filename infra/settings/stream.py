@@ -195,6 +195,7 @@ class StreamsSettings(Section):
 
     join_window_s: Seconds = 86_400.0  # a response and its feedback wait this long for each other; then the feedback becomes a dead letter
     stall_timeout_s: Seconds = 120.0  # the process ends if it has work and makes no progress for this long; its supervisor restarts it
+    freshness_slo_s: Seconds = 10.0  # an alert fires if too many interactions take longer from their Kafka timestamp until a search finds them (docs/deploy.md)
 
 
 class DeliveryMode(StrEnum):

@@ -16,6 +16,8 @@ from schemas.promotion import VersionState
 from schemas.run_report import RunStatus
 
 CALL_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
+#: From an interaction that is found at once to one that waited for an hour.
+FRESHNESS_BOUNDS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_800, 3_600)
 COMMIT_BOUNDS_MS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 500, 1_000, 5_000, 30_000)
 
 
@@ -81,6 +83,11 @@ class StreamOutcome(StrEnum):
     SET_ASIDE = "set_aside"
     CONFLICT = "conflict"  # set aside: it has the identity of an earlier record and other content
     FORWARDED = "forwarded"  # written again on its user's partition, because the platform's partitioner chose another one
+
+
+class SloOutcome(StrEnum):
+    MET = "met"
+    MISSED = "missed"
 
 
 class QualityOutcome(StrEnum):
@@ -166,6 +173,20 @@ KAFKA_BATCHES_SKIPPED = Counter("retouch_kafka_batches_skipped_total", "{batch}"
 STREAMS_BATCH_MS = Histogram("retouch_streams_batch_ms", "ms", "duration of one batch, until the index has it", ["processor"], bounds=CALL_BOUNDS_MS)
 STREAMS_RECORDS = Counter("retouch_streams_records_total", "{record}", "records acknowledged", ["processor", "outcome"], {"outcome": StreamOutcome})
 STREAMS_RETRIES = Counter("retouch_streams_retries_total", "{retry}", "batches that are repeated later", ["processor", "reason"], {"reason": RetryReason})
+FRESHNESS = Histogram(
+    "retouch_freshness_seconds",
+    "s",
+    "time from an interaction's Kafka timestamp until a search finds it",
+    ["domain"],
+    bounds=FRESHNESS_BOUNDS_S,
+)
+FRESHNESS_SLO = Counter(
+    "retouch_freshness_slo_total",
+    "{interaction}",
+    "interactions that a search finds, by whether that took at most streams.freshness_slo_s",
+    ["domain", "outcome"],
+    {"outcome": SloOutcome},
+)
 
 QUALITY_REWARD = Gauge(
     "retouch_quality_reward",
@@ -216,6 +237,8 @@ METRICS: tuple[AnyInstrument, ...] = (
     STREAMS_BATCH_MS,
     STREAMS_RECORDS,
     STREAMS_RETRIES,
+    FRESHNESS,
+    FRESHNESS_SLO,
     QUALITY_REWARD,
     QUALITY_SCORED,
     QUALITY_SHADOWS_GIVEN_UP,

@@ -15,6 +15,7 @@ from schemas.topics import INTERACTIONS, PROFILE_TASKS
 from streams.app.processor import GROUP, output
 from streams.embedding.embedder import Embedder
 from streams.history.forward_once import ForwardOnce
+from streams.history.freshness import Freshness
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
 from streams.profiles.feature_tasks import FeatureTasks
@@ -34,12 +35,16 @@ class HistoryProcessor:
         summaries: Summaries | None = None,
         features: FeatureTasks | None = None,
         forwarding: ForwardOnce | None = None,
+        freshness: Freshness | None = None,
     ) -> None:
-        """`summaries`, `features`: get the new items, and return tasks for the profiles worker. Without `forwarding` records are indexed wherever they lie."""
+        """`summaries`, `features`: get the new items, and return tasks for the profiles worker. Without `forwarding` records are indexed wherever they lie.
+
+        `freshness` measures when the index has them.
+        """
         self._embedder = embedder
         self._index = index
         self.batch = batch
-        self._summaries, self._features, self._forwarding = summaries, features, forwarding
+        self._summaries, self._features, self._forwarding, self._freshness = summaries, features, forwarding, freshness
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
@@ -52,6 +57,8 @@ class HistoryProcessor:
         _, points, others = self._embedded
         await self._index.upsert(points)
         self._embedded = None
+        if self._freshness:
+            self._freshness.indexed(records, points)
         tasks = await self._summaries.after(point.interaction for point in points) if self._summaries else []
         tasks += await self._features.after(points) if self._features else []
         return [*(output(PROFILE_TASKS, task, id=task.task_id, traceparent=new_traceparent()) for task in tasks), *others]
