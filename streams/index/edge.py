@@ -1,8 +1,8 @@
 """The history index inside this process: a Qdrant Edge shard in a directory. One process opens it at a time.
 
 Durability, measured 2026-11-21 on qdrant-edge-py 0.9.0: `update` writes to the write-ahead log before it returns, so
-an update survives kill -9. An fsync of that log (5 ms) makes it survive a crash of the machine. `flush` persists the segments, takes 0.2 s and holds
-the GIL. It runs rarely, only to bound the log that the next start replays (3,000 points: 0.2 s).
+an update survives kill -9. An fsync of that log (5 ms) makes it survive a crash of the machine. `flush` persists the segments, to bound the log that the next
+start replays (3,000 points: 0.2 s). It holds the GIL: at 300,000 points for 23 ms after 1,000 new points, 51 ms after 4,000, 160 ms after 10,000 (2026-12-01).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from streams.index.time_order import ends_of_history
 if TYPE_CHECKING:
     import qdrant_edge
 
-FLUSH_EVERY_POINTS = 10_000
+#: A flush stops every query of the process, so it is frequent and short.
+FLUSH_EVERY_POINTS = 2_000
 #: Points that are read in time order on the event loop.
 SCROLLED_AT_ONCE = 20
 
