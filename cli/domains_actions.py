@@ -15,10 +15,11 @@ from cli.prompt_tokens import PromptTokens
 from infra.errors import BadSetting
 from infra.process.command_output import printable, show, show_json, show_table
 from infra.settings import Settings
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.domains import Domains
 from schemas.field_errors import field_errors
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
+from schemas.positions import Source
 from schemas.profiles import Summary
 from schemas.prompts import ChatTurn, reflection_prompt
 from schemas.queries import Query

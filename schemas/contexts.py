@@ -12,18 +12,8 @@ from pydantic import Field
 from schemas.drafts import Draft
 from schemas.interactions import Interaction
 from schemas.messages import AwareDatetime, Message, MessageIdentity, Milliseconds, Record, Text
+from schemas.positions import Source
 from schemas.sameness import is_blank
-
-
-class Source(Record):
-    """Topic, partition and offset of a record."""
-
-    topic: str
-    partition: Annotated[int, Field(ge=0)]
-    offset: Annotated[int, Field(ge=0)]
-
-    def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}"
 
 
 class HistoryItem(Record):

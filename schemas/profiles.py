@@ -13,10 +13,11 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.features import FactoredFeature, ItemFeatures, UserFactors
 from schemas.ids import Identifier, derive, record_key
 from schemas.messages import AwareDatetime, Domain, Message, MessageIdentity, Record, Text
+from schemas.positions import Source
 from schemas.tasks import Task
 
 Count = Annotated[int, Field(ge=0)]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from schemas.contexts import Source
 from schemas.envelope import Envelope, Headers, envelope_headers, read_fingerprint, read_message
 from schemas.messages import Fingerprint, Message
+from schemas.positions import Source
 from schemas.topics import Topic
 
 M = TypeVar("M", bound=Message)

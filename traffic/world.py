@@ -23,10 +23,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 from uuid import UUID
 
-from schemas.contexts import Context, HistoryItem, Source
+from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.interactions import Interaction
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.tasks import MOVIE_TAGS, STARS
 

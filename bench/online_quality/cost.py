@@ -18,12 +18,13 @@ from typing import Any
 
 from bench.costs import MODEL, NOON, broker_with_topics, personalized_response, print_json
 from infra.settings import Settings
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.envelope import envelope_headers, read_message
 from schemas.experiments import Arm, Assignment
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import OUTCOMES, RESPONSES

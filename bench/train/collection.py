@@ -28,11 +28,12 @@ from uuid import UUID
 from bench.costs import NOON, broker_with_topics, personalized_response, print_json
 from infra.errors import CannotContinue
 from infra.settings import load
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.envelope import envelope_headers
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Teacher, Trajectory

@@ -21,7 +21,7 @@ from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.checkpoints.location import checkpoint_folder
 from infra.errors import CannotContinue
 from infra.settings import Settings
-from schemas.contexts import HistoryItem, RetrievalStatus, Source
+from schemas.contexts import HistoryItem, RetrievalStatus
 from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.drafts import Draft
 from schemas.eligibility import Ineligible
@@ -30,6 +30,7 @@ from schemas.feedback import Feedback
 from schemas.interactions import Interaction
 from schemas.lookups import ItemOrder, Reads
 from schemas.outcomes import Outcome
+from schemas.positions import Source
 from schemas.prompts import base_prompt
 from schemas.queries import Query
 from schemas.responses import Provenance, Response, ResponseStatus

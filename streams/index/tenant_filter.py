@@ -14,9 +14,10 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.ids import derive
 from schemas.interactions import Interaction
+from schemas.positions import Source
 from schemas.sameness import is_blank
 
 Vector = NDArray[np.float32]

@@ -17,9 +17,10 @@ from uuid import UUID
 
 import numpy as np
 
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.features import ItemFeatures
 from schemas.ids import derive
+from schemas.positions import Source
 from schemas.profiles import ExtractedFeatures, ProfileEntry, ProfileKind, Reasoning, Summary, reasoning_id
 from streams.index.history_index import HistoryIndex
 from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, SOURCE, TENANT, USER, Scope, Vector, microseconds

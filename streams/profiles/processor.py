@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from infra.errors import PoisonMessage
-from schemas.contexts import Source
 from schemas.dead_letters import dead_letter
 from schemas.messages import Malformed
+from schemas.positions import Source
 from schemas.profiles import ExtractedFeatures, ProfileEntry, ProfileTask, ReasoningWork
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.rpm_prompts import shown_factors

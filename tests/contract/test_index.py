@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from infra.errors import CannotContinue
 from infra.settings.stream import IndexSettings, Similarity
-from schemas.contexts import Source
 from schemas.interactions import Interaction
+from schemas.positions import Source
 from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex
 from streams.index.server import ServerIndex

@@ -20,7 +20,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from infra.errors import CannotContinue, DependencyBlocked, RetryLater
 from infra.process.ports import free_port
 from infra.settings.stream import IndexSettings, Quantization, Similarity
-from schemas.contexts import Source
+from schemas.positions import Source
 from streams.index.server import ServerIndex
 from streams.index.server_errors import BLOCKING, Place, ServerProblem
 from streams.index.server_errors import problem_of as problem_of_client

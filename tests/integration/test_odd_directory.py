@@ -13,8 +13,8 @@ from infra.kafka import clients
 from infra.kafka.topic_reader import TopicReader
 from infra.local.broker import Broker
 from infra.settings import Settings, load
-from schemas.contexts import Source
 from schemas.interactions import Interaction
+from schemas.positions import Source
 from streams.index.edge import EdgeIndex
 from streams.index.tenant_filter import IndexPoint, Scope
 from tests.support.odd_names import ODD

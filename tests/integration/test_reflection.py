@@ -23,12 +23,13 @@ from infra.kafka.topic_reader import TopicReader
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from infra.telemetry.json_logs import json_lines
-from schemas.contexts import Context, HistoryItem, Source
+from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft
 from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
 from schemas.messages import Malformed, Message
 from schemas.model_events import Alias, ModelEvent
+from schemas.positions import Source
 from schemas.promotion import Transition, VersionState
 from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus

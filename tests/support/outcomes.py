@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from schemas.contexts import Context, HistoryItem, Source
+from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft
 from schemas.eligibility import Ineligible
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.ids import derive
+from schemas.positions import Source
 from schemas.profiles import ProfileTask, SummaryWork
 from schemas.tasks import Task
 

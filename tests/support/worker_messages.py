@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from schemas.contexts import Context, HistoryItem, RetrievalStatus, Source
+from schemas.contexts import Context, HistoryItem, RetrievalStatus
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.features import FactoredFeature, ReasonedItem
@@ -12,6 +12,7 @@ from schemas.ids import derive
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.messages import Fingerprint, MessageIdentity
 from schemas.outcomes import Outcome
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus

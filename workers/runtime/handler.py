@@ -25,9 +25,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from schemas.contexts import Source
 from schemas.envelope import Envelope
 from schemas.messages import Message
+from schemas.positions import Source
 from schemas.records import ConsumedRecord
 from schemas.topics import Topic
 

@@ -13,11 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from infra.errors import PoisonMessage
 from infra.kafka.sources_file import BadSources, SourceMessage, SourcesFile, SourceSpec, place
-from schemas.contexts import Source as RecordPosition
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.messages import Message
+from schemas.positions import Source as RecordPosition
 from schemas.queries import Query
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, Topic
 from workers.sources.expressions import Expression, ExpressionFailed, RecordValues

@@ -13,7 +13,7 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import Settings, load
 from infra.settings.stream import Similarity
-from schemas.contexts import Source
+from schemas.positions import Source
 from schemas.profiles import Author, ExtractedFeatures, ProfileEntry
 from schemas.tasks import Task
 from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, LOOKUPS, PROFILES, RESPONSES

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from bench.demo.mixed_versions import TIE, CheckpointScorer, PromptAndAnswer, TraceResult, trace, trace_result
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.control_marks import ControlMarks
 from schemas.ids import derive
+from schemas.positions import Source
 from schemas.prompts import COMPACT, reflection_prompt
 from tests.support.demo_report import NOON, query
 

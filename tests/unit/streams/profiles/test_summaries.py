@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from infra.settings.profiles import ProfilesSettings
-from schemas.contexts import Source
 from schemas.interactions import Interaction
 from schemas.lookups import Lookup, Reads, Retrieval
+from schemas.positions import Source
 from schemas.profiles import Author, ProfileEntry, ProfileTask, Summary
 from schemas.records import ProducedRecord
 from schemas.strategies import Strategy, StrategyChoice

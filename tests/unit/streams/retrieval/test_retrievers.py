@@ -9,10 +9,11 @@ from datetime import timedelta
 import pytest
 
 from infra.settings.stream import Retriever
-from schemas.contexts import Context, HistoryItem, RetrievalStatus, Source
+from schemas.contexts import Context, HistoryItem, RetrievalStatus
 from schemas.envelope import read_message
 from schemas.interactions import Interaction
 from schemas.lookups import ItemOrder, Lookup, Retrieval
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.strategies import Strategy
 from schemas.tasks import Task

@@ -13,12 +13,12 @@ from infra.endpoints.client import ChatEndpoint
 from infra.errors import BadSetting, RetryLater
 from infra.settings.profiles import ProfilesSettings
 from infra.telemetry.metrics import FEATURE_ANSWERS_REFUSED
-from schemas.contexts import Source
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.feature_extraction import Flaw, features_schema, judgements_schema
 from schemas.features import Factor, FactoredFeature, Feature, ItemFeatures, Judgement, Polarity, UserFactors
 from schemas.ids import derive
+from schemas.positions import Source
 from schemas.profiles import ExtractedFeatures, FeaturesWork, ProfileEntry, ProfileTask, Reasoning, ReasoningWork
 from schemas.prompts import PAPER
 from schemas.rpm_prompts import extraction_prompt, judgement_prompt, reasoning_prompt

@@ -9,8 +9,8 @@ import pytest
 
 from infra.endpoints.client import ChatEndpoint
 from infra.errors import RetryLater
-from schemas.contexts import Source
 from schemas.envelope import envelope_headers, read_envelope
+from schemas.positions import Source
 from schemas.profiles import ProfileEntry, ProfileTask, Summary
 from schemas.prompts import PAPER
 from schemas.tasks import Task

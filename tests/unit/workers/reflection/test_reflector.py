@@ -8,11 +8,12 @@ import pytest
 
 from infra.settings.models import ReflectionSettings
 from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT, STRATEGY_FALLBACKS
-from schemas.contexts import Context, HistoryItem, Source
+from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
 from schemas.ids import NAMESPACE, derive
+from schemas.positions import Source
 from schemas.promotion import VersionState
 from schemas.prompts import COMPACT, template_digest
 from schemas.queries import Query

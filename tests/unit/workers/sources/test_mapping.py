@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from infra.errors import BadSetting
 from infra.kafka.sources_file import BadSources, read_sources
-from schemas.contexts import Source
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
+from schemas.positions import Source
 from schemas.queries import Query
 from workers.sources.mapping import MappedMessage, SourceMapping, Unmappable, compile_sources, map_record
 

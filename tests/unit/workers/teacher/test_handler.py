@@ -5,11 +5,12 @@ from collections import Counter
 import pytest
 
 from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
-from schemas.contexts import HistoryItem, Source
+from schemas.contexts import HistoryItem
 from schemas.drafts import DraftStatus
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
+from schemas.positions import Source
 from schemas.rewriting import TAGS, Rewrite
 from schemas.trajectories import Teacher as Signature
 from schemas.trajectories import Trajectory

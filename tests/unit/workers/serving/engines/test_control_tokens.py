@@ -12,9 +12,10 @@ import pytest
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.settings import Settings
 from infra.settings.models import EngineKind, ReflectionSettings
-from schemas.contexts import Context, HistoryItem, Source
+from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft
 from schemas.ids import derive
+from schemas.positions import Source
 from schemas.prompts import PAPER, PromptStyle, reflection_prompt
 from schemas.responses import ModelVersion, ResponseStatus
 from tests.support.chat_tokenizers import llama_3, special_tokens
