@@ -116,13 +116,14 @@ def ask(
     domain: Annotated[str, typer.Option(help="The platform's name for this kind of task.")] = "general",
     option: Annotated[list[str] | None, typer.Option(help="An allowed answer; repeat it. None: those of the domain, or free text.")] = None,
     strategy: Annotated[StrategyName | None, typer.Option(help="How to personalize. Default: the deployment's.")] = None,
+    after: Annotated[str | None, typer.Option(help="topic/partition/offset of an interaction of the user: the search waits until it is indexed.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the response.")] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Ask one query; print the answer and its provenance."""
     from cli.ask import ask
 
-    run_command(lambda settings: ask(settings, user, text, domain, tuple(option or ()), strategy.value if strategy else None, timeout, as_json))
+    run_command(lambda settings: ask(settings, user, text, domain, tuple(option or ()), strategy.value if strategy else None, timeout, as_json, after))
 
 
 @app.command(epilog=EXIT_CODES)

@@ -14,13 +14,30 @@ from infra.local import running_settings
 from infra.local.stack_record import read_record
 from infra.process.command_output import OK, USAGE, printable, show, show_error, show_json, show_table
 from infra.settings import Settings
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.strategies import Strategy
 from schemas.topics import QUERIES, RESPONSES
 
 
-def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[str, ...], strategy: str | None, timeout_s: float, as_json: bool) -> int:
+def ask(
+    settings: Settings,
+    user: str,
+    text: str,
+    domain: str,
+    options: tuple[str, ...],
+    strategy: str | None,
+    timeout_s: float,
+    as_json: bool,
+    after: str | None = None,
+) -> int:
+    """`after`: topic/partition/offset of an event that the search waits for."""
+    try:
+        position = Source.parse(after) if after else None
+    except ValueError as error:
+        show_error(f"--after {error}")
+        return USAGE
     try:
         query = Query(
             query_id=uuid4(),
@@ -31,6 +48,7 @@ def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[st
             options=options,
             asked_at=datetime.now(UTC),
             strategy=Strategy(strategy) if strategy else None,
+            after=position,
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -65,6 +83,7 @@ def as_data(response: Response) -> dict[str, Any]:
         "base_answer": response.context.draft.answer,
         "base_failure": response.context.draft.failure,
         "reasoning": response.reasoning,
+        "after": response.context.after,
         "provenance": response.provenance.model_dump(mode="json"),
     }
 
@@ -84,6 +103,7 @@ def _show(response: Response) -> None:
             ("strategy", f"{provenance.strategy.value}, k={provenance.k}"),
             ("answered by", (provenance.answered_by or provenance.strategy).value if response.answer else "none"),
             ("history", ", ".join(map(str, provenance.history_ids)) or "none"),
+            *([("after", response.context.after.value)] if response.context.after else []),
             ("milliseconds", f"base {provenance.base_ms:.0f}, retrieve {provenance.retrieve_ms:.0f}, reflect {provenance.reflect_ms:.0f}"),
         ],
     )

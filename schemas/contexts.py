@@ -46,6 +46,15 @@ class RetrievalStatus(StrEnum):
     INDEX_AWAY = "index_away"  # or the endpoint that embeds the query
 
 
+class AfterStatus(StrEnum):
+    """Whether the event that `Query.after` names was handled when the user's history was searched; if not, why the search did not wait for it longer."""
+
+    INDEXED = "indexed"  # it is in the index, or was refused or a repeat, as every event before it
+    TIMED_OUT = "timed_out"
+    NOT_READ_HERE = "not_read_here"  # it is not on the user's partition of `interactions`, or no partition of this process is that one
+    PAST_END = "past_end"  # the partition has no record of that offset yet
+
+
 class Context(Message, wire="retouch.context", version=1):
     """The user's top items for `q + A_base`, best first, all before `asked_at`. Topic: contexts. Key: tenant/user."""
 
@@ -54,6 +63,7 @@ class Context(Message, wire="retouch.context", version=1):
     k_max: Annotated[int, Field(ge=0)]  # maximum number of items of the search
     retrieve_ms: Milliseconds
     retrieval: RetrievalStatus = RetrievalStatus.SEARCHED
+    after: AfterStatus | None = None  # None: the query names no event, or no items were to be found
 
     @property
     def key(self) -> bytes:

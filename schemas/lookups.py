@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.contexts import HistoryItem, RetrievalStatus
+from schemas.contexts import AfterStatus, HistoryItem, RetrievalStatus
 from schemas.drafts import Usage
 from schemas.features import FactoredFeature, ReasonedItem, UserFactors
 from schemas.ids import derive
@@ -96,6 +96,7 @@ class Retrieval(Message, wire="retouch.retrieval", version=1):
     features: tuple[FactoredFeature, ...] = ()  # those of the lookup, each with its factor
     examples: tuple[ReasonedItem, ...] = ()  # best first; each is one of `items`
     profile: RetrievalStatus = RetrievalStatus.SEARCHED  # whether summary and factors were read, if the lookup asked for them; if not, why
+    after: AfterStatus | None = None  # None: the query names no event, or no items were to be found
 
     @property
     def key(self) -> bytes:

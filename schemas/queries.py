@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.ids import Identifier, record_key
 from schemas.messages import MAX_LABEL_CHARS, OWN_ID, AwareDatetime, Domain, Label, Message, MessageIdentity, Text
+from schemas.positions import Source
 from schemas.sameness import normalized, visible
 from schemas.strategies import Strategy
 from schemas.tasks import Task, task_of
@@ -39,6 +40,10 @@ class Query(Message, wire="retouch.query", version=1):
         description="wall clock; shortly before it a simpler answer goes out, such as the base answer, and at it an empty one if there is none. null: no limit",
     )
     strategy: Strategy | None = Field(default=None, description="null: the deployment's, by the setting strategies.weights")
+    after: Source | None = Field(
+        default=None,
+        description="an event of this user's history, as the broker confirmed it: the search waits a bounded time until it is indexed. null: it does not wait",
+    )
 
     @field_validator("options")
     @classmethod

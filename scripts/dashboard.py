@@ -113,6 +113,11 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                     )
                 ],
             ),
+            (
+                "Waits of queries for an event, by outcome",
+                "ops",
+                [("sum by (outcome) (rate(retouch_after_wait_ms_count{$by}[5m]))", "{{outcome}}")],
+            ),
             ("Circuit of each endpoint: 1 is open", "short", [("max by (endpoint) (retouch_breaker_state{$by})", "{{endpoint}}")]),
         ),
     ),

@@ -38,6 +38,7 @@ from streams.history.freshness import Freshness
 from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex, LazyIndex
+from streams.index.progress import IndexProgress
 from streams.index.server import ServerIndex
 from streams.outcomes.processor import OutcomesProcessor
 from streams.profiles.feature_tasks import FeatureTasks
@@ -47,7 +48,7 @@ from streams.profiles.lookups import FactorLookups
 from streams.profiles.processor import ProfileProcessor
 from streams.profiles.reads import ProfileReads
 from streams.profiles.summaries import Summaries
-from streams.retrieval.processor import LookupKind, LookupProcessor, RetrievalProcessor
+from streams.retrieval.processor import LookupKind, LookupProcessor, RetrievalProcessor, SearchProcessor
 from streams.retrieval.search import HistorySearch
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class StreamsService:
         from streams.app.access import AccessCheck
         from streams.app.app import Runner, make_app, state_table
         from streams.app.gauges import StreamsGauges
+        from streams.app.history_log import FaustHistoryLog
 
         self._settings = settings
         self._failure: BaseException | None = None
@@ -174,6 +176,7 @@ class StreamsService:
         histories = FactorHistories(profiles, settings.profiles)
         features = FeatureTasks(stores.history, profiles, settings.profiles)
         factors = FactorLookups(embedder, profiles, histories, features, reads)
+        progress = IndexProgress(FaustHistoryLog(self._app, self._partition_count), settings.retrieval.after_timeout_s)
         search = HistorySearch(embedder, stores.history, settings.retrieval, query_prefix=settings.embedder.query_prefix)
         processors: tuple[Processor, ...] = (
             HistoryProcessor(
@@ -184,13 +187,16 @@ class StreamsService:
                 features,
                 ForwardOnce(forwarder, entries, partitions),
                 Freshness(settings.streams.freshness_slo_s, filling_since),
+                progress,
             ),
-            RetrievalProcessor(search, settings.retrieval.k_max),
-            *(LookupProcessor(search, summaries, factors, kind) for kind in LookupKind),
+            RetrievalProcessor(search, settings.retrieval.k_max, progress),
+            *(LookupProcessor(search, summaries, factors, kind, progress) for kind in LookupKind),
             ProfileProcessor(profiles, embedder, histories),
             OutcomesProcessor(JoinState(entries), join_window_s=settings.streams.join_window_s, assigned=self._joint_partitions, forwarder=forwarder),
         )
-        self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]
+        self._runners: list[Runner] = [
+            Runner(self._app, processor, self._fail, processor.wait_of if isinstance(processor, SearchProcessor) else None) for processor in processors
+        ]
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._gauges = StreamsGauges(self._app)
         self._fetching: dict[Any, tuple[int, float]] = {}

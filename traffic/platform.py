@@ -20,6 +20,7 @@ from infra.kafka.refusals import WRITES, refusal
 from infra.settings import Settings
 from schemas.interactions import Interaction
 from schemas.messages import Message, MessageIdentity
+from schemas.positions import Source
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, Topic
 from traffic.datasets.steps import Question
@@ -78,6 +79,15 @@ class Platform:
                 on_sent()
         self.flush()
         return sent
+
+    def send_interaction(self, interaction: Interaction) -> Source:
+        """Send one interaction, and block until the broker has it. Returns its position: a query with it as `after` finds the interaction.
+
+        Raises RetryLater if the broker does not take it.
+        """
+        with broker_errors(self._settings, RetryLater, "take records", WRITES):
+            placed = self._send(INTERACTIONS, interaction, interaction.interaction_id).get(timeout=FLUSH_S)
+        return Source(topic=INTERACTIONS.name, partition=placed.partition, offset=placed.offset)
 
     def ask(
         self,

@@ -183,6 +183,7 @@ class RetrievalSettings(Section):
     retriever: Retriever = Retriever.EMBEDDING  # of all strategies that `by_strategy` does not name
     by_strategy: dict[Strategy, Retriever] = OWN_RETRIEVERS  # of single strategies, added to `hydra = "bm25"`, which `hydra = "embedding"` replaces
     scan_items: Annotated[int, Field(ge=1, le=10_000)] = 1_000  # newest items of the user that bm25 and random choose from; of long texts bm25 reads fewer
+    after_timeout_s: Seconds = 5.0  # a query waits at most this long for the event of its `after`, and at most half of the time to its deadline
 
     @field_validator("by_strategy")
     @classmethod

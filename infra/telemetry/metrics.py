@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from infra.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
+from schemas.contexts import AfterStatus
 from schemas.drafts import FailureCause
 from schemas.feature_extraction import Flaw
 from schemas.promotion import VersionState
@@ -173,6 +174,14 @@ KAFKA_BATCHES_SKIPPED = Counter("retouch_kafka_batches_skipped_total", "{batch}"
 STREAMS_BATCH_MS = Histogram("retouch_streams_batch_ms", "ms", "duration of one batch, until the index has it", ["processor"], bounds=CALL_BOUNDS_MS)
 STREAMS_RECORDS = Counter("retouch_streams_records_total", "{record}", "records acknowledged", ["processor", "outcome"], {"outcome": StreamOutcome})
 STREAMS_RETRIES = Counter("retouch_streams_retries_total", "{retry}", "batches that are repeated later", ["processor", "reason"], {"reason": RetryReason})
+AFTER_WAIT_MS = Histogram(
+    "retouch_after_wait_ms",
+    "ms",
+    "time that a query waited until the event of its `after` was indexed, or until it went on without",
+    ["outcome"],
+    {"outcome": AfterStatus},
+    bounds=CALL_BOUNDS_MS,
+)
 FRESHNESS = Histogram(
     "retouch_freshness_seconds",
     "s",
@@ -237,6 +246,7 @@ METRICS: tuple[AnyInstrument, ...] = (
     STREAMS_BATCH_MS,
     STREAMS_RECORDS,
     STREAMS_RETRIES,
+    AFTER_WAIT_MS,
     FRESHNESS,
     FRESHNESS_SLO,
     QUALITY_REWARD,

@@ -38,6 +38,7 @@ from streams.app.credentials import credentials
 from streams.app.processor import GROUP, Processor
 from streams.app.spans import processing
 from streams.app.transport import BUFFERED, POLLED, Transport
+from streams.app.waits import Waits
 
 log = logging.getLogger(__name__)
 
@@ -94,23 +95,30 @@ class StateTable(faust.Table):  # type: ignore[misc]  # Faust is not analysed
 
 def is_idle(app: faust.App, runners: Sequence[Runner]) -> bool:
     """Whether every polled record is handled."""
-    return all(channel.queue.empty() for channel in app.topics) and not any(runner.busy for runner in runners)
+    return all(channel.queue.empty() for channel in app.topics) and not any(runner.busy or runner.holds for runner in runners)
 
 
 class Runner:
-    """Runs one processor over its topics. `on_failure` gets the exception that ended it.
+    """Runs one processor over its topics. `on_failure` gets the exception that ended it. `wait_of`: what a record waits for, see `streams.app.waits`.
 
     `busy` is true while a batch is handled. `attempt_since` (monotonic) is set while a call must return: one call of the processor, or the delivery
     of its output with all retries, because only a restart repairs a broken producer. It is None in the pauses between calls of a processor whose
     store is away: these may last as long as the store is away.
     """
 
-    def __init__(self, app: faust.App, processor: Processor, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        app: faust.App,
+        processor: Processor,
+        on_failure: Callable[[BaseException], None],
+        wait_of: Callable[[ConsumedRecord], Awaitable[None] | None] | None = None,
+    ) -> None:
         self.processor = processor
         self.busy = False
         self.attempt_since: float | None = None
         self._app = app
         self._on_failure = on_failure
+        self._waits = Waits(lambda event: wait_of(consumed_record(app.transport.names, event.message))) if wait_of else None
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -118,14 +126,24 @@ class Runner:
         topic = app.topic(*topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", allow_empty=True)
         app.agent(topic, name=f"streams.{processor.name}")(self._run)
 
+    @property
+    def holds(self) -> bool:
+        """Whether records wait."""
+        return self._waits is not None and self._waits.holds
+
     async def drain(self) -> None:
-        """Take no further batch, and wait for the current one. Returns at once while that batch pauses because a store is away."""
+        """Take no further batch, and wait for the current one. Returns at once while that batch pauses because a store is away.
+
+        Records that wait are given up; the next start reads them again.
+        """
         self._draining.set()
         await self._idle.wait()
 
     async def _run(self, stream: Any) -> None:
         try:
-            async for events in batches(stream.noack().events(), self.processor.batch, self.processor.linger_s):
+            incoming = stream.noack().events()
+            released = self._waits.released(incoming) if self._waits else incoming
+            async for events in batches(released, self.processor.batch, self.processor.linger_s):
                 if self._draining.is_set():
                     return
                 self.busy = True
@@ -138,6 +156,8 @@ class Runner:
             self._on_failure(error)
         finally:
             self._idle.set()
+            if self._waits:
+                self._waits.cancel()
 
     async def _handle(self, events: Sequence[Any]) -> None:
         records = [consumed_record(self._app.transport.names, event.message) for event in events]
@@ -149,8 +169,11 @@ class Runner:
             for record in produced:
                 if record.on_sent:
                     record.on_sent()
-        for event in events:
-            event.ack()
+        if self._waits:
+            self._waits.acknowledge(events)
+        else:
+            for event in events:
+                event.ack()
         STREAMS_BATCH_MS.record((time.monotonic() - began) * 1000, processor=name)
         count_acknowledged(name, records, produced)
 

@@ -17,6 +17,7 @@ from streams.embedding.embedder import Embedder
 from streams.history.forward_once import ForwardOnce
 from streams.history.freshness import Freshness
 from streams.index.history_index import HistoryIndex
+from streams.index.progress import IndexProgress
 from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
 from streams.profiles.feature_tasks import FeatureTasks
 from streams.profiles.summaries import Summaries
@@ -36,15 +37,16 @@ class HistoryProcessor:
         features: FeatureTasks | None = None,
         forwarding: ForwardOnce | None = None,
         freshness: Freshness | None = None,
+        progress: IndexProgress | None = None,
     ) -> None:
         """`summaries`, `features`: get the new items, and return tasks for the profiles worker. Without `forwarding` records are indexed wherever they lie.
 
-        `freshness` measures when the index has them.
+        `freshness` measures when the index has them; `progress` ends the waits of queries for them.
         """
         self._embedder = embedder
         self._index = index
         self.batch = batch
-        self._summaries, self._features, self._forwarding, self._freshness = summaries, features, forwarding, freshness
+        self._summaries, self._features, self._forwarding, self._freshness, self._progress = summaries, features, forwarding, freshness, progress
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
@@ -59,6 +61,8 @@ class HistoryProcessor:
         self._embedded = None
         if self._freshness:
             self._freshness.indexed(records, points)
+        if self._progress:
+            self._progress.indexed(records)
         tasks = await self._summaries.after(point.interaction for point in points) if self._summaries else []
         tasks += await self._features.after(points) if self._features else []
         return [*(output(PROFILE_TASKS, task, id=task.task_id, traceparent=new_traceparent()) for task in tasks), *others]

@@ -2,7 +2,8 @@
 
 Drafts have a processor, and each kind of lookup has one, so that no strategy waits for the steps of another. All processors of lookups read the whole topic;
 each answers the lookups of its kind. A context has the user's items nearest to `q + A_base` (RPO, section 3.1). A lookup names what it reads; its base answer
-does not exist yet, so similar items are similar to `q` alone.
+does not exist yet, so similar items are similar to `q` alone. A record whose query names an event in `after` waits for it outside of the batches
+(`streams.app.waits`).
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from enum import StrEnum
 from typing import Generic, TypeVar
 from uuid import UUID
 
 from infra.errors import PoisonMessage
-from schemas.contexts import Context, HistoryItem, RetrievalStatus
+from infra.telemetry.metrics import AFTER_WAIT_MS
+from schemas.contexts import AfterStatus, Context, HistoryItem, RetrievalStatus
 from schemas.dead_letters import dead_letter
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import Envelope
 from schemas.ids import derive
 from schemas.lookups import ItemOrder, Lookup, LookupPurpose, Reads, Retrieval
 from schemas.messages import Malformed
+from schemas.positions import Source
+from schemas.queries import Query
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import CONTEXTS, DRAFTS, LOOKUPS, MAX_MESSAGE_BYTES, PROFILE_TASKS, RETRIEVALS
 from streams.app.processor import GROUP, output
+from streams.index.progress import IndexProgress
 from streams.profiles.lookups import EXAMPLES_FROM, FactorLookups, FactorsFound
 from streams.profiles.summaries import Summaries, SummaryFound
 from streams.retrieval.search import SCANNING, Found, HistorySearch, Wanted
@@ -58,8 +63,10 @@ class SearchProcessor(ABC, Generic[M]):
     linger_s = 0.001  # takes only records that have arrived, so that no query waits
     message: type[M]
 
-    def __init__(self, search: HistorySearch) -> None:
-        self._search = search
+    def __init__(self, search: HistorySearch, progress: IndexProgress | None = None) -> None:
+        """Without `progress` no query waits."""
+        self._search, self._progress = search, progress
+        self._waited: dict[Source, tuple[AfterStatus, float]] = {}  # by position of the record: result, and milliseconds
 
     @abstractmethod
     def wanted(self, message: M) -> Wanted: ...
@@ -71,6 +78,26 @@ class SearchProcessor(ABC, Generic[M]):
     def takes(self, message: M | None) -> bool:
         """Whether this processor answers the message, or sets aside a record that cannot be read (None). Exactly one processor of a topic does."""
         return True
+
+    def wait_of(self, record: ConsumedRecord) -> Awaitable[None] | None:
+        """What the record waits for before it goes to `handle`; None if its query names no event, or reads no items."""
+        if self._progress is None:
+            return None
+        try:
+            message, _ = record.read(self.message)
+        except Malformed:
+            return None
+        if message.query.after is None or not self.takes(message):
+            return None
+        reads = self.wanted(message).reads
+        return self._wait(self._progress, record.source, message.query, message.query.after) if reads.items is not None and reads.k else None
+
+    async def _wait(self, progress: IndexProgress, record: Source, query: Query, after: Source) -> None:
+        began = time.perf_counter()
+        status = await progress.wait_for(query, after)
+        waited_ms = (time.perf_counter() - began) * 1000
+        AFTER_WAIT_MS.record(waited_ms, outcome=status)
+        self._waited[record] = status, waited_ms
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
         """One answer for each readable message, in order, and dead letters for the others. Never raises RetryLater.
@@ -86,7 +113,11 @@ class SearchProcessor(ABC, Generic[M]):
                 dead_letters += [dead_letter(record, GROUP, error)] if self.takes(None) else []
             else:
                 readable += [(record, message, envelope)] if self.takes(message) else []
-        all_found = await self._search.find([self.wanted(message) for _, message, _ in readable])
+        waited = [self._waited.pop(record.source, (None, 0.0)) for record, _, _ in readable]
+        all_found = [
+            found._replace(after=status, took_ms=found.took_ms + waited_ms)
+            for found, (status, waited_ms) in zip(await self._search.find([self.wanted(message) for _, message, _ in readable]), waited, strict=True)
+        ]
         answering = (self.answer(message, found, envelope.traceparent) for (_, message, envelope), found in zip(readable, all_found, strict=True))
         answers: list[ProducedRecord] = []
         for (record, _, _), answer in zip(readable, await asyncio.gather(*answering, return_exceptions=True), strict=True):
@@ -106,15 +137,15 @@ class RetrievalProcessor(SearchProcessor[Draft]):
     topics = (DRAFTS.name,)
     message = Draft
 
-    def __init__(self, search: HistorySearch, k_max: int) -> None:
-        super().__init__(search)
+    def __init__(self, search: HistorySearch, k_max: int, progress: IndexProgress | None = None) -> None:
+        super().__init__(search, progress)
         self._reads = Reads(items=ItemOrder.SIMILAR, k=k_max)
 
     def wanted(self, message: Draft) -> Wanted:
         return Wanted(message.query, message.strategy, self._reads if message.status is DraftStatus.DRAFTED else Reads(), query_text(message))
 
     async def answer(self, message: Draft, found: Found, traceparent: str) -> list[ProducedRecord]:
-        context = context_of(message, found.items, self._reads.k, found.status, found.took_ms)
+        context = context_of(message, found.items, self._reads.k, found.status, found.took_ms, found.after)
         return [output(CONTEXTS, context, id=derive("context", message.query.query_id), traceparent=traceparent)]
 
 
@@ -124,9 +155,16 @@ class LookupProcessor(SearchProcessor[Lookup]):
     topics = (LOOKUPS.name,)
     message = Lookup
 
-    def __init__(self, search: HistorySearch, summaries: Summaries | None = None, factors: FactorLookups | None = None, kind: LookupKind | None = None) -> None:
+    def __init__(
+        self,
+        search: HistorySearch,
+        summaries: Summaries | None = None,
+        factors: FactorLookups | None = None,
+        kind: LookupKind | None = None,
+        progress: IndexProgress | None = None,
+    ) -> None:
         """Takes the lookups of this kind, or without `kind` all."""
-        super().__init__(search)
+        super().__init__(search, progress)
         self._summaries, self._factors, self._kind = summaries, factors, kind
         self.name = f"lookups_{kind}" if kind else "lookups"
         if kind is LookupKind.RANKING:
@@ -168,6 +206,7 @@ class LookupProcessor(SearchProcessor[Lookup]):
             features=read.features,
             examples=read.examples,
             profile=summary.status if read.status is RetrievalStatus.SEARCHED else read.status,
+            after=found.after,
         )
         answer = output(RETRIEVALS, within_size(retrieval), id=derive("retrieval", message.id), traceparent=traceparent)
         tasks = (*((summary.task,) if summary.task else ()), *read.tasks)
@@ -192,8 +231,10 @@ def query_text(draft: Draft) -> str:
     return f"{draft.query.text}\n{draft.answer}"
 
 
-def context_of(draft: Draft, items: Sequence[HistoryItem], k_max: int, retrieval: RetrievalStatus, retrieve_ms: float) -> Context:
-    return within_size(Context(draft=draft, items=tuple(items), k_max=k_max, retrieve_ms=retrieve_ms, retrieval=retrieval))
+def context_of(
+    draft: Draft, items: Sequence[HistoryItem], k_max: int, retrieval: RetrievalStatus, retrieve_ms: float, after: AfterStatus | None = None
+) -> Context:
+    return within_size(Context(draft=draft, items=tuple(items), k_max=k_max, retrieve_ms=retrieve_ms, retrieval=retrieval, after=after))
 
 
 def within_size(answer: A) -> A:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from infra.errors import RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
 from infra.settings.stream import RetrievalSettings, Retriever
-from schemas.contexts import HistoryItem, RetrievalStatus
+from schemas.contexts import AfterStatus, HistoryItem, RetrievalStatus
 from schemas.lookups import ItemOrder, Reads
 from schemas.queries import Query
 from schemas.strategies import Strategy
@@ -55,7 +55,8 @@ class Wanted:
 class Found(NamedTuple):
     items: list[HistoryItem]
     status: RetrievalStatus
-    took_ms: float  # since the batch began
+    took_ms: float  # since the batch began, or the query's wait
+    after: AfterStatus | None = None  # None: the query did not wait
 
 
 class HistorySearch:

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from infra.settings import Settings
+from schemas.contexts import AfterStatus
 from schemas.envelope import envelope_headers, read_message
 from schemas.interactions import Interaction, Origin
 from schemas.lookups import ItemOrder
 from schemas.outcomes import Outcome
 from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, LOOKUPS, OUTCOMES, RESPONSES
 from tests.support.streams_process import NOW, START_S, StreamsClient, StreamsProcess, draft, lookup, response, running
+from traffic.platform import Platform
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -61,6 +63,21 @@ def test_a_draft_gets_only_its_users_nearest_items(streams: StreamsProcess, clie
         assert item.source.topic == "interactions"
     their_context = client.context_with(client.query("the sea", user=other), items=3)
     assert {item.interaction_id for item in their_context.items} == {interaction.interaction_id for interaction in theirs}
+
+
+def test_a_query_after_an_interaction_finds_it_behind_others(streams: StreamsProcess, client: StreamsClient, settings: Settings) -> None:
+    with Platform(settings) as platform:
+        for number in range(5):
+            platform.send_interactions(client.interaction(f"scene {n} of film {number}", user=f"{client.user}-{n}") for n in range(60))
+            written = client.interaction(f"a voyage across the sea, part {number}")
+            after = platform.send_interaction(written)
+            query = client.query(written.content).model_copy(update={"after": after})
+            client.send(DRAFTS, draft(query))
+            client.send(LOOKUPS, asked := lookup(query))
+            context, (retrieval, *_) = client.context_of(query), client.retrievals_of(asked)
+            for answer in (context, retrieval):
+                assert answer.after is AfterStatus.INDEXED
+                assert written.interaction_id in {item.interaction_id for item in answer.items}
 
 
 def test_every_lookup_gets_its_items_under_one_id_though_the_process_is_killed(streams: StreamsProcess, client: StreamsClient) -> None:

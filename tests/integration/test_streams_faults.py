@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from infra.local.broker import Broker
-from schemas.contexts import RetrievalStatus
+from schemas.contexts import AfterStatus, RetrievalStatus
+from schemas.positions import Source
 from streams.app.transport import BUFFERED, POLLED
 from tests.support.own_broker import own_broker
-from tests.support.streams_faults import STALL_S, USERS, StreamsGroup
+from tests.support.streams_faults import BOUND_S, STALL_S, USERS, StreamsGroup
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
+#: How often Faust commits.
+COMMIT_S = 1.0
 #: A full buffer and one poll of every partition.
 MORE_THAN_BUFFERED = BUFFERED + 5 * POLLED
 
@@ -137,3 +140,44 @@ def test_members_that_join_and_leave_lose_nothing(group: StreamsGroup) -> None:
             second.start()
             assert second.stop(signal.SIGKILL) == -signal.SIGKILL
         group.wait_for_all_output()
+
+
+def test_a_draft_that_waits_for_its_event_holds_up_no_other_and_survives_a_kill(group: StreamsGroup) -> None:
+    with group.member(after_timeout_s=BOUND_S) as member, ExitStack() as fault:
+        fault.enter_context(group.fault("late"))
+        interaction, position = group.send_interaction()
+        waiting = group.send_draft_after(interaction.user, position)
+        others = group.send_drafts(USERS - 1)  # all other users, so those of its partition too
+        group.contexts_of(others)
+        time.sleep(2 * COMMIT_S)  # the others of its partition must not be committed
+        assert str(waiting.query_id) not in group.contexts
+        assert member.stop(signal.SIGKILL) == -signal.SIGKILL
+        member.start()
+        group.contexts_of([query for query in group.send_drafts(USERS) if query.user != interaction.user])
+        assert str(waiting.query_id) not in group.contexts
+        fault.close()
+        (context,) = group.contexts_of([waiting])
+        assert (context.after, [item.interaction_id for item in context.items]) == (AfterStatus.INDEXED, [interaction.interaction_id])
+        group.wait_for_all_output()
+
+
+def test_a_query_goes_on_without_an_event_that_does_not_come(group: StreamsGroup) -> None:
+    with group.member() as member:
+        interaction, position = group.send_interaction()
+        (found,) = group.contexts_of([group.send_draft_after(interaction.user, position)])
+        assert (found.after, len(found.items)) == (AfterStatus.INDEXED, 1)
+        later = position.model_copy(update={"offset": position.offset + 1_000_000})
+        elsewhere = Source(topic="interactions", partition=position.partition ^ 1, offset=0)
+        expected = {
+            AfterStatus.PAST_END: group.send_draft_after(interaction.user, later),
+            AfterStatus.NOT_READ_HERE: group.send_draft_after(interaction.user, elsewhere),
+        }
+        for status, query in expected.items():
+            (context,) = group.contexts_of([query])
+            assert (context.after, context.retrieval, len(context.items)) == (status, RetrievalStatus.SEARCHED, 1)
+        with group.fault("late"):
+            other, late = group.send_interaction()
+            (context,) = group.contexts_of([group.send_draft_after(other.user, late, deadline_s=6)])
+            assert (context.after, context.retrieval) == (AfterStatus.TIMED_OUT, RetrievalStatus.SEARCHED)
+        group.wait_for_all_output()
+        assert member.is_running()

@@ -17,7 +17,9 @@ from infra.settings import Settings, load
 from schemas.contexts import Context
 from schemas.envelope import read_message
 from schemas.feedback import Feedback
+from schemas.interactions import Interaction
 from schemas.outcomes import Outcome
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, RESPONSES
 from tests.support.streams_process import NOW, StreamsClient, StreamsProcess, draft, response, running
@@ -43,8 +45,9 @@ class StreamsGroup:
         self._read_to, self._numbers = 0, itertools.count()
 
     @contextmanager
-    def member(self, instance: str = "one", *, stall_s: float = LONG_STALL_S) -> Iterator[StreamsProcess]:
+    def member(self, instance: str = "one", *, stall_s: float = LONG_STALL_S, after_timeout_s: float = 5.0) -> Iterator[StreamsProcess]:
         more = {"RETOUCH_KAFKA__INSTANCE": instance, "RETOUCH_KAFKA__SESSION_TIMEOUT_MS": "6000", "RETOUCH_STREAMS__STALL_TIMEOUT_S": str(stall_s)}
+        more["RETOUCH_RETRIEVAL__AFTER_TIMEOUT_S"] = str(after_timeout_s)
         with running(self._settings(instance), "tests.support.streams_member", **more) as process:
             yield process
 
@@ -62,6 +65,20 @@ class StreamsGroup:
         interactions = [self.client.interaction(f"about {uuid.uuid4()}", user=self._user()) for _ in range(count)]
         self.sent_interactions |= {str(interaction.interaction_id) for interaction in interactions}
         self.client.send(INTERACTIONS, *interactions)
+
+    def send_interaction(self) -> tuple[Interaction, Source]:
+        """Sends an interaction of the next user, and returns its position."""
+        interaction = self.client.interaction(f"about {uuid.uuid4()}", user=self._user())
+        self.sent_interactions.add(str(interaction.interaction_id))
+        return interaction, self.client.send_to(INTERACTIONS, interaction)
+
+    def send_draft_after(self, user: str, after: Source, *, deadline_s: float | None = None) -> Query:
+        """Sends a draft whose query names an event."""
+        deadline = None if deadline_s is None else datetime.now(UTC) + timedelta(seconds=deadline_s)
+        query = self.client.query("the sea", user=user).model_copy(update={"deadline": deadline, "after": after})
+        self.sent_drafts.add(str(query.query_id))
+        self.client.send(DRAFTS, draft(query))
+        return query
 
     def send_drafts(self, count: int, *, deadline_s: float | None = None) -> list[Query]:
         """Sends drafts, of each user in turn. Returns their queries."""

@@ -1,7 +1,8 @@
 """`python -m tests.support.streams_member`: the streams process with a small embedder and an index in a file that several members share.
 
-A file beside the index turns a fault on: `away` (calls raise RetryLater), `hangs` (a write does not return), `breaks` (a write raises an error),
-`still` (no records are fetched), `slow-seek` (after it sought to the committed offsets, the consumer takes two more seconds to return).
+A file beside the index turns a fault on: `away` (calls raise RetryLater), `hangs` (a write does not return), `late` (a write begins once the file is
+gone), `breaks` (a write raises an error), `still` (no records are fetched), `slow-seek` (after it sought to the committed offsets, the consumer takes two more
+seconds to return).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class FileIndex(MemoryIndex):
         self._check_available()
         if self._has("hangs"):
             await asyncio.Event().wait()
+        while self._has("late"):  # noqa: ASYNC110  # the test's process removes the file
+            await asyncio.sleep(0.02)
         if self._has("breaks"):
             raise ValueError("a bug")
         await super().upsert(points)

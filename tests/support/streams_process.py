@@ -23,6 +23,7 @@ from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.lookups import ItemOrder, Lookup, Reads, Retrieval
 from schemas.messages import Message
+from schemas.positions import Source
 from schemas.queries import Query
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy, StrategyChoice
@@ -52,6 +53,11 @@ class StreamsClient:
         for message in messages:
             send(self._producer, topic, message, id=uuid.uuid4(), source="/test")
         self._producer.flush()
+
+    def send_to(self, topic: Topic, message: Message) -> Source:
+        """Sends one message. Returns the position that the broker gave it."""
+        placed = send(self._producer, topic, message, id=uuid.uuid4(), source="/test").get(timeout=WAIT_S)
+        return Source(topic=topic.name, partition=placed.partition, offset=placed.offset)
 
     def send_raw(self, topic: str, value: bytes, headers: list[tuple[str, bytes]]) -> None:
         self._producer.send(topic, key=b"odd key", value=value, headers=headers)

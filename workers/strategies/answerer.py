@@ -200,6 +200,7 @@ class StrategyAnswerer:
             k_max=found.lookup.reads.k if found else 0,
             retrieve_ms=found.retrieve_ms if found else 0.0,
             retrieval=found.status if found else RetrievalStatus.NOT_NEEDED,
+            after=found.after if found else None,
         )
         return Response(
             query_id=asked.query.query_id,

@@ -8,18 +8,22 @@ from datetime import timedelta
 
 from infra.errors import RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
-from schemas.contexts import Context, RetrievalStatus
+from schemas.contexts import AfterStatus, Context, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.envelope import read_message
 from schemas.ids import derive
+from schemas.lookups import Retrieval
+from schemas.positions import Source
+from schemas.queries import Query
 from schemas.records import ProducedRecord
 from schemas.strategies import Strategy
-from schemas.topics import DRAFTS, INTERACTIONS
+from schemas.topics import DRAFTS, INTERACTIONS, LOOKUPS
 from streams.embedding.embedder import Matrix
 from streams.history.processor import HistoryProcessor
-from streams.retrieval.processor import CONTEXT_BYTES, RetrievalProcessor, context_of, query_text
+from streams.index.progress import IndexProgress
+from streams.retrieval.processor import CONTEXT_BYTES, LookupKind, LookupProcessor, RetrievalProcessor, context_of, query_text
 from streams.retrieval.search import ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S
-from tests.support.streams_fakes import NOON, TRACE, MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, draft, interaction, query, search
+from tests.support.streams_fakes import NOON, TRACE, MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, draft, interaction, lookup, query, search
 
 
 def context(record: ProducedRecord) -> Context:
@@ -185,3 +189,51 @@ def test_a_context_without_retrieval_status_counts_as_searched() -> None:
 
 def test_the_query_text_is_the_question_and_the_base_answer() -> None:
     assert query_text(draft(query("q"), answer="a")) == "q\na"
+
+
+class FixedProgress(IndexProgress):
+    """Gives `status` to every query that waits, and keeps the positions."""
+
+    def __init__(self, status: AfterStatus) -> None:
+        self.status = status
+        self.waited: list[Source] = []
+
+    async def wait_for(self, query: Query, after: Source) -> AfterStatus:
+        self.waited.append(after)
+        return self.status
+
+
+async def test_a_draft_that_waited_says_how_it_went_and_others_do_not_wait() -> None:
+    index, progress, after = await indexed(interaction("sea")), FixedProgress(AfterStatus.TIMED_OUT), Source(topic=INTERACTIONS.name, partition=1, offset=3)
+    retrieval = RetrievalProcessor(search(WordEmbedder(), index), k_max=2, progress=progress)
+    waits = query().model_copy(update={"after": after})
+    records = [
+        consumed_record(DRAFTS.name, draft(waits), offset=0),
+        consumed_record(DRAFTS.name, draft(query()), offset=1),
+        consumed_record(DRAFTS.name, draft(waits, answer="", status=DraftStatus.BASE_FAILED), offset=2),
+        replace(consumed_record(DRAFTS.name, draft(waits), offset=3), value=b"not json"),
+    ]
+    pending = [retrieval.wait_of(record) for record in records]
+    assert [wait is not None for wait in pending] == [True, False, False, False]
+    for wait in pending:
+        if wait is not None:
+            await wait
+    assert progress.waited == [after]
+    contexts = [context(record) for record in (await retrieval.handle(records))[:3]]
+    assert [made.after for made in contexts] == [AfterStatus.TIMED_OUT, None, None]
+    assert len(contexts[0].items) == 1
+    assert not retrieval._waited
+
+
+async def test_only_the_processor_that_answers_a_lookup_waits() -> None:
+    progress, asked = FixedProgress(AfterStatus.INDEXED), query().model_copy(update={"after": Source(topic=INTERACTIONS.name, partition=1, offset=3)})
+    record = consumed_record(LOOKUPS.name, lookup(asked))
+    waiting = []
+    for kind in LookupKind:
+        processor = LookupProcessor(search(WordEmbedder(), MemoryIndex()), kind=kind, progress=progress)
+        if (wait := processor.wait_of(record)) is not None:
+            await wait
+            (answer,) = await processor.handle([record])
+            assert read_message(Retrieval, answer.headers, answer.value)[0].after is AfterStatus.INDEXED
+            waiting.append(kind)
+    assert waiting == [LookupKind.ITEMS]
