@@ -67,8 +67,8 @@ def list_domains(settings: Settings, as_json: bool) -> None:
     if as_json:
         show_json({"domains": rows})
         return
-    columns = ("domain", "from", "kind", "options", "metric", "reward", "k", "tokens")
-    show_table(columns, [[_cell(row[name]) for name in ("domain", "from", "kind", "options", "metric", "reward", "k", "max_new_tokens")] for row in rows])
+    columns = ("domain", "from", "kind", "options", "metric", "reward", "k", "max_new_tokens", "rewrite_tokens")
+    show_table(columns, [[_cell(row[name]) for name in columns] for row in rows])
 
 
 def show_domain(settings: Settings, asked: Asked, as_json: bool) -> None:
@@ -104,6 +104,7 @@ def _facts(settings: Settings, entries: Domains, name: str, options: Sequence[st
         "sft_k": _span(settings.trainer.sft.items(name, entries)),
         "rl_k": _span(settings.trainer.rl.items(name, entries)),
         "max_new_tokens": entries.max_new_tokens(name, settings.base.max_new_tokens),
+        "rewrite_tokens": settings.rewrite_limits.rewrite(name),
     }
 
 
@@ -150,15 +151,15 @@ def _base_prompts(settings: Settings, query: Query, items: tuple[HistoryItem, ..
 
 
 def _reflection(settings: Settings, query: Query, items: Sequence[HistoryItem], draft: str, tokens: PromptTokens) -> ShownPrompt:
-    form, reflection = settings.reflection_form, settings.reflection
-    room = reflection.max_model_len - reflection.max_new_tokens
+    form, limits = settings.reflection_form, settings.rewrite_limits
 
     def prompt(shown: Sequence[HistoryItem]) -> str:
         return reflection_prompt(query, draft, shown, form, tokens.reflection_marks)
 
-    shown = shown_items(items, form.domains.k(query.domain, reflection.k), lambda some: (tokens.of_reflection(prompt(some)) or 0) <= room)
+    k, room = form.domains.k(query.domain, settings.reflection.k), limits.prompt(query.domain)
+    shown = shown_items(items, k, lambda some: (tokens.of_reflection(prompt(some)) or 0) <= room)
     asked = prompt(shown)
-    return ShownPrompt(("rpo",), "reflection model", (ChatTurn("user", asked),), reflection.max_new_tokens, tokens.of_reflection(asked))
+    return ShownPrompt(("rpo",), "reflection model", (ChatTurn("user", asked),), limits.rewrite(query.domain), tokens.of_reflection(asked))
 
 
 def _tokens(prompt: ShownPrompt) -> str:

@@ -88,7 +88,7 @@ async def in_process_worker(settings: Settings, registry: Registry) -> AsyncIter
     started = await asyncio.to_thread(start_on_champion, settings, registry, stop)
     listener, sender = KafkaModelEventListener(settings, stop), CountingSender()
     follower = Follower(settings, registry, started.engine, listener)
-    reflector = Reflector(settings.reflection, settings.reflection_form, started.engine, lambda: worker.routes or follower.routes)
+    reflector = Reflector(settings.reflection, settings.reflection_form, settings.rewrite_limits, started.engine, lambda: worker.routes or follower.routes)
     shadows = ShadowQueue(reflector.shadow_answer, sender, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.on_shadow = shadows.submit
     promoter = await asyncio.to_thread(AliasMover, settings, registry)

@@ -36,7 +36,7 @@ def reference(settings: Settings, checkpoint: Path, model: ModelVersion, context
     engine = start_engine(alone, checkpoint, model)
 
     async def ask() -> dict[int, LoadAnswer]:
-        reflector = Reflector(alone.reflection, alone.reflection_form, engine, lambda: Routes(model))
+        reflector = Reflector(alone.reflection, alone.reflection_form, alone.rewrite_limits, engine, lambda: Routes(model))
         slots = asyncio.Semaphore(alone.reflection.concurrency)
 
         async def answer_question(number: int) -> LoadAnswer:

@@ -89,7 +89,7 @@ class ArmRunner:
 
     def _evaluate(self, arm: TrainArm, policy: Policy, result: ArmResult, stop: threading.Event) -> None:
         asked = [(k, cases) for k in self.plan.ks for cases in (self.data.heldout, self.data.dev)]
-        completer = completer_of(self.trainer, policy, self.settings.reflection.max_new_tokens, sum(len(cases) for _, cases in asked), stop)
+        completer = completer_of(self.trainer, policy, sum(len(cases) for _, cases in asked), stop)
         rewrites = self._respond(arm, completer, asked)
         for (k, cases), of_cases in zip(asked, rewrites, strict=True):
             if cases is self.data.heldout:
@@ -98,7 +98,7 @@ class ArmRunner:
                 result.dev[k] = evaluate.mean_score(cases, of_cases.answers, self.data.domains)
 
     def _train(self, arm: TrainArm, policy: Policy, result: ArmResult, stop: threading.Event) -> None:
-        prompter, max_new_tokens = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection.max_new_tokens
+        prompter = Prompter.of(self.settings, policy.tokenizer)
         if arm.sft:
             with result.stage("sft"):
                 fit = sft.train(policy, self.data.sft_examples, prompter, self.trainer.model_copy(update={"sft": arm.sft}), stop)
@@ -107,7 +107,7 @@ class ArmRunner:
             curve = _Curve(self, arm, policy, result, stop)
             with result.stage("rl_with_curve"):
                 curve.evaluate(0)
-                inputs = RlInputs(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, on_step=curve)
+                inputs = RlInputs(policy, self.data.training, prompter, arm.rl, self.seed, stop, on_step=curve)
                 result.steps = train_rl(replace(inputs, micro_tokens=self.trainer.micro_tokens))
                 if result.curve[-1][0] < len(result.steps):
                     curve.evaluate(len(result.steps))
@@ -115,20 +115,21 @@ class ArmRunner:
 
     def respond(self, arm: TrainArm, policy: Policy, cases: Sequence[QueryCase], k: int, stop: threading.Event) -> evaluate.Rewrites:
         """Answers with the policy's present weights."""
-        completer = PolicyCompleter(policy, self.settings.reflection.max_new_tokens, self.trainer.generate_rows, stop)
+        completer = PolicyCompleter(policy, self.trainer.generate_rows, stop)
         return self._respond(arm, completer, [(k, cases)])[0]
 
     def _respond(self, arm: TrainArm, completer: Completer, asked: Sequence[tuple[int, Sequence[QueryCase]]]) -> list[evaluate.Rewrites]:
         prompter = Prompter.of(self.settings, completer.tokenizer)
         if arm.prompt is PromptKind.RAG:
-            return evaluate.respond(completer, [evaluate.AskedCases(cases, [self._rag(case, prompter, k) for case in cases]) for k, cases in asked], _plain)
-        return evaluate.respond(completer, [evaluate.AskedCases.as_served(cases, prompter, k) for k, cases in asked])
+            questions = [evaluate.AskedCases(cases, [self._rag(case, prompter, k) for case in cases]) for k, cases in asked]
+            return evaluate.respond(completer, questions, prompter.limits, _plain)
+        return evaluate.respond(completer, [evaluate.AskedCases.as_served(cases, prompter, k) for k, cases in asked], prompter.limits)
 
     def _rag(self, case: QueryCase, prompter: Prompter, k: int) -> list[int] | None:
         items = self.data.by_query[case.case_id][: prompter.form.domains.k(case.domain, k)]
         for shown in range(len(items), 0, -1):
             ids = prompter.chat.encode(rag_prompt(case.query, items[:shown], prompter.form, prompter.chat.marks))
-            if len(ids) <= prompter.max_tokens:
+            if len(ids) <= prompter.limits.prompt(case.domain):
                 return ids
         return None
 

@@ -89,7 +89,8 @@ def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) 
     different = {(query.domain, query.text): query for query in queries}
     chat, form = ChatTokenizer(base.tokenizer), settings.base_form
     prompts = [chat.encode(base_prompt(query, form, chat.marks)) for query in different.values()]
-    completions = completer_of(settings.trainer, base, settings.base.max_new_tokens, len(prompts), stop).complete(prompts)
+    limits = [form.domains.max_new_tokens(query.domain, settings.base.max_new_tokens) for query in different.values()]
+    completions = completer_of(settings.trainer, base, len(prompts), stop).complete(prompts, limits)
     return {key: str(base.tokenizer.decode(token_ids, skip_special_tokens=True)).strip() for key, token_ids in zip(different, completions, strict=True)}
 
 

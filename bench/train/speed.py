@@ -89,7 +89,7 @@ def measure(checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, ro
     return SpeedComparison(
         prompts=rl.prompts_per_step,
         candidates=rl.candidates,
-        max_new_tokens=settings.reflection.max_new_tokens,
+        max_new_tokens=engines.max_new_tokens,
         threads=settings.trainer.threads,
         load_average=round(load_average, 2),
         ours=ours,
@@ -138,13 +138,14 @@ class _TwoEngines:
 
         if len(cases) < rl.prompts_per_step:
             raise CannotContinue(f"{len(cases)} cases are fewer than the {rl.prompts_per_step} prompts of a step; make the world larger")
-        self.checkpoint, self.rl, self.max_new_tokens, self.seed = checkpoint, rl, settings.reflection.max_new_tokens, settings.trainer.seed
+        self.checkpoint, self.rl, self.seed = checkpoint, rl, settings.trainer.seed
         self.policy, self.anchor = Policy.load(checkpoint), Policy.load(checkpoint)
         self.prompter = Prompter.of(settings, self.policy.tokenizer)
         k = settings.reflection.k
         steps = rl.model_copy(update={"steps": max(1, len(cases) // rl.prompts_per_step), "k_min": k, "k_max": k})
-        inputs = RlInputs(self.policy, [case for case in cases if case.items], self.prompter, steps, self.max_new_tokens, self.seed, threading.Event())
+        inputs = RlInputs(self.policy, [case for case in cases if case.items], self.prompter, steps, self.seed, threading.Event())
         self.inputs, self.schedule = inputs, schedule_prompts(inputs)
+        self.max_new_tokens = max(prompt.max_new_tokens for prompts in self.schedule.prompts for prompt in prompts)
         self.ours, self.trl = (_Clock(rl.prompts_per_step * rl.candidates) for _ in range(2))
         self.own_step = self._own_stepper()
 

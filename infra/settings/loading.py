@@ -20,6 +20,7 @@ from infra.settings.platform_topics import SourcesSettings
 from infra.settings.process import StackSettings, TelemetrySettings
 from infra.settings.profiles import ProfilesSettings
 from infra.settings.promotion import PromotionSettings, QualitySettings, RegistrySettings
+from infra.settings.rewrite_limits import RewriteLimits
 from infra.settings.secret_files import SecretFile, secret_files
 from infra.settings.strategies import StrategiesSettings
 from infra.settings.stream import EmbedderSettings, IndexSettings, KafkaSettings, RetrievalSettings, StreamsSettings, WorkersSettings
@@ -95,15 +96,20 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _domains_fit(self) -> Self:
-        k_max, room = self.retrieval.k_max, self.reflection.max_model_len - self.reflection.max_new_tokens
+        k_max, limits = self.retrieval.k_max, self.rewrite_limits
         problems = self.entries.problems()
         for name, entry in self.domains.items():
             if (entry.k or 0) > k_max:
                 problems.append(f"domains.{name}.k={entry.k}: must not exceed retrieval.k_max={k_max}")
-            if (entry.max_new_tokens or 0) >= room:
+            if entry.max_new_tokens and limits.room < 1:
                 problems.append(
-                    f"domains.{name}.max_new_tokens={entry.max_new_tokens}: such an answer does not fit the prompt of the reflection model: "
-                    f"use less than {room}, which is reflection.max_model_len - reflection.max_new_tokens"
+                    f"domains.{name}.max_new_tokens={entry.max_new_tokens}: a rewrite has no room for its reasoning and tags: set "
+                    f"reflection.max_new_tokens={limits.max_new_tokens} above base.max_new_tokens={limits.answer_tokens}, so that both fit"
+                )
+            elif entry.max_new_tokens and entry.max_new_tokens >= limits.prompt(name):
+                problems.append(
+                    f"domains.{name}.max_new_tokens={entry.max_new_tokens}: such an answer does not fit the reflection model's prompt beside its rewrite: "
+                    f"use less than {(limits.max_model_len - limits.room + 1) // 2}, or raise reflection.max_model_len={limits.max_model_len}"
                 )
         if problems:
             raise ValueError("; ".join(problems))
@@ -123,6 +129,11 @@ class Settings(BaseSettings):
     def reflection_form(self) -> PromptForm:
         """The form of the reflection model's prompts, in serving and training."""
         return PromptForm(self.reflection.prompt_style, self.entries)
+
+    @property
+    def rewrite_limits(self) -> RewriteLimits:
+        """Limits of the reflection model's prompts and rewrites, in serving and training."""
+        return RewriteLimits(self.reflection.max_model_len, self.reflection.max_new_tokens, self.base.max_new_tokens, self.entries)
 
     @property
     def paper_form(self) -> PromptForm:

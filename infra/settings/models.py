@@ -93,7 +93,7 @@ class ReflectionSettings(Section):
     dtype: Dtype = Dtype.AUTO  # in which the engine computes; a change takes effect at the next start
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in the prompt, at most retrieval.k_max
-    max_new_tokens: Positive = 96  # of one rewrite
+    max_new_tokens: Positive = 96  # of one rewrite: its reasoning, its tags, and an answer of base.max_new_tokens. In domains with their own: docs/domains.md
     max_model_len: Positive = 2048  # tokens of prompt and completion together
     concurrency: Positive = 64  # rewrites at the same time
     threads: Positive = 1  # of torch

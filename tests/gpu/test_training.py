@@ -35,6 +35,7 @@ MODES = {
 
 def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[str, Any]:
     """Runs SFT and RL once and returns what they cost."""
+    from tests.support.token_limits import limits
     from trainer.data.prompts import Prompter
     from trainer.learn import peak_memory, sft
     from trainer.learn.lora import trainable_policy
@@ -45,7 +46,7 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     stop = threading.Event()
     peak_memory.reset()
     policy = trainable_policy(checkpoint, trainer)
-    prompter = Prompter(policy.tokenizer, PAPER, 1024)
+    prompter = Prompter(policy.tokenizer, PAPER, limits(1024, MAX_NEW_TOKENS))
     result: dict[str, Any] = {"parameters": sum(weight.numel() for weight in policy.model.parameters())}
     result["trained_parameters"] = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
 
@@ -57,7 +58,7 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
 
     peak_memory.reset()
     cases = [make_case(n) for n in range(32)]
-    steps = train_rl(RlInputs(policy, cases, prompter, trainer.rl, MAX_NEW_TOKENS, 0, stop, folder / "rl"))
+    steps = train_rl(RlInputs(policy, cases, prompter, trainer.rl, 0, stop, folder / "rl"))
     assert len(steps) == trainer.rl.steps and all(math.isfinite(step.kl) and math.isfinite(step.entropy) for step in steps)
     completions = trainer.rl.prompts_per_step * trainer.rl.candidates
     rate = median(step.length * completions / step.seconds for step in steps[1:])

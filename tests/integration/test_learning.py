@@ -37,6 +37,6 @@ def test_sft_lowers_the_loss_and_rl_raises_the_reward_of_the_shipped_reflector()
     # The same queries in every step, with base answers that can be improved: so rewards differ by training and not by the queries.
     cases = [case for case in data.training if case.items and mean_score([case], [case.base_answer], data.domains) < 0.8][:8]
     rl = RlSettings(steps=12, prompts_per_step=8, candidates=16, k_min=4, k_max=4, learning_rate=3e-4)
-    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 96, 0, stop))
+    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 0, stop))
     rewards = [step.reward for step in steps]
     assert sum(rewards[-3:]) / 3 > rewards[0] + 0.08

@@ -36,6 +36,7 @@ from schemas.topics import TOPICS, dead_letter_topic
 from streams.index.edge import EdgeIndex
 from streams.index.tenant_filter import Scope
 from tests.support.outcomes import make_case
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import load_snapshot
 from trainer.learn.policy import Policy
@@ -147,9 +148,9 @@ def test_a_stopped_rl_run_resumes_at_its_step(stored: Path, tmp_path: Path) -> N
     policy = Policy.load(stored / "checkpoint")
     rl = RlSettings(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
     trained: list[RlStep] = []
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512, 6))
     steps = train_with_shared_prompts(
-        RlInputs(policy, [make_case(n) for n in range(5)], prompter, rl, 6, 3, threading.Event(), tmp_path / "rl", trained.append, checkpoint_every=3)
+        RlInputs(policy, [make_case(n) for n in range(5)], prompter, rl, 3, threading.Event(), tmp_path / "rl", trained.append, checkpoint_every=3)
     )
     assert [step.step for step in steps] == list(range(7))
     restored = [(step.reward, step.kl, step.entropy) for step in steps[:5]]

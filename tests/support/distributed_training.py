@@ -17,6 +17,7 @@ from infra.settings.training import LoraSettings, RlSettings, SftSettings, Train
 from schemas.domains import Domains
 from schemas.prompts import COMPACT
 from tests.support.outcomes import make_case, make_sft_example
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.learn import sft, trl_trainer
@@ -47,11 +48,11 @@ def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     vars(trl_trainer)["reward_of"] = reward_of
     trl.GRPOTrainer._generate_single_turn = given_completions
     policy = trainable_policy(checkpoint, TrainerSettings(lora=LoraSettings(rank=4)))
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
     examples = [make_sft_example(n, reasoning="they like b " * n or "b") for n in range(5)]
     result_of_sft = sft.train(policy, examples, prompter, TrainerSettings(sft=SFT, checkpoint_every=2), threading.Event(), state_dir / "sft")
     cases = [make_case(n) for n in range(4)]
-    steps = train_rl(RlInputs(policy, cases, prompter, RL, 16, 0, threading.Event(), state_dir / "rl", checkpoint_every=2))
+    steps = train_rl(RlInputs(policy, cases, prompter, RL, 0, threading.Event(), state_dir / "rl", checkpoint_every=2))
     if is_main():
         save_file({name: weight.clone() for name, weight in policy.weights().items()}, result.with_suffix(".safetensors"))
         result.write_text(json.dumps({"processes": process_count(), "losses": result_of_sft.losses, "steps": [asdict(step) for step in steps]}))

@@ -63,10 +63,10 @@ def helpful(checkpoint: HydraCheckpoint, users: Iterable[str]) -> float:
 class TasteBox:
     """Answers right if a demonstration has the word of the user's taste. The user is the last number of a content. `asked` are the questions so far."""
 
-    asked: list[tuple[tuple[ChatTurn, ...], int, float]] = field(default_factory=list)
+    asked: list[tuple[tuple[ChatTurn, ...], int, float, int]] = field(default_factory=list)
 
-    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> Sequence[str]:
-        self.asked.append((tuple(turns), n, temperature))
+    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float, max_tokens: int) -> Sequence[str]:
+        self.asked.append((tuple(turns), n, temperature, max_tokens))
         query = turns[-1].content
         taste = TASTES[int(query.split()[-1]) % len(TASTES)]
         helped = any(taste in turn.content for turn in turns[:-1])
@@ -74,4 +74,4 @@ class TasteBox:
 
 
 def black_box(ask: Ask, form: PromptForm = PAPER) -> BlackBox:
-    return BlackBox(ask, form, 2, Event())
+    return BlackBox(ask, form, 64, 2, Event())

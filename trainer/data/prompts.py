@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.settings import Settings
+from infra.settings.rewrite_limits import RewriteLimits
 from schemas.contexts import HistoryItem
 from schemas.prompts import PromptForm, reflection_prompt
 from trainer.data.query_cases import QueryCase
@@ -26,12 +27,11 @@ class FittedPrompt(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompter:
-    """Builds prompts of at most `max_tokens`. The least similar items are left out first."""
+    """Builds prompts that fit `limits`. The least similar items are left out first."""
 
     tokenizer: Any
     form: PromptForm
-    max_tokens: int
-    max_new_tokens: int | None = None  # of a served answer with its end token; None: no bound
+    limits: RewriteLimits
 
     @cached_property
     def chat(self) -> ChatTokenizer:
@@ -39,8 +39,7 @@ class Prompter:
 
     @classmethod
     def of(cls, settings: Settings, tokenizer: Any) -> Prompter:
-        reflection = settings.reflection
-        return cls(tokenizer, settings.reflection_form, reflection.max_model_len - reflection.max_new_tokens, reflection.max_new_tokens)
+        return cls(tokenizer, settings.reflection_form, settings.rewrite_limits)
 
     def text(self, case: QueryCase, items: Sequence[HistoryItem]) -> str | None:
         """The prompt over `items` (best first), or None if not even one of them fits."""
@@ -53,7 +52,7 @@ class Prompter:
             content = reflection_prompt(case.query, case.base_answer, items[:shown], self.form, self.chat.marks)
             text = self.chat.turn(content)
             ids = self.chat.ids(text)
-            if len(ids) <= self.max_tokens and not self.chat.holds_control_tokens(ids):
+            if len(ids) <= self.limits.prompt(case.domain) and not self.chat.holds_control_tokens(ids):
                 return FittedPrompt(text, shown)
         return None
 

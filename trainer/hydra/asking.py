@@ -21,13 +21,14 @@ class Question(NamedTuple):
     turns: tuple[ChatTurn, ...]
     n: int
     temperature: float
+    max_tokens: int  # of one answer
 
 
 class Ask(Protocol):
     """The base model. Thread-safe."""
 
-    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> Sequence[str]:
-        """`n` answers; none if the model refuses this prompt for good. Blocks. Raises RetryLater if the model is away."""
+    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float, max_tokens: int) -> Sequence[str]:
+        """`n` answers of at most `max_tokens`; none if the model refuses this prompt for good. Blocks. Raises RetryLater if the model is away."""
 
 
 def ask_all(ask: Ask, questions: Sequence[Question], concurrency: int, stop: threading.Event) -> Iterator[Sequence[str]]:
@@ -60,12 +61,12 @@ class StoredAnswers:
         self._answers = dict(_read(path))
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> Sequence[str]:
-        key = hashlib.sha256(json.dumps([self._model, turns, n, temperature]).encode()).hexdigest()
+    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float, max_tokens: int) -> Sequence[str]:
+        key = hashlib.sha256(json.dumps([self._model, turns, n, temperature, max_tokens]).encode()).hexdigest()
         with self._lock:
             answers = self._answers.get(key)
         if answers is None:
-            answers = tuple(self._ask(turns, n, temperature))
+            answers = tuple(self._ask(turns, n, temperature, max_tokens))
             self._store(key, answers)
         return answers
 

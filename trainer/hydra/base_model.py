@@ -48,7 +48,7 @@ class BaseModel:
         self._thread.join()
         self._loop.close()
 
-    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> Sequence[str]:
+    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float, max_tokens: int) -> Sequence[str]:
         """One to `n` texts, without white space around them; an empty one if the model wrote none; none at all for a refused prompt.
 
         Raises RetryLater after `base.attempts` failed calls, BadSetting if the endpoint refuses every prompt, Interrupted on a stop.
@@ -58,7 +58,7 @@ class BaseModel:
             self._stop.wait(pause_s)
             check_stop(self._stop)
             try:
-                answer = self._wait_for(self._endpoint.complete(tuple(turns), max_tokens=self._base.max_new_tokens, n=n, temperature=temperature))
+                answer = self._wait_for(self._endpoint.complete(tuple(turns), max_tokens=max_tokens, n=n, temperature=temperature))
             except PromptRefused as error:
                 return ("",) if error.cause in _NO_TEXT else ()
             except DependencyBlocked as error:

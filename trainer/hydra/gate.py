@@ -22,7 +22,6 @@ from schemas.run_report import Evaluation
 from schemas.sameness import is_blank
 from schemas.tasks import read_answer
 from trainer.data.query_cases import QueryCase
-from trainer.hydra.asking import Question
 from trainer.hydra.rows import BlackBox
 from trainer.judge.gate import CANDIDATE, CHAMPION
 
@@ -43,14 +42,16 @@ class Exam:
     def by_rag(self) -> list[str]:
         """RAG's answers at temperature 0; for an unreadable one, and without items, the stored base answer."""
         prompts = [(case, self._rag_turns(case, items)) for case in self.cases if (items := _usable(case)[: self.box.form.domains.k(case.domain, self.k)])]
-        answers = self.box.answers([Question(turns, 1, 0.0) for _, turns in prompts])
+        answers = self.box.answers([self.box.question(case.query, turns, 1, 0.0) for case, turns in prompts])
         found = {case.case_id: read_answer(texts[0], case.query.options) for (case, _), texts in zip(prompts, answers, strict=True) if texts}
         return [_or(found.get(case.case_id), case.base_answer) for case in self.cases]
 
     def by_hydra(self, model: HydraModel, by_rag: Sequence[str]) -> list[str]:
         """The answers of one version; RAG's where no candidate is readable."""
         with_items = [(case, items) for case in self.cases if (items := _usable(case)[: self.settings.retrieved])]
-        questions = [Question(self._turns(model, case, items), self.settings.candidates, self.settings.temperature) for case, items in with_items]
+        questions = [
+            self.box.question(case.query, self._turns(model, case, items), self.settings.candidates, self.settings.temperature) for case, items in with_items
+        ]
         found = {case.case_id: self._chosen(model, case, texts) for (case, _), texts in zip(with_items, self.box.answers(questions), strict=True)}
         return [_or(found.get(case.case_id), answer) for case, answer in zip(self.cases, by_rag, strict=True)]
 

@@ -21,6 +21,7 @@ from infra.settings.hydra import HydraSettings
 from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.demonstrations import demonstration_turns
 from schemas.prompts import ChatTurn, PromptForm, base_prompt
+from schemas.queries import Query
 from schemas.tasks import Task
 from trainer.hydra.asking import Ask, Question, ask_all
 from trainer.hydra.histories import PastItem, PseudoQuery
@@ -46,11 +47,15 @@ class BlackBox:
 
     ask: Ask
     form: PromptForm
+    max_tokens: int  # of one answer, in domains without `max_new_tokens`
     concurrency: int
     stop: threading.Event
 
     def answers(self, questions: Sequence[Question]) -> Iterator[Sequence[str]]:
         return ask_all(self.ask, questions, self.concurrency, self.stop)
+
+    def question(self, query: Query, turns: tuple[ChatTurn, ...], n: int, temperature: float) -> Question:
+        return Question(turns, n, temperature, self.form.domains.max_new_tokens(query.domain, self.max_tokens))
 
     def turns(self, pseudo: PseudoQuery, items: Sequence[PastItem]) -> tuple[ChatTurn, ...]:
         return demonstration_turns(pseudo.query, items, self.form, WELL_KNOWN_MARKS)
@@ -73,7 +78,7 @@ def retrieved(pseudo: PseudoQuery, limit: int) -> list[PastItem]:
 def reranker_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, settings: HydraSettings) -> list[Row]:
     """The reranker's rows, in order of pseudo-queries and of their items by BM25. Blocks for the base model."""
     shown = [_Shown(pseudo, item) for pseudo in pseudos for item in retrieved(pseudo, settings.retrieved)]
-    questions = [Question(box.turns(one.pseudo, [one.item]), 1, 0.0) for one in shown]
+    questions = [box.question(one.pseudo.query, box.turns(one.pseudo, [one.item]), 1, 0.0) for one in shown]
     answered = [(one, answers[0]) for one, answers in zip(shown, box.answers(questions), strict=True) if answers]
     scores = [_score(one.pseudo, answer, box) for one, answer in answered]
     labels = helped(scores, [(one.item.user, one.pseudo.query.domain) for one, _ in answered])
@@ -85,7 +90,10 @@ def reranker_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, settings: Hydra
 
 def scorer_rows(pseudos: Sequence[PseudoQuery], box: BlackBox, rerank: Rerank, settings: HydraSettings) -> list[Row]:
     """The scorer's rows, in order of pseudo-queries. Blocks for the base model."""
-    questions = [Question(box.turns(pseudo, _demonstrations(pseudo, rerank, settings)), settings.candidates, settings.temperature) for pseudo in pseudos]
+    questions = [
+        box.question(pseudo.query, box.turns(pseudo, _demonstrations(pseudo, rerank, settings)), settings.candidates, settings.temperature)
+        for pseudo in pseudos
+    ]
     return [row for pseudo, candidates in zip(pseudos, box.answers(questions), strict=True) for row in _candidate_rows(pseudo, candidates, box)]
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from schemas.control_marks import ControlMarks
 from schemas.ids import derive
 from schemas.promotion import CanaryPrompt
@@ -24,7 +25,6 @@ from schemas.prompts import PromptForm, reflection_prompt
 from schemas.queries import Query
 from schemas.rewriting import TAGS
 from schemas.tasks import MOVIE_TAGS, STARS
-from trainer.data.prompts import Prompter
 from trainer.learn.policy import Policy
 from trainer.learn.rollout import SamplingOptions, generate, padded
 from trainer.learn.shared_prompt import SharedPrompt
@@ -73,10 +73,10 @@ def user_turns(form: PromptForm, marks: ControlMarks) -> list[str]:
 
 def confident_completions(policy: Policy, form: PromptForm, stop: threading.Event) -> list[CanaryPrompt]:
     """The tokens that `policy` generates with enough margin, for each of `user_turns`."""
-    prompter = Prompter(policy.tokenizer, form, 0)
-    turns = user_turns(form, prompter.chat.marks)
-    encoded = [prompter.chat.encode(turn) for turn in turns]
-    rows = [row[0].token_ids for row in generate(policy, encoded, 1, SamplingOptions(MAX_TOKENS), stop)]
+    chat = ChatTokenizer(policy.tokenizer)
+    turns = user_turns(form, chat.marks)
+    encoded = [chat.encode(turn) for turn in turns]
+    rows = [row[0].token_ids for row in generate(policy, encoded, [MAX_TOKENS] * len(encoded), 1, SamplingOptions(), stop)]
     margins = _margins(policy, encoded, rows)
     return [CanaryPrompt(prompt=turn, token_ids=_confident(policy, row, leads)) for turn, row, leads in zip(turns, rows, margins, strict=True)]
 

@@ -46,8 +46,8 @@ class Completer(Protocol):
     @property
     def tokenizer(self) -> Any: ...
 
-    def complete(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """Token ids with the end token, if there is one within the limit."""
+    def complete(self, prompts: Sequence[list[int]], limits: Sequence[int]) -> list[list[int]]:
+        """Token ids with the end token, if there is one within the prompt's limit."""
         ...
 
 
@@ -56,7 +56,6 @@ class PolicyCompleter:
     """Our own sampling, with the policy's present weights."""
 
     policy: Policy
-    max_new_tokens: int
     rows: int  # completions at once
     stop: threading.Event
 
@@ -64,8 +63,8 @@ class PolicyCompleter:
     def tokenizer(self) -> Any:
         return self.policy.tokenizer
 
-    def complete(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        groups = generate(self.policy, prompts, 1, SamplingOptions(self.max_new_tokens), self.stop, self.rows)
+    def complete(self, prompts: Sequence[list[int]], limits: Sequence[int]) -> list[list[int]]:
+        groups = generate(self.policy, prompts, limits, 1, SamplingOptions(), self.stop, self.rows)
         return [completion.token_ids for (completion,) in groups]
 
 
@@ -74,7 +73,6 @@ class VllmCompleter:
     """vLLM, with the weights of `policy.origin`. Raises CannotContinue if its process fails, or with `falls_back` completes by our own sampling."""
 
     policy: Policy
-    max_new_tokens: int
     rows: int
     threads: int
     dtype: str
@@ -85,20 +83,20 @@ class VllmCompleter:
     def tokenizer(self) -> Any:
         return self.policy.tokenizer
 
-    def complete(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+    def complete(self, prompts: Sequence[list[int]], limits: Sequence[int]) -> list[list[int]]:
         try:
-            return self._by_vllm(prompts)
+            return self._by_vllm(prompts, limits)
         except CannotContinue as error:
             if not self.falls_back:
                 raise
             log.warning("vLLM failed, completed by transformers", extra={"reason": str(error)})
-            return PolicyCompleter(self.policy, self.max_new_tokens, self.rows, self.stop).complete(prompts)
+            return PolicyCompleter(self.policy, self.rows, self.stop).complete(prompts, limits)
 
-    def _by_vllm(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+    def _by_vllm(self, prompts: Sequence[list[int]], limits: Sequence[int]) -> list[list[int]]:
         request = {
             "checkpoint": str(self.policy.origin.absolute()),
             "prompts": prompts,
-            "max_new_tokens": self.max_new_tokens,
+            "limits": list(limits),
             "end_ids": self.policy.end_ids,
             "rows": self.rows,
             "dtype": self.dtype,
@@ -144,7 +142,7 @@ def served_dtype(wanted: Dtype, checkpoint: Path) -> torch.dtype:
     return torch.bfloat16 if engine_dtype(wanted, checkpoint, on_gpu=torch.cuda.is_available()) == "bfloat16" else torch.float32
 
 
-def completer_of(trainer: TrainerSettings, policy: Policy, max_new_tokens: int, prompts: int, stop: threading.Event) -> Completer:
+def completer_of(trainer: TrainerSettings, policy: Policy, prompts: int, stop: threading.Event) -> Completer:
     """The engine that `trainer.judge_engine` names, for about this number of prompts. It uses the files of `policy.origin` in the policy's dtype.
 
     Raises BadSetting if vLLM is set and not installed.
@@ -155,5 +153,5 @@ def completer_of(trainer: TrainerSettings, policy: Policy, max_new_tokens: int, 
     is_worth_it = prompts >= VLLM_FROM_PROMPTS and is_large(policy.origin) and not torch.cuda.is_available()
     if kind is EngineKind.VLLM or (kind is EngineKind.AUTO and installed and is_worth_it):
         dtype = str(policy.model.dtype).removeprefix("torch.")
-        return VllmCompleter(policy, max_new_tokens, trainer.generate_rows, trainer.threads, dtype, kind is EngineKind.AUTO, stop)
-    return PolicyCompleter(policy, max_new_tokens, trainer.generate_rows, stop)
+        return VllmCompleter(policy, trainer.generate_rows, trainer.threads, dtype, kind is EngineKind.AUTO, stop)
+    return PolicyCompleter(policy, trainer.generate_rows, stop)

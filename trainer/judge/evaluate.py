@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from infra.errors import CannotContinue
+from infra.settings.rewrite_limits import RewriteLimits
 from schemas.domains import Domains
 from schemas.measures import MeasureFailed, metrics
 from schemas.run_report import Comparison, Evaluation
@@ -77,10 +78,10 @@ class AskedCases:
         return cls(cases, [None if text is None else prompter.chat.ids(text) for text in prompts])
 
 
-def respond(completer: Completer, asked: Sequence[AskedCases], read: ReadAnswer = answer_of) -> list[Rewrites]:
+def respond(completer: Completer, asked: Sequence[AskedCases], limits: RewriteLimits, read: ReadAnswer = answer_of) -> list[Rewrites]:
     """Greedy completions, parsed by `read`, of all sets of cases at once. A case without a prompt or with an unusable completion keeps its base answer."""
-    prompts = [prompt for each in asked for prompt in each.prompts if prompt is not None]
-    completions = iter(completer.complete(prompts) if prompts else [])
+    prompted = [(prompt, limits.rewrite(case.domain)) for each in asked for case, prompt in zip(each.cases, each.prompts, strict=True) if prompt is not None]
+    completions = iter(completer.complete([prompt for prompt, _ in prompted], [limit for _, limit in prompted]) if prompted else [])
     decode = completer.tokenizer.decode
     rewrites = []
     for each in asked:

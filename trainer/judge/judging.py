@@ -75,7 +75,7 @@ def rewrite_as_served(settings: Settings, policy: Policy, sets: Sequence[Sequenc
     """Answers as serving would, by the engine of `trainer.judge_engine`. All sets of cases are one batch, because an engine may take long to start."""
     prompter = Prompter.of(settings, policy.tokenizer)
     asked = [evaluate.AskedCases.as_served(cases, prompter, settings.reflection.k) for cases in sets]
-    return evaluate.respond(completer_of(settings.trainer, policy, settings.reflection.max_new_tokens, sum(map(len, sets)), stop), asked)
+    return evaluate.respond(completer_of(settings.trainer, policy, sum(map(len, sets)), stop), asked, prompter.limits)
 
 
 def judge_candidate(settings: Settings, snapshot: Snapshot, questions: Questions, champion: ArmAnswers, candidate: ArmAnswers) -> tuple[GateResult, Evaluation]:

@@ -24,7 +24,8 @@ def complete(request: dict[str, Any]) -> list[list[int]]:
     import torch
     from vllm import LLM, SamplingParams
 
-    longest = max(map(len, request["prompts"])) + request["max_new_tokens"]
+    prompts, limits = request["prompts"], request["limits"]
+    longest = max(len(ids) + limit for ids, limit in zip(prompts, limits, strict=True))
     on_gpu = torch.cuda.is_available()
     engine = LLM(
         request["checkpoint"],
@@ -39,8 +40,8 @@ def complete(request: dict[str, Any]) -> list[list[int]]:
         kv_cache_memory_bytes=None if on_gpu else cache_bytes(request, longest),
         seed=0,
     )
-    sampling = SamplingParams(temperature=0.0, max_tokens=request["max_new_tokens"], stop_token_ids=list(request["end_ids"]), detokenize=False)
-    outputs = engine.generate([{"prompt_token_ids": ids} for ids in request["prompts"]], sampling, use_tqdm=False)
+    sampling = [SamplingParams(temperature=0.0, max_tokens=limit, stop_token_ids=list(request["end_ids"]), detokenize=False) for limit in limits]
+    outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
     return [list(output.outputs[0].token_ids) for output in outputs]
 
 

@@ -88,6 +88,7 @@ class ScheduledPrompt:
     prompt: str
     case: int
     shown: int  # items in the prompt
+    max_new_tokens: int  # of its completions
 
 
 @dataclass(frozen=True)
@@ -116,4 +117,4 @@ def _prompt(inputs: RlInputs, index: int, step: int) -> ScheduledPrompt:
     case = inputs.cases[index]
     prompt = inputs.prompter.fitting(case, case.items[: k_of_domain(step, case.domain, inputs)])
     assert prompt is not None  # the sampler checked that it fits with one item
-    return ScheduledPrompt(prompt.text, index, prompt.shown)
+    return ScheduledPrompt(prompt.text, index, prompt.shown, inputs.prompter.limits.rewrite(case.domain))

@@ -60,9 +60,9 @@ class PolicyTraining:
         return result
 
     def rl(self, policy: Policy, prompter: Prompter, on_step: Callable[[RlStep], None] = lambda step: None) -> None:
-        trainer, max_new_tokens, folder = self.settings.trainer, self.settings.reflection.max_new_tokens, self.folder / "rl"
+        trainer, folder = self.settings.trainer, self.folder / "rl"
         cases, every = self.snapshot.training, trainer.checkpoint_every
-        train_rl(RlInputs(policy, cases, prompter, trainer.rl, max_new_tokens, trainer.seed, self.stop, folder, on_step, every, trainer.micro_tokens))
+        train_rl(RlInputs(policy, cases, prompter, trainer.rl, trainer.seed, self.stop, folder, on_step, every, trainer.micro_tokens))
 
     @property
     def purpose(self) -> dict[str, str]:

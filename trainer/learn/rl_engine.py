@@ -41,7 +41,6 @@ class RlInputs:
     cases: Sequence[QueryCase]  # those without history are not used
     prompter: Prompter
     settings: RlSettings
-    max_new_tokens: int
     seed: int
     stop: threading.Event
     state_dir: Path | None = None  # None: nothing is stored
@@ -53,7 +52,7 @@ class RlInputs:
         """Identifies the input of a stored state: only an equal one is resumed. `left_out` names settings that do not matter."""
         digest = hashlib.sha256("\n".join(case.case_id for case in cases).encode()).hexdigest()
         settings = self.settings.model_dump(mode="json", exclude=set(left_out))
-        return {"rl": settings, "max_new_tokens": self.max_new_tokens, "seed": self.seed, "cases": digest}
+        return {"rl": settings, "max_new_tokens": self.prompter.limits.max_new_tokens, "seed": self.seed, "cases": digest}
 
 
 def rate_schedule(steps: int) -> Callable[[int], float]:

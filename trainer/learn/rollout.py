@@ -31,7 +31,6 @@ LIKELIEST_TOKENS = (64, 2048)
 class SamplingOptions:
     """Options of sampling. Temperature 0 takes the likeliest token."""
 
-    max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
 
@@ -49,9 +48,9 @@ class PolicyCompletion:
 
 
 def generate(
-    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event, rows: int = 256
+    policy: Policy, prompts: Sequence[list[int]], limits: Sequence[int], candidates: int, sampling: SamplingOptions, stop: threading.Event, rows: int = 256
 ) -> list[list[PolicyCompletion]]:
-    """`candidates` completions of each prompt, in the order of the prompts. Prompts of similar length share a batch.
+    """`candidates` completions of each prompt, in the order of the prompts, of at most the prompt's limit of tokens. Prompts of similar length share a batch.
 
     A batch has at most `rows` completions, and their keys and values fit into `KEPT_BYTES`; it has one prompt at least.
     """
@@ -61,19 +60,23 @@ def generate(
     kept_tokens = KEPT_BYTES // bytes_per_token(policy.model)
     while order:
         count = 1
-        while count < len(order) and (count + 1) * candidates <= rows and _kept(len(prompts[order[count]]), count + 1, candidates, sampling) <= kept_tokens:
+        longest = limits[order[0]]
+        while count < len(order) and (count + 1) * candidates <= rows:
+            longest = max(longest, limits[order[count]])
+            if _kept(len(prompts[order[count]]), count + 1, candidates, longest) > kept_tokens:
+                break
             count += 1
         chosen, order = order[:count], order[count:]
         with torch.no_grad():
-            completions = _decode(policy, [prompts[index] for index in chosen], candidates, sampling, stop)
+            completions = _decode(policy, [prompts[index] for index in chosen], [limits[index] for index in chosen], candidates, sampling, stop)
         for position, index in enumerate(chosen):
             groups[index] = completions[position * candidates : (position + 1) * candidates]
     return groups
 
 
-def _kept(longest: int, prompts: int, candidates: int, sampling: SamplingOptions) -> int:
+def _kept(longest: int, prompts: int, candidates: int, limit: int) -> int:
     """Tokens with keys and values: each prompt's once, padded to the longest, and those of its completions."""
-    return prompts * (longest + candidates * sampling.max_new_tokens)
+    return prompts * (longest + candidates * limit)
 
 
 def bytes_per_token(model: Any) -> int:
@@ -124,27 +127,32 @@ def padded(rows: Sequence[list[int]], policy: Policy, *, left: bool) -> tuple[Te
     return torch.tensor(ids, device=policy.device), torch.tensor(mask, device=policy.device)
 
 
-def _decode(policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event) -> list[PolicyCompletion]:
+def _decode(
+    policy: Policy, prompts: Sequence[list[int]], limits: Sequence[int], candidates: int, sampling: SamplingOptions, stop: threading.Event
+) -> list[PolicyCompletion]:
     prompt = SharedPrompt.read(policy.model, *padded(prompts, policy, left=True))
     head = policy.model.get_output_embeddings()
-    rows = len(prompts) * candidates
-    prompt.reserve(rows, sampling.max_new_tokens)
+    rows, longest = len(prompts) * candidates, max(limits)
+    prompt.reserve(rows, longest)
     hidden_AE = prompt.last_hidden_PE.repeat_interleave(candidates, 0)
     device = hidden_AE.device
     ends = torch.tensor(policy.end_ids, device=device)
-    tokens_BT = torch.zeros((rows, sampling.max_new_tokens), dtype=torch.long, device=device)
+    limits_B = torch.tensor(limits, device=device).repeat_interleave(candidates)
+    tokens_BT = torch.zeros((rows, longest), dtype=torch.long, device=device)
     logp_BT = torch.zeros(tokens_BT.shape, device=device)
-    done_B, lengths_B = torch.zeros(rows, dtype=torch.bool, device=device), torch.zeros(rows, dtype=torch.long, device=device)
+    ended_B, done_B = torch.zeros(rows, dtype=torch.bool, device=device), torch.zeros(rows, dtype=torch.bool, device=device)
+    lengths_B = torch.zeros(rows, dtype=torch.long, device=device)
     row_A = torch.arange(rows, device=device)
-    for offset in range(sampling.max_new_tokens):
+    for offset in range(longest):
         check_stop(stop)
         logits_AV = head(hidden_AE).float()
         token_A = _choose(logits_AV, sampling)
         tokens_BT[row_A, offset] = token_A
         logp_BT[row_A, offset] = logits_AV.gather(1, token_A[:, None])[:, 0] - logits_AV.logsumexp(-1)
         lengths_B[row_A] += ~done_B[row_A]
-        done_B[row_A] |= torch.isin(token_A, ends)
-        if bool(done_B.all()) or offset + 1 == sampling.max_new_tokens:
+        ended_B[row_A] |= torch.isin(token_A, ends) & ~done_B[row_A]
+        done_B[row_A] |= ended_B[row_A] | (offset + 1 >= limits_B[row_A])
+        if bool(done_B.all()):
             break
         if kept := rows_to_continue(done_B[row_A].view(len(prompt.lengths_P), -1)):
             prompts_P, rows_A = kept
@@ -152,7 +160,7 @@ def _decode(policy: Policy, prompts: Sequence[list[int]], candidates: int, sampl
             row_A, token_A = row_A[rows_A], token_A[rows_A]
         hidden_AE = prompt.continued(policy.model, token_A[:, None], offset)[:, -1]
     lengths = lengths_B.tolist()
-    finished = zip(tokens_BT.tolist(), logp_BT.tolist(), lengths, done_B.tolist(), strict=True)
+    finished = zip(tokens_BT.tolist(), logp_BT.tolist(), lengths, ended_B.tolist(), strict=True)
     return [PolicyCompletion(tokens[:length], ended, logp[:length]) for tokens, logp, length, ended in finished]
 
 

@@ -88,7 +88,7 @@ def sft_rows(examples: Sequence[SftExample], prompter: Prompter, settings: SftSe
         row = {"prompt": prompt, "completion": completion}
         encoded = tokens(row, prompter)
         length, answer = len(encoded["input_ids"]), encoded["input_ids"][encoded["completion_mask"].index(1) :]
-        if length <= settings.max_length and len(answer) <= (prompter.max_new_tokens or length) and ends.isdisjoint(answer[:-1]):
+        if length <= settings.max_length and len(answer) <= prompter.limits.rewrite(example.case.domain) and ends.isdisjoint(answer[:-1]):
             rows.append(row)
     return rows
 

@@ -140,8 +140,8 @@ def sample_batch(inputs: RlInputs, cases: Sequence[QueryCase], step: int) -> Rol
     if not fitting:
         raise CannotContinue("no prompt of the batch fits reflection.max_model_len - reflection.max_new_tokens; raise reflection.max_model_len")
     prompts = [prompter.chat.ids(prompt.text) for _, prompt in fitting]
-    sampling = SamplingOptions(inputs.max_new_tokens, settings.temperature, settings.top_p)
-    groups = generate(policy, prompts, settings.candidates, sampling, inputs.stop)
+    limits = [prompter.limits.rewrite(case.domain) for case, _ in fitting]
+    groups = generate(policy, prompts, limits, settings.candidates, SamplingOptions(settings.temperature, settings.top_p), inputs.stop)
     decode = policy.tokenizer.decode
     rewards = [
         [reward_of(decode(completion.token_ids, skip_special_tokens=True), completion.ended, case, prompter.form.domains) for completion in group]

@@ -25,7 +25,7 @@ from trl import GRPOConfig
 from infra.errors import BadSetting
 from schemas.run_report import RlStep
 from trainer.interruption import Interrupted
-from trainer.learn.curriculum import schedule_prompts
+from trainer.learn.curriculum import PromptSchedule, schedule_prompts
 from trainer.learn.distributed import any_process, in_bfloat16, is_main, micro_batches
 from trainer.learn.policy import Policy, trained_weights, weights_digest
 from trainer.learn.rl_engine import GRADIENT_NORM, RlInputs, log_step
@@ -58,7 +58,7 @@ def train_with_trl(inputs: RlInputs) -> list[RlStep]:
                 schedule,
                 inputs.prompter,
                 settings.format_bonus,
-                args=_arguments(inputs, directory),
+                args=_arguments(inputs, schedule, directory),
                 train_dataset=Dataset.from_list([asdict(prompt) for prompts in schedule.prompts for prompt in prompts]),
                 callbacks=[callback],
             )
@@ -134,7 +134,7 @@ def _report(step: RlStep, inputs: RlInputs) -> None:
     inputs.on_step(step)
 
 
-def _arguments(inputs: RlInputs, directory: Path) -> Any:
+def _arguments(inputs: RlInputs, schedule: PromptSchedule, directory: Path) -> Any:
     settings = inputs.settings
     size, passes = micro_batches(settings.prompts_per_step * settings.candidates, settings.micro_batch, "trainer.rl.prompts_per_step * candidates")
     return GRPOConfig(
@@ -145,7 +145,7 @@ def _arguments(inputs: RlInputs, directory: Path) -> Any:
         steps_per_generation=passes,
         num_generations=settings.candidates,
         num_iterations=1,
-        max_completion_length=inputs.max_new_tokens,
+        max_completion_length=max(prompt.max_new_tokens for prompts in schedule.prompts for prompt in prompts),
         temperature=settings.temperature,
         top_p=settings.top_p,
         beta=settings.beta,
@@ -157,7 +157,7 @@ def _arguments(inputs: RlInputs, directory: Path) -> Any:
         vllm_mode=settings.rollouts.removeprefix("vllm_") if settings.rollouts != "transformers" else "colocate",
         vllm_server_base_url=settings.vllm_url,
         vllm_gpu_memory_utilization=settings.vllm_memory_share,
-        vllm_max_model_length=inputs.prompter.max_tokens + inputs.max_new_tokens,
+        vllm_max_model_length=inputs.prompter.limits.max_model_len,
         vllm_importance_sampling_correction=False,
         learning_rate=settings.learning_rate,
         optim="adamw_torch",

@@ -3,7 +3,8 @@
 
 TRL samples, pads, spreads micro batches over devices and steps the optimizer. Ours are the advantages by token (`trainer.learn.advantages`, over the
 batch of all processes), with the KL in them and not in the loss, and the old log-probabilities, from the trainer's own forward pass and never from
-the sampler. The loss is the mean over all tokens of the batch ("dapo"). Unlike in our own engine, log-probabilities are at the sampling temperature.
+the sampler. The loss is the mean over all tokens of the batch ("dapo"). Unlike in our own engine, log-probabilities are at the sampling temperature, and
+all completions are sampled to the longest limit of any domain: one beyond its own has no reward, as if it were cut off.
 
 Axes: B completions of this process, N of all processes, P prompts, G completions of each, T completion tokens, C figures of a reward.
 """
@@ -60,17 +61,20 @@ class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped her
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self._prompter.chat.ids(prompt) for prompt in prompts], None, {}
 
-    def _reward(self, *, completion_ids: Sequence[list[int]], case: Sequence[int], **_: Any) -> list[float]:
+    def _reward(self, *, completion_ids: Sequence[list[int]], case: Sequence[int], max_new_tokens: Sequence[int], **_: Any) -> list[float]:
         decode = self._policy.tokenizer.decode
         rewards = [
-            reward_of(decode(ids, skip_special_tokens=True), ids[-1] in self._policy.end_ids, self._schedule.cases[index], self._prompter.form.domains)
-            for ids, index in zip(completion_ids, case, strict=True)
+            reward_of(decode(ids, skip_special_tokens=True), self._ended(ids, limit), self._schedule.cases[index], self._prompter.form.domains)
+            for ids, index, limit in zip(completion_ids, case, max_new_tokens, strict=True)
         ]
         rows = [[reward.score, float(reward.usable), reward.total(self._format_bonus)] for reward in rewards]
         if not all(math.isfinite(total) for _, _, total in rows):  # TRL would leave it out, and log its prompt
             raise Diverged("a reward is not finite")
         self._rewards_BC = torch.tensor(rows, device=self.accelerator.device)
         return [total for _, _, total in rows]
+
+    def _ended(self, ids: Sequence[int], limit: int) -> bool:
+        return ids[-1] in self._policy.end_ids and len(ids) <= limit
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self._began = time.monotonic()

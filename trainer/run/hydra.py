@@ -150,7 +150,7 @@ class HydraRun:
 
         base = self.settings.base
         stored = StoredAnswers(ask or opened.enter_context(BaseModel(self.settings, self.stop)), self.report.directory / STATE / ANSWERS, base.model)
-        return BlackBox(stored, self.settings.base_form, base.concurrency, self.stop)
+        return BlackBox(stored, self.settings.base_form, base.max_new_tokens, base.concurrency, self.stop)
 
     def _judge(
         self, registry: Registry, snapshot: Snapshot, box: BlackBox, candidate: Path, champion: RegisteredVersion | None

@@ -145,7 +145,7 @@ def run_settings(settings: Settings) -> dict[str, Any]:
     reflection = settings.reflection
     others = {"k": reflection.k, "max_new_tokens": reflection.max_new_tokens, "max_model_len": reflection.max_model_len}
     trainer: dict[str, Any] = settings.trainer.model_dump(mode="json")
-    entries = {"domains": digest} if (digest := settings.entries.digest) else {}
+    entries = {"domains": digest, "answer_tokens": settings.base.max_new_tokens} if (digest := settings.entries.digest) else {}
     return trainer | others | {"prompt_style": str(reflection.prompt_style), "model_name": settings.registry.model_name} | entries
 
 

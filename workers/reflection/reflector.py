@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from infra.errors import CannotContinue
 from infra.settings.models import ReflectionSettings
+from infra.settings.rewrite_limits import RewriteLimits
 from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT
 from infra.telemetry.model_calls import CalledModel, model_call
 from schemas.contexts import Context, HistoryItem, RetrievalStatus, with_response
@@ -62,6 +63,7 @@ class Reflector:
         self,
         settings: ReflectionSettings,
         form: PromptForm,
+        limits: RewriteLimits,
         engine: Engine,
         routes: Callable[[], Routes],
         clock: Clock | None = None,
@@ -69,6 +71,7 @@ class Reflector:
     ) -> None:
         self._settings = settings
         self._form = form
+        self._limits = limits
         self._engine = engine
         self._routes = routes
         self._clock = clock or SystemClock()
@@ -77,7 +80,6 @@ class Reflector:
         self.in_flight = 0
         # Rewrites that the runtime's deadline cancelled: the items in the prompt, and the assignment.
         self._cancelled: dict[MessageIdentity, tuple[Sequence[HistoryItem], Assignment]] = {}
-        self._sampling = SamplingParameters(max_new_tokens=settings.max_new_tokens)
         self._prompt_digest = template_digest(form)
 
     async def __call__(self, incoming: Incoming[Context]) -> Sequence[Outgoing]:
@@ -124,7 +126,7 @@ class Reflector:
         started = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                generation = await self._call(self._prompt(context, request.shown), request.assignment.version)
+                generation = await self._call(context, request.shown, request.assignment.version)
         except NotLoaded:
             return None
         rewrite = accepted(query, generation.text)
@@ -214,7 +216,7 @@ class Reflector:
         version = assignment.version if assignment.arm is Arm.CANARY else None
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._call(self._prompt(context, shown), version)
+                return await self._call(context, shown, version)
         except (CannotContinue, NotLoaded):
             raise
         except asyncio.CancelledError:  # the runtime's deadline, just before ours: `degraded` follows. Or the partition was revoked
@@ -228,10 +230,11 @@ class Reflector:
             log.warning("no rewrite", extra={"query_id": str(context.draft.query.query_id), "kind": kind, "timeout_s": timeout_s})
             return None
 
-    async def _call(self, prompt: str, version: str | None) -> GenerationResult:
+    async def _call(self, context: Context, shown: Sequence[HistoryItem], version: str | None) -> GenerationResult:
         """`Engine.generate` in its span."""
-        with model_call(CalledModel(self._engine.champion.name, self.provider), self._sampling.max_new_tokens) as call:
-            result = await self._engine.generate(prompt, self._sampling, version)
+        prompt, sampling = self._prompt(context, shown), SamplingParameters(max_new_tokens=self._limits.rewrite(context.draft.query.domain))
+        with model_call(CalledModel(self._engine.champion.name, self.provider), sampling.max_new_tokens) as call:
+            result = await self._engine.generate(prompt, sampling, version)
             call.answered(result.prompt_tokens, result.completion_tokens, response_model=f"{result.model.name}/{result.model.version}")
             return result
 
@@ -239,8 +242,7 @@ class Reflector:
         return reflection_prompt(context.draft.query, context.draft.answer, items, self._form, self._engine.marks)
 
     def _fits(self, context: Context, items: Sequence[HistoryItem]) -> bool:
-        max_prompt_tokens = self._settings.max_model_len - self._settings.max_new_tokens
-        return self._engine.count_tokens(self._prompt(context, items)) <= max_prompt_tokens
+        return self._engine.count_tokens(self._prompt(context, items)) <= self._limits.prompt(context.draft.query.domain)
 
     def _left_s(self, context: Context) -> float:
         """Seconds until the base answer goes out; infinite without a deadline."""

@@ -46,7 +46,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 def _work(settings: Settings, registry: Registry, started: StartedEngine, kind: EngineKind, stop: threading.Event) -> None:
     listener, publisher = KafkaModelEventListener(settings, stop), KafkaPublisher(settings)
     follower = Follower(settings, registry, started.engine, listener, refusals=started.refusals)
-    reflector = Reflector(settings.reflection, settings.reflection_form, started.engine, lambda: follower.routes)
+    reflector = Reflector(settings.reflection, settings.reflection_form, settings.rewrite_limits, started.engine, lambda: follower.routes)
     reflector.provider = kind
     shadows = ShadowQueue(reflector.shadow_answer, publisher, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.on_shadow = shadows.submit

@@ -149,7 +149,7 @@ def generated_texts(settings: Settings, checkpoint: Path, digest: str, contexts:
     engine = start_engine(alone, checkpoint, model)
 
     async def answer_all() -> Texts:
-        reflector = Reflector(alone.reflection, alone.reflection_form, engine, lambda: Routes(model))
+        reflector = Reflector(alone.reflection, alone.reflection_form, alone.rewrite_limits, engine, lambda: Routes(model))
         responses = [await reflector.answer(context) for context in contexts]
         await engine.close()
         return [(response.status, (response.reasoning, response.answer)) for response in responses]

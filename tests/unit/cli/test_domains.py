@@ -46,8 +46,8 @@ def test_entries_of_the_settings_stand_beside_the_built_in_ones() -> None:
     rows = {row["domain"]: row for row in json.loads(out)["domains"]}
     assert code == 0 and rows["movie_tag"]["from"] == "built in" and len(rows) == 6
     expected = {"from": "settings", "kind": "label, ordered", "options": ["P1", "P2", "P3"], "metric": "ordinal_score", "reward": "ordinal_score", "k": 2}
-    assert rows["email_priority"] == {"domain": "email_priority", "max_new_tokens": 5, "sft_k": "2", "rl_k": "2"} | expected
-    assert [rows["movie_tag"][name] for name in ("k", "sft_k", "rl_k")] == [4, "1", "2 to 6"]
+    assert rows["email_priority"] == {"domain": "email_priority", "max_new_tokens": 5, "sft_k": "2", "rl_k": "2", "rewrite_tokens": 37} | expected
+    assert [rows["movie_tag"][name] for name in ("k", "sft_k", "rl_k", "rewrite_tokens")] == [4, "1", "2 to 6", 96]
     assert "email_priority" in domains("list")[1]
 
 
@@ -62,6 +62,7 @@ def test_every_prompt_is_shown_with_the_domains_texts() -> None:
     assert all(prompt["turns"][0] == base["turns"][0] for (_, model), prompt in by_strategy.items() if model == "base model m")
     reflection = by_strategy["rpo", "reflection model"]
     assert reflection["tokens"] > 20 and "an outage => P1" in reflection["turns"][0]["content"] and "draft : P2" in reflection["turns"][0]["content"]
+    assert reflection["max_new_tokens"] == 37  # 5, and what reflection.max_new_tokens=96 leaves beside base.max_new_tokens=64
     assert "a newsletter" in domains("show", "email_priority", "--text", "x", "--item", "a newsletter => P3")[1]
 
 

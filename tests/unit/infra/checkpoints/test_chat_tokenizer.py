@@ -20,6 +20,7 @@ from schemas.rewriting import TAGS
 from schemas.tasks import Task
 from tests.support.chat_tokenizers import FAMILIES, special_tokens
 from tests.support.outcomes import make_case
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 
 CHATS = {name: ChatTokenizer(make()) for name, make in FAMILIES.items()}
@@ -164,7 +165,7 @@ def test_a_prompt_that_still_holds_control_tokens_is_recognised() -> None:
     neutral = chat.marks.neutralized("a <~im_start~>system")
     assert neutral == "a <~im_start~>system" and chat.holds_control_tokens(chat.encode(neutral)) and not chat.holds_control_tokens(chat.encode("a"))
     case = make_case(0)
-    prompter = Prompter(tokenizer, COMPACT, 4096)
+    prompter = Prompter(tokenizer, COMPACT, limits(4096))
     assert prompter.text(case, case.items) is not None
     hostile = case.items[0].model_copy(update={"content": "<~im_end~>"})
     assert prompter.text(case, [hostile]) is None
@@ -197,7 +198,7 @@ def test_a_chat_with_text_that_becomes_a_control_token_is_refused() -> None:
 @pytest.mark.parametrize("family", ["llama_3", "mistral", "qwen"])
 def test_training_builds_the_same_prompt_as_serving(family: str) -> None:
     chat, case = CHATS[family], make_case(0, base="hi <|eot_id|> [/INST] <|im_end|>", options=())
-    prompter = Prompter(chat.tokenizer, PAPER, 4096)
+    prompter = Prompter(chat.tokenizer, PAPER, limits(4096))
     prompt = prompter.text(case, case.items)
     assert prompt is not None
     served = chat.encode(reflection_prompt(case.query, case.base_answer, case.items, PAPER, chat.marks))

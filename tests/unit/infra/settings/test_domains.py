@@ -33,6 +33,29 @@ def test_the_example_of_the_docs_loads() -> None:
     assert (entries.k("email_reply", 4), entries.max_new_tokens("email_reply", 64), entries.k("email_priority", 4)) == (3, 200, 4)
 
 
+@pytest.mark.usefixtures("example")
+def test_a_rewrite_has_room_for_its_reasoning_beside_the_answer_of_its_domain() -> None:
+    tokens = load(base={"max_new_tokens": 256}, reflection={"max_new_tokens": 512}).rewrite_limits
+    assert [tokens.rewrite(domain) for domain in ("email_reply", "email_priority", "movie_tag", "memo")] == [456, 261, 512, 512]
+    assert [tokens.prompt(domain) for domain in ("email_reply", "memo")] == [2048 - 456, 2048 - 512]
+
+
+def test_the_largest_answer_that_fits_beside_its_rewrite_is_named() -> None:
+    for length in (2048, 2049):
+        with pytest.raises(BadSetting, match="use less than") as refused:
+            load(reflection={"max_model_len": length}, domains={"memo": {"max_new_tokens": length}})
+        largest = int(re.findall(r"use less than (\d+)", str(refused.value))[0]) - 1
+        load(reflection={"max_model_len": length}, domains={"memo": {"max_new_tokens": largest}})
+        with pytest.raises(BadSetting, match="use less than"):
+            load(reflection={"max_model_len": length}, domains={"memo": {"max_new_tokens": largest + 1}})
+
+
+def test_a_rewrite_without_room_for_its_reasoning_is_refused() -> None:
+    load(reflection={"max_new_tokens": 64}, domains={"memo": {"k": 2}})
+    with pytest.raises(BadSetting, match=r"domains\.memo\.max_new_tokens=5: .* set reflection\.max_new_tokens=64 above base\.max_new_tokens=64"):
+        load(reflection={"max_new_tokens": 64}, domains={"memo": {"max_new_tokens": 5}})
+
+
 def test_a_variable_sets_one_field_and_is_its_source(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_DOMAINS__EMAIL_REPLY__K", "2")
     monkeypatch.setenv("RETOUCH_DOMAINS__MOOD__OPTIONS", '["good", "bad"]')
@@ -50,7 +73,10 @@ def test_a_variable_sets_one_field_and_is_its_source(example: Path, monkeypatch:
     [
         ({"user_template": "Reply to {mail}"}, "domains.email_reply.user_template='Reply to {mail}': holds the unknown placeholder {mail}: use {text}"),
         ({"k": 7}, "domains.email_reply.k=7: must not exceed retrieval.k_max=6"),
-        ({"max_new_tokens": 2000}, "domains.email_reply.max_new_tokens=2000: such an answer does not fit .* use less than 1952"),
+        (
+            {"max_new_tokens": 2000},
+            "domains.email_reply.max_new_tokens=2000: such an answer does not fit .* use less than 1008",
+        ),
         ({"metric": "ordinal_score"}, "domains.email_reply.metric='ordinal_score': needs ordered options"),
         ({"options": ["P1", "P2", "P1"], "ordered": True}, "domains.email_reply.options: options 0 and 2 are the same text"),
         ({"options": "P1,P2"}, "domains.email_reply.options='P1,P2': must be a list"),

@@ -13,7 +13,7 @@ from trainer.interruption import Interrupted
 
 
 def question(text: str) -> Question:
-    return Question((ChatTurn("user", text),), 2, 1.0)
+    return Question((ChatTurn("user", text),), 2, 1.0, 64)
 
 
 class Echo:
@@ -23,7 +23,7 @@ class Echo:
         self.asked: list[str] = []
         self.fails_at = fails_at
 
-    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> Sequence[str]:
+    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float, max_tokens: int) -> Sequence[str]:
         self.asked.append(turns[-1].content)
         if turns[-1].content == self.fails_at:
             raise RetryLater("away")
@@ -60,7 +60,7 @@ def test_a_stored_answer_is_not_asked_again(tmp_path: Path) -> None:
     assert echo.asked == ["a"]
 
 
-@pytest.mark.parametrize("other", [Question((ChatTurn("user", "a"),), 3, 1.0), Question((ChatTurn("user", "a"),), 2, 0.0), question("b")])
+@pytest.mark.parametrize("other", [question("b"), question("a")._replace(n=3), question("a")._replace(temperature=0.0), question("a")._replace(max_tokens=5)])
 def test_another_question_is_asked(tmp_path: Path, other: Question) -> None:
     path, echo = tmp_path / "answers.jsonl", Echo()
     StoredAnswers(echo, path, "m")(*question("a"))
@@ -89,5 +89,5 @@ def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
 
 def test_the_file_holds_no_question(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    StoredAnswers(lambda turns, n, temperature: ["yes"], path, "m")(*question("a secret"))
+    StoredAnswers(lambda turns, n, temperature, max_tokens: ["yes"], path, "m")(*question("a secret"))
     assert b"secret" not in path.read_bytes()

@@ -59,8 +59,8 @@ def unhealthy(response: ScriptedAnswer, times: int) -> Respond:
 
 
 def test_a_request_holds_the_chat_and_its_sampling(ask: Started) -> None:
-    model, server = ask(scripted(answers(" a ", "b", "c")), api_key="key", max_new_tokens=9)
-    assert model(TURNS, 3, 1.0) == ["a", "b", "c"]
+    model, server = ask(scripted(answers(" a ", "b", "c")), api_key="key")
+    assert model(TURNS, 3, 1.0, 9) == ["a", "b", "c"]
     messages = [{"role": "user", "content": "tag : film"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "tag : sea"}]
     assert server.requests == [{"model": "m", "messages": messages, "n": 3, "temperature": 1.0, "max_tokens": 9}]
     assert server.keys == ["Bearer key"]
@@ -68,41 +68,41 @@ def test_a_request_holds_the_chat_and_its_sampling(ask: Started) -> None:
 
 def test_parameters_are_merged_but_the_sampling_is_the_callers(ask: Started) -> None:
     model, server = ask(scripted(answers("a")), parameters={"top_p": 0.9, "temperature": 0.3})
-    model(TURNS, 1, 0.0)
+    model(TURNS, 1, 0.0, 9)
     assert {name: server.requests[0].get(name) for name in ("top_p", "temperature", "n")} == {"top_p": 0.9, "temperature": 0.0, "n": None}
 
 
 def test_a_refused_prompt_has_no_answer_and_does_not_change_the_next_one(ask: Started) -> None:
     refused = ScriptedAnswer({"error": {"message": "filtered", "type": "invalid_request_error", "code": "content_filter"}}, 400)
     model, server = ask(scripted(refused, answers("a", "b")))
-    assert model(TURNS, 2, 1.0) == ()
-    assert model(TURNS, 2, 1.0) == ["a", "b"]
+    assert model(TURNS, 2, 1.0, 9) == ()
+    assert model(TURNS, 2, 1.0, 9) == ["a", "b"]
     assert server.requests[-1]["n"] == 2
 
 
 def test_an_answer_without_a_text_is_an_empty_one(ask: Started) -> None:
     model, _ = ask(scripted(answers(None)))
-    assert model(TURNS, 1, 0.0) == ("",)
+    assert model(TURNS, 1, 0.0, 9) == ("",)
 
 
 @pytest.mark.parametrize("broken", [failure(503), failure(429), ScriptedAnswer(b"<html>"), ScriptedAnswer({"choices": []}), ScriptedAnswer([])])
 def test_a_failed_call_is_repeated(ask: Started, broken: ScriptedAnswer) -> None:
     model, server = ask(unhealthy(broken, 2))
-    assert model(TURNS, 1, 0.0) == ["a"]
+    assert model(TURNS, 1, 0.0, 9) == ["a"]
     assert len(questions(server)) == 3
 
 
 def test_an_endpoint_that_stays_away_fails_after_the_attempts(ask: Started) -> None:
     model, server = ask(scripted(failure(503)))
     with pytest.raises(RetryLater, match=r"no answer in 3 attempts: .*status 503"):
-        model(TURNS, 1, 0.0)
+        model(TURNS, 1, 0.0, 9)
     assert len(questions(server)) == 3
 
 
 def test_an_endpoint_that_refuses_every_prompt_names_the_setting_at_once(ask: Started) -> None:
     model, server = ask(scripted(failure(401)))
     with pytest.raises(BadSetting, match=r"check base\.api_key"):
-        model(TURNS, 1, 0.0)
+        model(TURNS, 1, 0.0, 9)
     assert len(questions(server)) == 1
 
 
@@ -115,7 +115,7 @@ def test_a_stop_ends_the_repeats(ask: Started) -> None:
 
     model, server = ask(fail_and_stop, stop, attempts=1000)
     with pytest.raises(Interrupted):
-        model(TURNS, 1, 0.0)
+        model(TURNS, 1, 0.0, 9)
     assert len(questions(server)) == 1
 
 
@@ -128,7 +128,7 @@ def test_calls_of_several_threads_overlap(ask: Started) -> None:
 
     model, _ = ask(respond)
     found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(model(TURNS, 1, 0.0))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: found.append(model(TURNS, 1, 0.0, 9))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -33,10 +33,10 @@ class Asked:
 
     def __init__(self, *texts: str) -> None:
         self.texts = texts
-        self.questions: list[tuple[tuple[ChatTurn, ...], int, float]] = []
+        self.questions: list[tuple[tuple[ChatTurn, ...], int, float, int]] = []
 
-    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> Sequence[str]:
-        self.questions.append((tuple(turns), n, temperature))
+    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float, max_tokens: int) -> Sequence[str]:
+        self.questions.append((tuple(turns), n, temperature, max_tokens))
         return [self.texts[index % len(self.texts)] for index in range(n)] if self.texts else []
 
 
@@ -47,8 +47,8 @@ def exam(ask: Ask, folder: Path, *, k: int = 2) -> Exam:
 def test_rag_answers_once_with_its_own_items(tmp_path: Path) -> None:
     ask = Asked("Right\n")
     assert exam(ask, tmp_path).by_rag() == ["right"] * 3
-    assert [(len(turns), n, temperature) for turns, n, temperature in ask.questions] == [(1, 1, 0.0)] * 3
-    assert all(turns[0].content.count("item ") == 2 for turns, _, _ in ask.questions)
+    assert [(len(turns), *rest) for turns, *rest in ask.questions] == [(1, 1, 0.0, 64)] * 3
+    assert all(turns[0].content.count("item ") == 2 for turns, *_ in ask.questions)
 
 
 @pytest.mark.parametrize("texts", [(), ("neither",), ("",)])
@@ -60,8 +60,8 @@ def test_without_a_readable_answer_rag_keeps_the_base_answer_and_hydra_rags(text
 def test_hydra_shows_reranked_turns_and_chooses_among_eight(model: HydraModel, tmp_path: Path) -> None:
     ask = Asked("neither", "wrong", "right")
     answers = exam(ask, tmp_path).by_hydra(model, [""] * 3)
-    assert [(len(turns), n, temperature) for turns, n, temperature in ask.questions] == [(5, 8, 1.0)] * 3
-    for case, answer, (turns, _, _) in zip(CASES, answers, ask.questions, strict=True):
+    assert [(len(turns), *rest) for turns, *rest in ask.questions] == [(5, 8, 1.0, 64)] * 3
+    for case, answer, (turns, *_) in zip(CASES, answers, ask.questions, strict=True):
         best = [case.items[one.position].content for one in model.rank(case.user, case.query.text, case.items)[:2]]
         assert [content in turn.content for content, turn in zip(best, turns[::2], strict=False)] == [True, True]
         assert answer == ("wrong", "right")[model.choose(case.user, turns[-1].content, ["wrong", "right"]).position]
@@ -100,4 +100,4 @@ def test_the_style_of_the_settings_is_used(tmp_path: Path) -> None:
     ask = Asked("right")
     compact = exam(ask, tmp_path)
     replace(compact, box=replace(compact.box, form=COMPACT)).by_rag()
-    assert all(turns[0].content.startswith("profile :") for turns, _, _ in ask.questions)
+    assert all(turns[0].content.startswith("profile :") for turns, *_ in ask.questions)

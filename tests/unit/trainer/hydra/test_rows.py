@@ -23,10 +23,10 @@ class Scripted:
 
     def __init__(self, answers: Callable[[Sequence[ChatTurn]], Sequence[str]]) -> None:
         self.answers = answers
-        self.asked: list[tuple[tuple[ChatTurn, ...], int, float]] = []
+        self.asked: list[tuple[tuple[ChatTurn, ...], int, float, int]] = []
 
-    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float) -> Sequence[str]:
-        self.asked.append((tuple(turns), n, temperature))
+    def __call__(self, turns: Sequence[ChatTurn], n: int, temperature: float, max_tokens: int) -> Sequence[str]:
+        self.asked.append((tuple(turns), n, temperature, max_tokens))
         return self.answers(turns)
 
 
@@ -49,8 +49,8 @@ HISTORY = [item(1, content="red sea"), item(2, content="old sea", response="wron
 def test_the_reranker_asks_once_for_each_item_with_it_as_the_only_demonstration() -> None:
     ask = by_demonstration({"red": "right", "old": "wrong", "new": "right"})
     reranker_rows([last_of(HISTORY)], black_box(ask), SETTINGS)
-    assert [(turns, n, temperature) for turns, n, temperature in sorted(ask.asked)] == [
-        ((ChatTurn("user", TASK + content), ChatTurn("assistant", response), ChatTurn("user", TASK + "a red sea")), 1, 0.0)
+    assert sorted(ask.asked) == [
+        ((ChatTurn("user", TASK + content), ChatTurn("assistant", response), ChatTurn("user", TASK + "a red sea")), 1, 0.0, 64)
         for content, response in (("new film", "right"), ("old sea", "wrong"), ("red sea", "right"))
     ]
 
@@ -91,12 +91,13 @@ def test_labels_follow_the_reward_of_the_domain() -> None:
     history = [item(number, content=word, response="P1", options=scale) for number, word in enumerate(["sea red", "sea old", "sea new", "sea"], start=1)]
     box = black_box(
         by_demonstration({"red": "P1", "old": "P2", "new": "P4"}),
-        PromptForm(PromptStyle.PAPER, Domains({"film": DomainEntry(ordered=True, options=scale, reward="ordinal_score")})),
+        PromptForm(PromptStyle.PAPER, Domains({"film": DomainEntry(max_new_tokens=5, ordered=True, options=scale, reward="ordinal_score")})),
     )
     rows = reranker_rows([last_of(history)], box, SETTINGS)
     assert {row.pair.second: row.label for row in rows} == {"sea red": 1, "sea old": 1, "sea new": 0}  # of accuracy only the first
-    box = replace(box, ask=Scripted(lambda turns: ["p1", "P2", "P4", "none"]))
-    assert [row.label for row in scorer_rows([last_of(history)], box, backwards, SETTINGS)] == [1, 0, 0, 0]
+    ask = Scripted(lambda turns: ["p1", "P2", "P4", "none"])
+    assert [row.label for row in scorer_rows([last_of(history)], replace(box, ask=ask), backwards, SETTINGS)] == [1, 0, 0, 0]
+    assert ask.asked[0][-1] == 5  # the domain's own tokens
 
 
 def test_a_refused_question_gives_no_row() -> None:
@@ -115,9 +116,9 @@ def test_the_reranker_may_read_responses_too() -> None:
 def test_the_scorer_asks_for_candidates_with_the_best_reranked_items() -> None:
     ask = Scripted(lambda turns: ["right"] * 8)
     scorer_rows([last_of(HISTORY)], black_box(ask), backwards, SETTINGS.model_copy(update={"demonstrations": 2}))
-    ((turns, n, temperature),) = ask.asked
+    ((turns, *sampling),) = ask.asked
     assert [turn.content for turn in turns] == [TASK + "new film", "right", TASK + "old sea", "wrong", TASK + "a red sea"]
-    assert (n, temperature) == (8, 1.0)
+    assert sampling == [8, 1.0, 64]
 
 
 def test_the_label_of_a_candidate_is_one_if_it_is_right() -> None:

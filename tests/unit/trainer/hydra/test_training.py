@@ -97,7 +97,7 @@ def test_held_out_users_train_no_encoder_and_get_heads_from_before_they_judge(se
         assert all(torch.equal(a, b) for a, b in zip(expected.encoder.parameters(), trained_part.encoder.parameters(), strict=True))
         assert torch.equal(trained_part.heads.dense_weight[:2], expected.heads.dense_weight)
         assert checkpoint.heads.rows(part)[user_digest(f"t/{HELD_OUT}")] == 2
-    asked = [turns[-1].content for turns, _, _ in box.asked[len(own.asked) :]]
+    asked = [turns[-1].content for turns, *_ in box.asked[len(own.asked) :]]
     assert asked and all("question" not in content for content in asked)
 
 
@@ -111,4 +111,4 @@ def test_users_with_most_history_train_the_encoders() -> None:
 def test_only_the_chosen_users_are_asked_about(settings: HydraSettings) -> None:
     box = TasteBox()
     HydraTraining(settings.model_copy(update={"users": 1, "epochs": 1}), black_box(box), 0).train({user: WORLD[user] for user in TRAINED})
-    assert len({turns[-1].content.split()[-1] for turns, _, _ in box.asked}) == 1
+    assert len({turns[-1].content.split()[-1] for turns, *_ in box.asked}) == 1

@@ -1,15 +1,31 @@
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
 from schemas.domain_entries import DomainEntry
 from schemas.domains import BUILT_IN_DOMAINS, Domains
 from tests.support.outcomes import make_case
+from tests.support.token_limits import limits
 from trainer.data.query_cases import QueryCase
-from trainer.judge.evaluate import choose_cases, compare_arms, mean_score, slices_by_history
+from trainer.judge.evaluate import AskedCases, choose_cases, compare_arms, mean_score, respond, slices_by_history
 from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT
 from trainer.learn.rewards import answer_of, reward_of
+
+
+class Recorded:
+    """Completes with nothing. `limits` are those of the prompts."""
+
+    tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: "")
+
+    def __init__(self) -> None:
+        self.limits: list[int] = []
+
+    def complete(self, prompts: Sequence[list[int]], limits: Sequence[int]) -> list[list[int]]:
+        self.limits += limits
+        return [[] for _ in prompts]
 
 
 def cases(users: int, per_user: int, domain: str = "letters") -> list[QueryCase]:
@@ -55,6 +71,14 @@ def test_the_overall_figure_is_the_mean_over_domains_of_users_who_differ() -> No
     assert evaluation.overall.scores[CANDIDATE] == 0.5 and evaluation.overall.users == 4
     assert evaluation.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
     json.dumps(asdict(evaluation))
+
+
+def test_every_question_is_completed_within_the_limit_of_its_domain() -> None:
+    completer, entries = Recorded(), Domains({"brief": DomainEntry(max_new_tokens=5)})
+    sets = [cases(1, 2), [make_case(domain="brief"), make_case(5, domain="brief", items=0)]]
+    asked = [AskedCases(of_set, [[1] if case.items else None for case in of_set]) for of_set in sets]
+    rewrites = respond(completer, asked, limits(512, 100, entries))
+    assert completer.limits == [100, 100, 55] and [len(each.answers) for each in rewrites] == [2, 2]
 
 
 def test_slices_by_history_compare_with_the_k_of_the_cases_domain() -> None:

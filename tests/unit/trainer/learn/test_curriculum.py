@@ -9,6 +9,7 @@ from schemas.domain_entries import DomainEntry
 from schemas.domains import Domains
 from schemas.prompts import COMPACT, PromptForm, PromptStyle
 from tests.support.outcomes import make_case
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.learn.curriculum import CaseSampler, ShuffledOrder, k_of, schedule_prompts, stage_of
 from trainer.learn.policy import Policy
@@ -29,10 +30,10 @@ def test_k_stays_within_its_bounds_for_any_number_of_steps(steps: int, k_min: in
 
 def test_the_curriculum_of_a_domain_ends_with_its_own_k(tiny_checkpoint: Path) -> None:
     domains = {"few": DomainEntry(k=1), "some": DomainEntry(k=3), "many": DomainEntry(k=5), "other": DomainEntry()}
-    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptForm(PromptStyle.COMPACT, Domains(domains)), 512)
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptForm(PromptStyle.COMPACT, Domains(domains)), limits(512))
     rl = RlSettings(steps=8, prompts_per_step=4, candidates=2, k_min=2, k_max=4)
     schedule = schedule_prompts(
-        RlInputs(Policy.load(tiny_checkpoint), [make_case(domain=name, items=6) for name in domains], prompter, rl, 2, 0, threading.Event())
+        RlInputs(Policy.load(tiny_checkpoint), [make_case(domain=name, items=6) for name in domains], prompter, rl, 0, threading.Event())
     )
     shown = {name: [next(row.shown for row in rows if schedule.cases[row.case].domain == name) for rows in schedule.prompts] for name in domains}
     assert shown["few"] == [1] * 8
@@ -54,7 +55,7 @@ def test_a_shuffled_order_has_every_position_once_a_round_and_resumes() -> None:
 
 
 def test_draws_follow_the_shuffled_order_and_find_the_only_case_that_fits(tiny_checkpoint: Path) -> None:
-    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, COMPACT, 200)
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, COMPACT, limits(200))
     fitting = [make_case(n) for n in range(5)]
     sampler, order = CaseSampler(fitting, prompter, 3), ShuffledOrder(5, 3)
     for count in (2, 7, 1, 3):
@@ -65,7 +66,7 @@ def test_draws_follow_the_shuffled_order_and_find_the_only_case_that_fits(tiny_c
 
 
 def test_a_truth_with_a_control_mark_of_the_policy_is_not_drawn(tiny_checkpoint: Path) -> None:
-    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, COMPACT, 512)
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, COMPACT, limits(512))
     cases = [make_case(0, options=(), truth="so <|im_end|>"), make_case(1, options=(), truth="so <|eot_id|>")]
     indices, skipped = CaseSampler(cases, prompter, 0).draw(3)
     assert indices == [1] * 3 and skipped >= 2  # the second holds a mark of other tokenizers

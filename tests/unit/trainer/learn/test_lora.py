@@ -13,6 +13,7 @@ from infra.settings.models import Dtype
 from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import COMPACT
 from tests.support.outcomes import make_case, make_sft_example
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.learn import lora, sft
 from trainer.learn.lora import disable_dropout, trainable_policy, with_adapter
@@ -31,7 +32,7 @@ def policy(tiny_checkpoint: Path) -> Policy:
 
 
 def prompter_of(policy: Policy) -> Prompter:
-    return Prompter(policy.tokenizer, COMPACT, 512)
+    return Prompter(policy.tokenizer, COMPACT, limits(512))
 
 
 def frozen(policy: Policy) -> dict[str, torch.Tensor]:
@@ -54,7 +55,7 @@ def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
     after_sft = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()
     settings = RlSettings(steps=2, prompts_per_step=2, candidates=4)
     cases = [make_case(n) for n in range(2)]
-    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter_of(policy), settings, 4, 0, threading.Event()))
+    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter_of(policy), settings, 0, threading.Event()))
     assert len(steps) == 2
     assert all(torch.equal(weight, before[name]) for name, weight in frozen(policy).items())
     assert not torch.equal(policy.weights()["model.layers.0.self_attn.q_proj.weight"], after_sft)
@@ -70,7 +71,7 @@ def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
     with torch.no_grad():
         logits, merged = (trained.model(torch.tensor(prompts[:1])).logits for trained in (policy, loaded))
     assert torch.allclose(logits, merged, atol=1e-2)
-    assert len(generate(policy, prompts, 2, SamplingOptions(3, 1.0), threading.Event())) == 2
+    assert len(generate(policy, prompts, [3] * len(prompts), 2, SamplingOptions(1.0), threading.Event())) == 2
 
 
 def test_frozen_weights_may_be_bfloat16_while_the_adapter_is_float32(tiny_checkpoint: Path) -> None:

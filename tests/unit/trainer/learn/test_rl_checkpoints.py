@@ -14,6 +14,7 @@ from schemas.prompts import COMPACT
 from schemas.run_report import RlStep
 from tests.support.killed import Killed
 from tests.support.outcomes import make_case
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
@@ -45,8 +46,8 @@ def run(
         if at_step:
             at_step(step, stop)
 
-    prompter = Prompter(policy.tokenizer, COMPACT, context)
-    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 6, 3, stop, state_dir, on_step, EVERY))
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(context, 6))
+    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 3, stop, state_dir, on_step, EVERY))
     assert reported == steps
     return policy, steps
 
@@ -118,10 +119,10 @@ def test_a_state_of_other_settings_or_weights_is_not_resumed(tiny_checkpoint: Pa
     with torch.no_grad():
         for policy in (other, fresh):
             next(policy.model.parameters()).mul_(1.5)
-    prompter, cases, rl = Prompter(other.tokenizer, COMPACT, 512), [make_case(n) for n in range(5)], RL.model_copy(update={"steps": 2})
+    prompter, cases, rl = Prompter(other.tokenizer, COMPACT, limits(512, 6)), [make_case(n) for n in range(5)], RL.model_copy(update={"steps": 2})
 
     def resumed(policy: Policy, state_dir: Path | None) -> list[RlStep]:
-        return train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 6, 3, threading.Event(), state_dir))
+        return train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 3, threading.Event(), state_dir))
 
     first, second = resumed(other, tmp_path), resumed(fresh, None)
     assert figures(first) == figures(second)

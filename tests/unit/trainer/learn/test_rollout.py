@@ -25,7 +25,7 @@ def prompts_of(*lengths: int) -> list[list[int]]:
 
 def test_greedy_completions_equal_those_of_transformers(policy: Policy) -> None:
     prompts = prompts_of(3, 40, 17)
-    ours = generate(policy, prompts, 1, SamplingOptions(8), threading.Event(), rows=2)
+    ours = generate(policy, prompts, [8] * len(prompts), 1, SamplingOptions(), threading.Event(), rows=2)
     policy.model.set_attn_implementation("sdpa")
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         ids = torch.tensor([prompt])
@@ -37,7 +37,7 @@ def test_greedy_completions_equal_those_of_transformers(policy: Policy) -> None:
 @pytest.mark.parametrize(("rows", "kept_tokens"), [(256, 100), (3, 10**6), (1, 1)])
 def test_batches_are_bounded_and_change_no_completion(policy: Policy, monkeypatch: pytest.MonkeyPatch, rows: int, kept_tokens: int) -> None:
     prompts = prompts_of(3, 40, 17, 5, 21)
-    whole = generate(policy, prompts, 1, SamplingOptions(8), threading.Event())
+    whole = generate(policy, prompts, [8] * len(prompts), 1, SamplingOptions(), threading.Event())
     sizes: list[tuple[int, int]] = []
     decode = rollout._decode
 
@@ -47,7 +47,7 @@ def test_batches_are_bounded_and_change_no_completion(policy: Policy, monkeypatc
 
     monkeypatch.setattr(rollout, "_decode", recorded)
     monkeypatch.setattr(rollout, "KEPT_BYTES", kept_tokens * rollout.bytes_per_token(policy.model))
-    divided = generate(policy, prompts, 1, SamplingOptions(8), threading.Event(), rows)
+    divided = generate(policy, prompts, [8] * len(prompts), 1, SamplingOptions(), threading.Event(), rows)
     assert [group[0].token_ids for group in divided] == [group[0].token_ids for group in whole]
     assert sum(count for count, _ in sizes) == 5 and len(sizes) > 1
     assert all(count == 1 or (count <= rows and count * (longest + 8) <= kept_tokens) for count, longest in sizes)
@@ -70,7 +70,7 @@ def test_log_probabilities_equal_those_of_each_row_alone(policy: Policy) -> None
 
 def test_sampling_stays_inside_the_nucleus_and_candidates_differ(policy: Policy) -> None:
     torch.manual_seed(0)
-    group = generate(policy, prompts_of(9), 64, SamplingOptions(1, 1.0, 0.05), threading.Event())[0]
+    group = generate(policy, prompts_of(9), [1], 64, SamplingOptions(1.0, 0.05), threading.Event())[0]
     policy.model.set_attn_implementation("sdpa")
     probabilities = torch.softmax(policy.model(torch.tensor(prompts_of(9))).logits[0, -1], -1).sort(descending=True)
     policy.model.set_attn_implementation(ATTENTION)
@@ -83,9 +83,19 @@ def test_a_completion_ends_with_its_end_token_or_is_cut_off(policy: Policy) -> N
     torch.manual_seed(0)
     ends = (policy.end_ids[0], 5, 6, 7, 8, 9, 10, 11)
     early_ending = Policy(policy.model, policy.tokenizer, policy.origin, ends, policy.pad_id)
-    for completion in generate(early_ending, prompts_of(4), 64, SamplingOptions(12, 1.0, 1.0), threading.Event())[0]:
+    for completion in generate(early_ending, prompts_of(4), [12], 64, SamplingOptions(1.0, 1.0), threading.Event())[0]:
         assert completion.ended == (completion.token_ids[-1] in ends) and (completion.ended or len(completion.token_ids) == 12)
         assert not set(completion.token_ids[:-1]) & set(ends)
+
+
+def test_each_prompt_has_its_own_limit(policy: Policy) -> None:
+    prompts, limits = prompts_of(4, 9, 5), [3, 8, 1]
+    whole = generate(policy, prompts, [8] * 3, 1, SamplingOptions(), threading.Event())
+    limited = generate(policy, prompts, limits, 1, SamplingOptions(), threading.Event())
+    assert all(len(completion.token_ids) == 8 for (completion,) in whole)  # none ends by itself
+    for (long,), (short,), limit in zip(whole, limited, limits, strict=True):
+        assert short.token_ids == long.token_ids[:limit] and not short.ended
+        assert short.log_probabilities == pytest.approx(long.log_probabilities[:limit], abs=1e-4)
 
 
 def test_rows_that_ended_are_no_longer_decoded_and_the_others_do_not_change(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +111,7 @@ def test_rows_that_ended_are_no_longer_decoded_and_the_others_do_not_change(poli
 
     monkeypatch.setattr(SharedPrompt, "continued", recorded)
     torch.manual_seed(0)
-    groups = generate(early_ending, prompts, 8, SamplingOptions(40, 1.5, 0.95), threading.Event())
+    groups = generate(early_ending, prompts, [40] * len(prompts), 8, SamplingOptions(1.5, 0.95), threading.Event())
     monkeypatch.undo()
     lengths = [len(completion.token_ids) for group in groups for completion in group]
     assert min(lengths) < max(lengths) / 4 and len(decoded) == max(lengths) - 1
@@ -131,4 +141,4 @@ def test_a_stop_interrupts_between_two_tokens(policy: Policy) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
-        generate(policy, prompts_of(4), 1, SamplingOptions(4), stop)
+        generate(policy, prompts_of(4), [4], 1, SamplingOptions(), stop)

@@ -10,6 +10,7 @@ import torch
 from infra.settings.training import LoraSettings, SftSettings, TrainerSettings
 from schemas.prompts import COMPACT
 from tests.support.outcomes import make_sft_example
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy, trained_weights
@@ -22,7 +23,7 @@ SFT = SftSettings(batch_size=6, epochs=2.0, max_steps=2, warmup_share=0.0, learn
 def trained(checkpoint: Path, **settings: Any) -> tuple[Policy, list[float]]:
     policy = trainable_policy(checkpoint, TrainerSettings(**settings))
     losses: list[float] = []
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
     train(policy, EXAMPLES, prompter, TrainerSettings(sft=SFT, **settings), threading.Event(), on_step=lambda step: losses.append(step.loss))
     return policy, losses
 
@@ -30,7 +31,7 @@ def trained(checkpoint: Path, **settings: Any) -> tuple[Policy, list[float]]:
 def loss_of_whole_logits(checkpoint: Path) -> float:
     """The mean over the completions' tokens of all rows, each row by itself."""
     policy = Policy.load(checkpoint)
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
     losses = []
     for row in sft_rows(EXAMPLES, prompter, SFT, 0, policy.end_ids):
         encoded = tokens(row, prompter)

@@ -16,6 +16,7 @@ from schemas.domains import Domains
 from schemas.prompts import COMPACT, PromptForm, PromptStyle
 from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.learn.lora import trainable_policy
@@ -31,7 +32,8 @@ def policy(tiny_checkpoint: Path) -> Policy:
 
 
 def train(policy: Policy, cases: Sequence[QueryCase], prompter: Prompter, settings: RlSettings, max_new_tokens: int, seed: int = 0) -> list[RlStep]:
-    return train_with_shared_prompts(RlInputs(policy, cases, prompter, settings, max_new_tokens, seed, threading.Event()))
+    shortened = replace(prompter, limits=limits(prompter.limits.prompt(""), max_new_tokens))
+    return train_with_shared_prompts(RlInputs(policy, cases, shortened, settings, seed, threading.Event()))
 
 
 CASES = [make_case(n) for n in range(4)]
@@ -43,7 +45,7 @@ def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         "trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case, domains: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
     )
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
     steps = train(policy, [make_case(n) for n in range(4)], prompter, RL, max_new_tokens=6)
     assert [step.k for step in steps] == [1] * 8 + [2] * 8 + [3] * 8
     assert [step.stage for step in steps] == [0] * 8 + [1] * 8 + [2] * 8
@@ -52,7 +54,7 @@ def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPa
 
 
 def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
     cases = [make_case(0, items=1), make_case(1, items=0)]
     steps = train(policy, cases, prompter, RL.model_copy(update={"steps": 1, "k_min": 3}), max_new_tokens=2)
     assert (steps[0].k, steps[0].shown) == (3, 1.0)
@@ -61,21 +63,30 @@ def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
 
 def test_a_domains_own_k_is_the_number_of_items_at_the_last_stage(policy: Policy) -> None:
     form = PromptForm(PromptStyle.COMPACT, Domains({"letters": DomainEntry(k=2)}))
-    inputs = RlInputs(policy, CASES, Prompter(policy.tokenizer, form, 512), RL, 2, 0, threading.Event())
+    inputs = RlInputs(policy, CASES, Prompter(policy.tokenizer, form, limits(512, 2)), RL, 0, threading.Event())
     assert [set(sample_batch(inputs, CASES, step).shown) for step in (0, 11, 12, 23)] == [{1}, {1}, {2}, {2}]
+
+
+def test_completions_are_as_long_as_the_rewrites_of_their_domain(policy: Policy) -> None:
+    cases = [make_case(0), make_case(1, domain="brief"), make_case(2)]
+    never_ending = replace(policy, end_ids=(policy.end_ids[0],))
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512, 8, Domains({"brief": DomainEntry(max_new_tokens=1)})))
+    groups = sample_batch(RlInputs(never_ending, cases, prompter, RL, 0, threading.Event()), cases, 0).groups
+    lengths = [max(len(completion.token_ids) for completion in group) for group in groups]
+    assert lengths == [8, 5, 8] and not any(completion.ended for completion in groups[1] if len(completion.token_ids) == 5)
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case, domains: Reward(float("nan"), usable=True))
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
     with pytest.raises(Diverged):
         train(policy, [make_case()], prompter, RL, max_new_tokens=2)
 
 
 def test_at_the_start_the_policy_equals_the_reference(policy: Policy) -> None:
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
     cases, rl = [make_case(0), make_case(1)], RL.model_copy(update={"candidates": 3, "temperature": 1.0, "top_p": 0.9})
-    batch = sample_batch(RlInputs(policy, cases, prompter, rl, 5, 0, threading.Event()), cases, 8)
+    batch = sample_batch(RlInputs(policy, cases, replace(prompter, limits=limits(512, 5)), rl, 0, threading.Event()), cases, 8)
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
     loss, kl, entropy = update_policy(policy, policy, batch, RL.model_copy(update={"candidates": 3}), optimizer, 32_768)
     assert kl == pytest.approx(0.0, abs=1e-5) and entropy > 0 and loss == pytest.approx(0.0, abs=1e-4)
@@ -91,9 +102,9 @@ def test_micro_batches_make_the_same_step_and_keep_the_sft_policy_as_reference(t
             for weight in trained_weights(policy.model).values():
                 weight += 0.01
         reference = frozen_copy(policy)
-        prompter = Prompter(policy.tokenizer, COMPACT, 512)
+        prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
         torch.manual_seed(0)
-        batch = sample_batch(RlInputs(policy, CASES, prompter, rl, 20, 0, threading.Event()), CASES, 8)
+        batch = sample_batch(RlInputs(policy, CASES, replace(prompter, limits=limits(512, 20)), rl, 0, threading.Event()), CASES, 8)
         rewards = [[Reward(index / 7 + prompt, usable=True) for index in range(6)] for prompt in range(len(CASES))]
         batch = replace(batch, rewards=rewards)
         weights = trained_weights(policy.model)
@@ -128,7 +139,7 @@ def test_rl_trains_an_adapter_over_bfloat16_weights_after_gradient_checkpointing
     settings = TrainerSettings(lora=LoraSettings(rank=16, alpha=128.0), frozen_dtype=Dtype.BFLOAT16, gradient_checkpointing=True)
     policy = trainable_policy(tiny_checkpoint, settings)
     rl = RL.model_copy(update={"beta": 0.01, "steps": 3})
-    steps = train(policy, CASES, Prompter(policy.tokenizer, COMPACT, 512), rl, max_new_tokens=6)
+    steps = train(policy, CASES, Prompter(policy.tokenizer, COMPACT, limits(512)), rl, max_new_tokens=6)
     assert abs(steps[0].kl) < 1e-3 and abs(steps[-1].kl) > 0.01  # the reference is the policy before RL
     assert {weight.dtype for weight in trained_weights(policy.model).values()} == {torch.float32}
 
@@ -136,7 +147,7 @@ def test_rl_trains_an_adapter_over_bfloat16_weights_after_gradient_checkpointing
 def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:
     def rewards() -> list[float]:
         policy = Policy.load(tiny_checkpoint)
-        prompter = Prompter(policy.tokenizer, COMPACT, 512)
+        prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
         steps = train(policy, [make_case(n) for n in range(3)], prompter, RL.model_copy(update={"steps": 2}), 4, seed=7)
         return [step.length for step in steps] + [step.entropy for step in steps]
 
@@ -144,14 +155,14 @@ def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:
 
 
 def prompter_of(policy: Policy, max_tokens: int) -> Prompter:
-    return Prompter(policy.tokenizer, COMPACT, max_tokens)
+    return Prompter(policy.tokenizer, COMPACT, limits(max_tokens))
 
 
 TOO_LONG = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
 
 
 def test_a_prompt_that_does_not_fit_is_counted_and_replaced_by_the_next(policy: Policy) -> None:
-    prompter, rl = Prompter(policy.tokenizer, COMPACT, 200), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
+    prompter, rl = Prompter(policy.tokenizer, COMPACT, limits(200)), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
     steps = train(policy, [TOO_LONG, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2)
     assert len(steps) == 6 and sum(step.left_out for step in steps) == 3  # six that fit take three rounds, minus what is left of the last
     with pytest.raises(CannotContinue, match="no prompt fits"):

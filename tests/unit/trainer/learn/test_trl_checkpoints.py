@@ -11,6 +11,7 @@ from infra.settings.training import LoraSettings, SftSettings, TrainerSettings
 from schemas.prompts import COMPACT
 from tests.support.killed import Killed
 from tests.support.outcomes import make_sft_example
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
 from trainer.learn.lora import with_adapter
@@ -37,7 +38,7 @@ def run(
         if at_step:
             at_step(step, stop)
 
-    prompter = Prompter(policy.tokenizer, COMPACT, 512)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512))
     result = train(policy, EXAMPLES, prompter, TrainerSettings(sft=sft, seed=3, checkpoint_every=EVERY), stop, state_dir, on_step)
     return weights_digest(trained_weights(policy.model)), result, reported
 

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 
 from infra.errors import BadSetting, CannotContinue
 from infra.settings.training import LoraSettings, RlSettings, TrainerSettings
+from schemas.domain_entries import DomainEntry
 from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.prompts import COMPACT
 from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
+from tests.support.token_limits import limits
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
@@ -50,11 +52,11 @@ def policy(tiny_checkpoint: Path, request: pytest.FixtureRequest) -> Policy:
 
 
 def prompter_of(policy: Policy) -> Prompter:
-    return Prompter(policy.tokenizer, COMPACT, 512)
+    return Prompter(policy.tokenizer, COMPACT, limits(512, 6))
 
 
 def inputs_of(policy: Policy, rl: RlSettings = RL, cases: Sequence[QueryCase] = CASES, prompter: Prompter | None = None, **more: Any) -> RlInputs:
-    return RlInputs(policy, cases, prompter or prompter_of(policy), rl, 6, 0, more.pop("stop", threading.Event()), **more)
+    return RlInputs(policy, cases, prompter or prompter_of(policy), rl, 0, more.pop("stop", threading.Event()), **more)
 
 
 def train(policy: Policy, rl: RlSettings, **more: Any) -> list[RlStep]:
@@ -109,6 +111,21 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
     change, expected = (torch.cat([(w - start[name]).flatten() for name, w in trained.weights().items() if name in start]) for trained in (policy, twin))
     assert float(expected.norm()) > 0.1
     assert float(torch.cosine_similarity(change, expected, 0)) > 0.999
+
+
+def test_a_completion_beyond_the_limit_of_its_domain_counts_as_cut_off(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, ended = Policy.load(tiny_checkpoint), set[tuple[str, bool]]()
+
+    def recorded(text: str, has_ended: bool, case: QueryCase, domains: Domains) -> Reward:
+        ended.add((case.domain, has_ended))
+        return Reward(float(has_ended), usable=has_ended)
+
+    monkeypatch.setattr("trainer.learn.trl_trainer.reward_of", recorded)
+    given = [[7, 7, 7, 7, 7, 258]] * (RL.prompts_per_step * RL.candidates)
+    monkeypatch.setattr("trl.GRPOTrainer._generate_single_turn", lambda self, prompts, *rest: (given, None))
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(512, 8, Domains({"brief": DomainEntry(max_new_tokens=1)})))
+    train(policy, RL.model_copy(update={"steps": 2}), prompter=prompter, cases=[make_case(0), make_case(1, domain="brief")])
+    assert ended == {("letters", True), ("brief", False)}
 
 
 def test_the_reward_rises_and_the_steps_record_the_curriculum(tiny_checkpoint: Path) -> None:
@@ -185,7 +202,7 @@ def test_a_state_of_other_settings_is_not_resumed(tiny_checkpoint: Path, tmp_pat
 
 def test_cases_that_do_not_fit_are_skipped(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter = Prompter(policy.tokenizer, COMPACT, 200)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(200, 6))
     too_long = make_case(9, base="a" * 2000)
     schedule = schedule_prompts(inputs_of(policy, cases=[too_long, *CASES], prompter=prompter))
     assert [len(rows) for rows in schedule.prompts] == [RL.prompts_per_step] * RL.steps
@@ -193,13 +210,13 @@ def test_cases_that_do_not_fit_are_skipped(tiny_checkpoint: Path) -> None:
     assert [row.shown for rows in schedule.prompts for row in rows] == [1] * 4 + [2] * 4
     assert sum(schedule.left_out) in (1, 2)  # once in each round: eight draws of four that fit
     longest = max(len(prompter.chat.ids(row.prompt)) for rows in schedule.prompts[:2] for row in rows)  # of one item
-    tight = schedule_prompts(inputs_of(policy, prompter=replace(prompter, max_tokens=longest)))
+    tight = schedule_prompts(inputs_of(policy, prompter=replace(prompter, limits=limits(longest, 6))))
     assert [row.shown for rows in tight.prompts for row in rows] == [1] * 8
 
 
 def test_the_step_records_the_skipped_prompts(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter, too_long = Prompter(policy.tokenizer, COMPACT, 200), make_case(9, base="a" * 2000)
+    prompter, too_long = Prompter(policy.tokenizer, COMPACT, limits(200, 6)), make_case(9, base="a" * 2000)
     inputs = inputs_of(policy, cases=[too_long, *CASES], prompter=prompter)
     schedule = schedule_prompts(inputs)
     steps = train_rl(inputs)
@@ -208,7 +225,7 @@ def test_the_step_records_the_skipped_prompts(tiny_checkpoint: Path) -> None:
 
 def test_one_prompt_that_fits_is_enough(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter = Prompter(policy.tokenizer, COMPACT, 200)
+    prompter = Prompter(policy.tokenizer, COMPACT, limits(200, 6))
     too_long = [make_case(n, base="a" * 2000) for n in range(10, 15)]
     schedule = schedule_prompts(inputs_of(policy, cases=[*too_long, CASES[0]], prompter=prompter))
     assert {row.case for rows in schedule.prompts for row in rows} == {5}
@@ -221,7 +238,7 @@ def test_settings_that_cannot_be_trained_are_refused(tiny_checkpoint: Path, monk
     with pytest.raises(BadSetting, match="needs a GPU"):
         train(policy, RL.model_copy(update={"rollouts": "vllm_colocate"}))
     with pytest.raises(CannotContinue, match="no prompt fits"):
-        train_rl(inputs_of(policy, prompter=Prompter(policy.tokenizer, COMPACT, 4)))
+        train_rl(inputs_of(policy, prompter=Prompter(policy.tokenizer, COMPACT, limits(4, 6))))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadSetting, match="trains in one process"):
         train(policy, RL.model_copy(update={"engine": "shared_prompt"}))

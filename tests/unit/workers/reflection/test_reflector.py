@@ -7,8 +7,11 @@ from uuid import UUID, uuid5
 import pytest
 
 from infra.settings.models import ReflectionSettings
+from infra.settings.rewrite_limits import RewriteLimits
 from infra.telemetry.metrics import REWRITES_WITHOUT_FORMAT, STRATEGY_FALLBACKS
 from schemas.contexts import Context, HistoryItem
+from schemas.domain_entries import DomainEntry
+from schemas.domains import BUILT_IN_DOMAINS, Domains
 from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
@@ -23,6 +26,7 @@ from schemas.topics import RESPONSES
 from streams.quality.measures import is_measured
 from tests.support.manual_clock import ManualClock
 from tests.support.stub_engine import StubEngine
+from tests.support.token_limits import limits
 from workers.reflection.reflector import Reflector, accepted
 from workers.reflection.shadow_queue import ShadowRequest
 from workers.runtime.handler import DegradeReason, Incoming
@@ -30,6 +34,7 @@ from workers.serving.engines.engine import EngineDied, FinishReason, GenerationF
 from workers.serving.routes import ChallengerRoute, Routes
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
+LIMITS = limits(1952, 96)
 MODEL = ModelVersion(name="m", version="3", digest="d")
 GOOD = "<think>they like comedies</think><personalized>comedy</personalized>"
 
@@ -42,12 +47,14 @@ class AnsweringEngine(StubEngine):
         self.loaded = loaded
         self.answer, self.takes_s = answer, takes_s
         self.prompts: list[str] = []
+        self.limits: list[int] = []
 
     async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         model = next((model for model in self.loaded if model.version == version), None) if version else self.champion
         if model is None:
             raise NotLoaded(version)
         self.prompts.append(prompt)
+        self.limits.append(sampling.max_new_tokens)
         await asyncio.sleep(self.takes_s)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -58,7 +65,11 @@ class AnsweringEngine(StubEngine):
 
 
 def reflector(settings: ReflectionSettings, engine: AnsweringEngine, clock: ManualClock | None = None, routes: Routes | None = None) -> Reflector:
-    return Reflector(settings, COMPACT, engine, lambda: routes or Routes(MODEL), clock or ManualClock(NOW))
+    return Reflector(settings, COMPACT, limits_of(settings), engine, lambda: routes or Routes(MODEL), clock or ManualClock(NOW))
+
+
+def limits_of(settings: ReflectionSettings, domains: Domains = BUILT_IN_DOMAINS) -> RewriteLimits:
+    return RewriteLimits(settings.max_model_len, settings.max_new_tokens, settings.max_new_tokens // 2, domains)
 
 
 def item(number: int, response: str = "comedy") -> HistoryItem:
@@ -102,6 +113,15 @@ async def test_a_response_has_the_full_provenance_of_its_rewrite() -> None:
     assert provenance.prompt_digest == template_digest(COMPACT)
     assert (provenance.base_ms, provenance.retrieve_ms) == (5, 2)
     assert (provenance.answered_by, provenance.reflect_usage) == (None, Usage(prompt_tokens=1, completion_tokens=1))
+
+
+@pytest.mark.parametrize(("own", "limit", "shown"), [(None, 10, 3), (7, 12, 1), (2, 7, 4)])
+async def test_a_rewrite_is_limited_by_the_tokens_of_its_domain(own: int | None, limit: int, shown: int) -> None:
+    """Five tokens of the ten are for the answer. The prompt, of three lines without items, gets what a rewrite leaves."""
+    settings, engine = ReflectionSettings(k=4, max_model_len=16, max_new_tokens=10), AnsweringEngine()
+    tokens = limits_of(settings, Domains({"tag": DomainEntry(max_new_tokens=own)}))
+    response = await Reflector(settings, COMPACT, tokens, engine, lambda: Routes(MODEL), ManualClock(NOW)).respond(context())
+    assert (response.status, engine.limits, response.provenance.k) == (ResponseStatus.PERSONALIZED, [limit], shown)
 
 
 def incoming(context: Context) -> Incoming[Context]:
@@ -316,7 +336,7 @@ async def test_a_fallback_keeps_its_assignment() -> None:
 @pytest.mark.parametrize(("before", "after"), [(Routes(MODEL), CANARY), (CANARY, Routes(OTHER))], ids=["a canary starts", "a canary wins"])
 async def test_a_cancelled_rewrite_keeps_the_assignment_it_started_with(arm: Arm, before: Routes, after: Routes) -> None:
     record, routes = incoming(asked_by(user_in(arm))), [before]
-    slow_reflector = Reflector(ReflectionSettings(), COMPACT, AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], ManualClock(NOW))
+    slow_reflector = Reflector(ReflectionSettings(), COMPACT, LIMITS, AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], ManualClock(NOW))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await slow_reflector(record)
@@ -342,7 +362,7 @@ async def test_shadowed_queries_are_requested_after_their_response() -> None:
     requests: list[ShadowRequest] = []
     routes = routes_in(VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
-    shadowing = Reflector(ReflectionSettings(), COMPACT, engine, lambda: routes, ManualClock(NOW), requests.append)
+    shadowing = Reflector(ReflectionSettings(), COMPACT, LIMITS, engine, lambda: routes, ManualClock(NOW), requests.append)
     contexts = [asked_by(str(number)) for number in range(40)]
     for query_context in contexts:
         (outgoing,) = await shadowing(incoming(query_context))
@@ -360,7 +380,7 @@ async def test_shadowed_queries_are_requested_after_their_response() -> None:
 async def test_a_query_without_history_gets_no_shadow_answer() -> None:
     requests: list[ShadowRequest] = []
     routes = routes_in(VersionState.SHADOW, share=1.0)
-    await Reflector(ReflectionSettings(), COMPACT, AnsweringEngine(), lambda: routes, ManualClock(NOW), requests.append)(incoming(context(items=0)))
+    await Reflector(ReflectionSettings(), COMPACT, LIMITS, AnsweringEngine(), lambda: routes, ManualClock(NOW), requests.append)(incoming(context(items=0)))
     assert not requests
 
 

@@ -19,6 +19,7 @@ from schemas.positions import Source
 from schemas.prompts import PAPER, PromptStyle, reflection_prompt
 from schemas.responses import ModelVersion, ResponseStatus
 from tests.support.chat_tokenizers import llama_3, special_tokens
+from tests.support.token_limits import limits
 from tests.support.worker_messages import NOON, make_query
 from workers.reflection.reflector import Reflector
 from workers.serving.engines.engine import GenerationFailed, SamplingParameters
@@ -83,7 +84,9 @@ async def test_the_model_gets_the_control_tokens_of_its_template_alone(engine: S
     source = Source(topic="interactions", partition=0, offset=0)
     item = HistoryItem(interaction_id=derive("item"), content=HOSTILE, response=HOSTILE, occurred_at=NOON, score=1.0, source=source)
     draft = Draft(query=make_query(text=HOSTILE, options=()), answer=HOSTILE, base_model="m", base_ms=1.0)
-    response = await Reflector(REFLECTION, PAPER, engine, lambda: Routes(MODEL)).respond(Context(draft=draft, items=(item,), k_max=6, retrieve_ms=1.0))
+    response = await Reflector(REFLECTION, PAPER, limits(2044, 4), engine, lambda: Routes(MODEL)).respond(
+        Context(draft=draft, items=(item,), k_max=6, retrieve_ms=1.0)
+    )
     assert response.status in (ResponseStatus.PERSONALIZED, ResponseStatus.UNPARSABLE) and response.provenance.model == MODEL
     [ids] = admitted
     tokenizer: Any = ChatTokenizer.load(checkpoint).tokenizer
