@@ -15,14 +15,17 @@ from infra.kafka.topic_reader import TopicReader
 from infra.process.ports import free_port
 from infra.settings import Settings, load
 
-#: Record times are behind the markers', which the broker sets to the present.
-LATER_MS = int(time.time() * 1000) + 600_000
-
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
-def partition(settings: Settings) -> TopicPartition:
+def later_ms() -> int:
+    """Unix ms behind the transaction markers' times, which the broker sets to the present of this test."""
+    return int(time.time() * 1000) + 600_000
+
+
+@pytest.fixture
+def partition(settings: Settings, later_ms: int) -> TopicPartition:
     """The one partition of a new topic: a committed transaction (records 0, 1, marker 2), an aborted one (3, marker 4), and a committed one (5, marker 6)."""
     topic = f"read-{uuid4().hex[:8]}"
     client = admin(settings)
@@ -33,7 +36,7 @@ def partition(settings: Settings) -> TopicPartition:
     for values, is_committed in (((b"a", b"b"), True), ((b"c",), False), ((b"d",), True)):
         sender.begin_transaction()
         for value in values:
-            sender.send(topic, value=value, timestamp_ms=LATER_MS + value[0]).get(timeout=30)
+            sender.send(topic, value=value, timestamp_ms=later_ms + value[0]).get(timeout=30)
         sender.commit_transaction() if is_committed else sender.abort_transaction()
     sender.close()
     return TopicPartition(topic, 0)
@@ -48,10 +51,10 @@ def test_a_topic_is_read_to_the_marker_at_its_end(settings: Settings, partition:
         assert list(reader.read({partition: (6, 7)})) == []
 
 
-def test_offsets_by_time(settings: Settings, partition: TopicPartition) -> None:
+def test_offsets_by_time(settings: Settings, partition: TopicPartition, later_ms: int) -> None:
     with TopicReader(settings, "test") as reader:
-        assert reader.ranges(partition.topic, since_ms=LATER_MS + ord("d")) == {partition: (5, 7)}
-        assert reader.ranges(partition.topic, since_ms=LATER_MS + ord("d") + 1) == {partition: (7, 7)}
+        assert reader.ranges(partition.topic, since_ms=later_ms + ord("d")) == {partition: (5, 7)}
+        assert reader.ranges(partition.topic, since_ms=later_ms + ord("d") + 1) == {partition: (7, 7)}
 
 
 def test_following_reads_to_the_end_then_what_comes(settings: Settings, partition: TopicPartition) -> None:
