@@ -86,7 +86,7 @@ TOPICS = (
 )
 #: Topics with a user's records that the platform writes, with any partitioner (infra.kafka.forwarding).
 PLATFORM_TOPICS = (INTERACTIONS, QUERIES, FEEDBACK)
-#: Topics whose consumers have a dead-letter topic.
+#: Topics whose consumers have a dead-letter topic. `model-events` has none: each worker reads every event, and an event is only a hint.
 DEAD_LETTERED = (
     INTERACTIONS,
     QUERIES,
@@ -100,7 +100,6 @@ DEAD_LETTERED = (
     TRAJECTORIES,
     PROFILE_TASKS,
     PROFILES,
-    MODEL_EVENTS,
 )
 
 

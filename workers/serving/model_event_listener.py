@@ -81,5 +81,7 @@ class KafkaModelEventListener:
 def _event(record: Any) -> ModelEvent | None:
     try:
         return read_message(ModelEvent, record.headers, record.value)[0]
-    except Malformed:  # the topic's other readers set it aside
+    except Malformed as error:  # no dead letter: every worker would write one, and the registry says the same
+        place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        log.warning("a model event is ignored: it cannot be read", extra=place | {"reason": str(error)})
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.topics import DAYS, DEAD_LETTERED, ERASURES, INTERACTIONS, MODEL_EVENTS, QUERIES, SERVING, TOPICS, Topic, dead_letter_topic
+from schemas.topics import DAYS, DEAD_LETTERED, ERASURES, INTERACTIONS, MODEL_EVENTS, QUERIES, SERVING, TOPICS, Topic, dead_letter_topic, declared_names
 
 
 def test_the_topics_are_these() -> None:
@@ -30,4 +30,5 @@ def test_each_message_travels_on_one_topic() -> None:
 
 def test_each_dead_lettered_topic_has_a_dead_letter_topic() -> None:
     assert set(DEAD_LETTERED) <= set(TOPICS)
+    assert "model-events-dlt" not in declared_names(), "no process writes it"
     assert dead_letter_topic("queries") == "queries-dlt"
