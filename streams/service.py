@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
 from infra.kafka.access import check_access
+from infra.kafka.background_checks import check_in_background
 from infra.kafka.forwarding import Forwarder
 from infra.kafka.permanent_errors import permanent_error
 from infra.kafka.refusals import Use
-from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.health import HEALTH, Condition
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
@@ -111,7 +111,7 @@ async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, s
     try:
         empty = await stores.empty_topics()
         partitions = await asyncio.to_thread(prepare, settings, empty)
-        warn_of_losses_in_background(settings, "streams")
+        check_in_background(settings, "streams")
         service = StreamsService(settings, embedder, stores, partitions, filling_since=time.time() if INTERACTIONS.name in empty else None)
         try:
             await service.start()

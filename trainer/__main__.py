@@ -28,8 +28,7 @@ def main() -> int:
 
     def body(settings: Settings, stop: threading.Event) -> None:
         keep_libraries_offline()
-        from infra.kafka.rights_check import warn_of_missing_rights_in_background
-        from infra.kafka.topology_warnings import warn_of_losses_in_background
+        from infra.kafka.background_checks import check_in_background
         from trainer.interruption import Interrupted
         from trainer.learn.distributed import check_launch, is_main, process_count
         from trainer.promotion.bootstrap import bootstrap
@@ -46,14 +45,12 @@ def main() -> int:
             elif flags.dry_run:
                 sys.stdout.write(json.dumps(service.dry_run(settings, stop), indent=1) + "\n")
             elif flags.once and is_main():
-                warn_of_losses_in_background(settings, "trainer")
-                warn_of_missing_rights_in_background(settings, "trainer")
+                check_in_background(settings, "trainer", rights=True)
                 run_training(settings, stop, bootstrap, promote_hydra=promote_versions)
             elif flags.once:
                 follow(settings, stop)
             else:
-                warn_of_losses_in_background(settings, "trainer")
-                warn_of_missing_rights_in_background(settings, "trainer")
+                check_in_background(settings, "trainer", rights=True)
                 service.serve(settings, stop, bootstrap, promote_versions)
 
     return run_process("trainer", body)

@@ -7,10 +7,9 @@ The broker says it of topics, and of groups that exist. The rights on a transact
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable
 
-from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
 from infra.kafka.named_clients import Admin
@@ -41,20 +40,6 @@ def require_rights(settings: Settings, process: str) -> None:
         return
     if missing:
         raise CannotContinue(f"the broker at {settings.bootstrap_servers()} does not let this process work: {lacks(settings.kafka, missing)}")
-
-
-def warn_of_missing_rights_in_background(settings: Settings, process: str) -> None:
-    """Logs what `require_rights` raises, for a process that works without the broker. Never fails and never delays the caller."""
-    threading.Thread(target=_warn, args=(settings, process), name="rights", daemon=True).start()
-
-
-def _warn(settings: Settings, process: str) -> None:
-    try:
-        require_rights(settings, process)
-    except RetouchError as error:
-        log.error("the rights on the broker are not complete", extra={"reason": str(error)})
-    except Exception as error:  # the outermost frame of this thread; the process works without the comparison
-        log.warning("the rights on the broker are not compared", extra={"reason": type(error).__name__})
 
 
 def missing_rights(client: Admin, needed: Iterable[Right]) -> list[Right]:

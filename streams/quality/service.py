@@ -16,11 +16,11 @@ from typing import Any
 from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue, UnreadableBatch
+from infra.kafka.background_checks import check_in_background
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.kafka.group_gauges import PUBLISH_EVERY_S, GroupGauges, Unhandled
 from infra.kafka.refusals import WRITES
-from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.process.loop_guard import guarded
 from infra.settings import Settings
@@ -49,7 +49,7 @@ _MESSAGE: dict[str, type[QualityMessage]] = {topic.name: topic.message for topic
 def run(settings: Settings, stop: threading.Event) -> None:
     """Serve until `stop` is set. Raises RetouchError if it cannot start or continue."""
     settings.bootstrap_servers()
-    warn_of_losses_in_background(settings, "streams quality")
+    check_in_background(settings, "streams quality")
     with guarded(settings.streams.stall_timeout_s, "online quality hangs") as beat:
         try:
             service = QualityService(settings, stop)

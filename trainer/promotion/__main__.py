@@ -15,8 +15,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra.kafka.rights_check import warn_of_missing_rights_in_background
-from infra.kafka.topology_warnings import warn_of_losses_in_background
+from infra.kafka.background_checks import check_in_background
 from infra.process.lifecycle import mark_ready, run_process
 from infra.registry.client import Registry
 from infra.settings import Settings
@@ -48,8 +47,7 @@ def body(settings: Settings, stop: threading.Event) -> None:
         promoter = Promoter(registry, settings.promotion, announce=announcer.announce, feed=topics, gates=gates, check_lease=check_lease)
         service = PromoterService(settings, promoter, lambda: register_first(settings, registry))
         if settings.kafka.bootstrap_servers:
-            warn_of_losses_in_background(settings, "promoter")
-            warn_of_missing_rights_in_background(settings, "promoter")
+            check_in_background(settings, "promoter", rights=True)
         page = closing.enter_context(serve(with_token(settings), service, stop))
         closing.callback(promoter_path(settings).unlink, missing_ok=True)
         write_privately(promoter_path(settings), json.dumps({"url": page.url, "pid": os.getpid()}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from infra.endpoints.base_endpoint import base_endpoint
-from infra.kafka.topology_warnings import warn_of_losses_in_background
+from infra.kafka.background_checks import check_in_background
 from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.queries import Query
@@ -19,7 +19,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set. Raises BadSetting without `base.url`, and BadSetting or CannotContinue if the endpoint's first answer says that it
     refuses every prompt."""
     serving = worker(settings)
-    warn_of_losses_in_background(settings, "workers base")
+    check_in_background(settings, "workers base")
     serving.run(stop, lambda: mark_ready(settings))
 
 

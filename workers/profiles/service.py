@@ -8,7 +8,7 @@ from functools import partial
 
 from infra.endpoints.client import ChatEndpoint
 from infra.errors import BadSetting
-from infra.kafka.topology_warnings import warn_of_losses_in_background
+from infra.kafka.background_checks import check_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
 from infra.settings import Settings
 from infra.settings.profiles import ProfileWriter
@@ -26,7 +26,7 @@ from workers.runtime.worker import Worker
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set."""
-    warn_of_losses_in_background(settings, "workers profiles")
+    check_in_background(settings, "workers profiles")
     worker(settings).run(stop, lambda: mark_ready(settings))
 
 

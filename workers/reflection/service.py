@@ -8,7 +8,7 @@ import socket
 import threading
 
 from infra.kafka.access import check_access
-from infra.kafka.topology_warnings import warn_of_losses_in_background
+from infra.kafka.background_checks import check_in_background
 from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
 from infra.settings import Settings
@@ -58,7 +58,7 @@ def _work(settings: Settings, registry: Registry, started: StartedEngine, kind: 
         concurrency=settings.reflection.concurrency,
         background=[follower.run, shadows.run, reporter.run, lambda: watch_engine(started.engine, settings.workers.stall_timeout_s)],
     )
-    warn_of_losses_in_background(settings, "workers reflection")
+    check_in_background(settings, "workers reflection")
     try:
         worker.run(stop, lambda: mark_ready(settings))
     finally:

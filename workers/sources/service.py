@@ -11,8 +11,8 @@ from functools import partial
 from hashlib import blake2b
 
 from infra.errors import BadSetting
+from infra.kafka.background_checks import check_in_background
 from infra.kafka.sources_file import SourceFormat, read_sources
-from infra.kafka.topology_warnings import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
 from infra.process.loop_guard import guarded_event_loop
 from infra.settings import Settings
@@ -38,7 +38,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set. Raises BadSetting for a file that cannot be used."""
     mappings = load_mappings(settings)
     check_registry(settings, mappings)
-    warn_of_losses_in_background(settings, "workers sources")
+    check_in_background(settings, "workers sources")
     asyncio.run(_serve_until_stopped(settings, mappings, stop))
 
 

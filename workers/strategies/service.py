@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from infra.endpoints.base_endpoint import base_endpoint
-from infra.kafka.topology_warnings import warn_of_losses_in_background
+from infra.kafka.background_checks import check_in_background
 from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.lookups import Retrieval
@@ -21,7 +21,7 @@ from workers.strategies.hydra_models import HydraModels
 def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set. Raises as the base worker does, whose endpoint it asks."""
     serving = worker(settings)
-    warn_of_losses_in_background(settings, "workers strategies")
+    check_in_background(settings, "workers strategies")
     serving.run(stop, lambda: mark_ready(settings))
 
 

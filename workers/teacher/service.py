@@ -8,7 +8,7 @@ import threading
 from functools import partial
 
 from infra.endpoints.client import ChatEndpoint
-from infra.kafka.topology_warnings import warn_of_losses_in_background
+from infra.kafka.background_checks import check_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
 from infra.settings import Settings
 from infra.settings.models import TeacherKind
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set."""
-    warn_of_losses_in_background(settings, "workers teacher")
+    check_in_background(settings, "workers teacher")
     try:
         worker(settings).run(stop, lambda: mark_ready(settings))
     finally:
