@@ -41,7 +41,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
         "kafka_client": net_client(kafka),
     }
     if kafka.sasl_mechanism == OAUTHBEARER:
-        options |= {"sasl_mechanism": OAUTHBEARER, "sasl_oauth_token_provider": KafkaTokens(token_source(kafka.oauth))}
+        options |= {"sasl_mechanism": OAUTHBEARER, "sasl_oauth_token_provider": KafkaTokens(token_source(kafka.oauth), kafka.oauth.extensions)}
     elif kafka.sasl_mechanism:
         options |= {"sasl_mechanism": kafka.sasl_mechanism, "sasl_plain_username": kafka.sasl_username}
         options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None

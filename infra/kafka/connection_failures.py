@@ -111,7 +111,8 @@ def _refused_login(address: str, kafka: KafkaSettings) -> str:
     if kafka.sasl_mechanism == OAUTHBEARER:
         provider = f"kafka.oauth.token_provider={kafka.oauth.token_provider}"
         source = f"{kafka.oauth.token_url} (client {kafka.oauth.client_id}, scope {kafka.oauth.scope})" if kafka.oauth.token_url else provider
-        return f"the broker at {address} refuses the token of {source}: compare issuer, audience, scope and lifetime with what the broker expects"
+        parts = f"{'kafka.oauth.extensions, ' if kafka.oauth.extensions else ''}issuer, audience, scope and lifetime"
+        return f"the broker at {address} refuses the token of {source}: compare {parts} with what the broker expects"
     user = f"kafka.sasl_username={kafka.sasl_username}"
     return f"the broker at {address} refuses {user} with kafka.sasl_password: set the password of that user, who must exist for {kafka.sasl_mechanism}"
 

@@ -10,7 +10,7 @@ import pkgutil
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -96,17 +96,20 @@ class NoToken(KafkaConnectionError):  # type: ignore[misc]  # the client has no 
 
 
 class KafkaTokens(AbstractTokenProvider):  # type: ignore[misc]
-    """The source as kafka-python takes it. Blocks the client's own thread while a new token is requested."""
+    """The source, and the SASL extensions, as kafka-python takes them. Blocks the client's own thread while a new token is requested."""
 
-    def __init__(self, source: TokenSource) -> None:
+    def __init__(self, source: TokenSource, extensions: Mapping[str, str]) -> None:
         super().__init__()
-        self._source = source
+        self._source, self._extensions = source, dict(extensions)
 
     def token(self) -> str:
         try:
             return self._source.token()
         except (TokenAway, TokenRefused) as error:
             raise NoToken(str(error)) from error
+
+    def extensions(self) -> dict[str, str]:
+        return self._extensions
 
 
 def token_source(oauth: OAuthSettings) -> TokenSource:

@@ -17,6 +17,7 @@ from infra.urls import is_loopback
 
 OAUTHBEARER = "OAUTHBEARER"
 _PROVIDER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_EXTENSION_NAME, _EXTENSION_VALUE = re.compile("[A-Za-z]+"), re.compile(r"[\x20-\x7e]*[\x21-\x7e][\x20-\x7e]*")  # RFC 7628, section 3.1, in one line
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")  # RFC 6749, section 3.3
 
 Certificates = Annotated[Path, AfterValidator(certificates)]
@@ -55,6 +56,16 @@ def provider(text: str) -> str:
     return text
 
 
+def kafka_extensions(values: dict[str, str]) -> dict[str, str]:
+    """Extensions that Kafka takes (KIP-342): names of letters, of which `auth` is the token's own, and values of printable ASCII."""
+    for name, value in values.items():
+        if not _EXTENSION_NAME.fullmatch(name) or name == "auth":
+            raise ValueError(f"has the name {name!r}: a name has letters only, such as logicalCluster, and is not auth")
+        if not _EXTENSION_VALUE.fullmatch(value):
+            raise ValueError(f"has for {name} a value that is empty or not printable ASCII: write it as the platform gives it, such as lkc-abc123")
+    return values
+
+
 class OAuthSettings(Section):
     """Where the tokens for SASL OAUTHBEARER come from: a token endpoint, asked with client credentials (RFC 6749, section 4.4), or a Python function."""
 
@@ -65,6 +76,9 @@ class OAuthSettings(Section):
     cafile: Certificates | None = None  # PEM file of the token endpoint's certificate authority; None: the system's
     token_provider: Annotated[str, AfterValidator(provider)] | None = None  # module:function, which returns a token, or a token and its end in Unix ms
     token_arguments: dict[str, Name] = Field(default_factory=dict)  # keyword arguments of that function, such as the region; they are no secrets
+
+    # SASL extensions (KIP-342) that go to the broker beside each token, such as logicalCluster and identityPoolId of Confluent; they are no secrets
+    extensions: Annotated[dict[str, str], AfterValidator(kafka_extensions)] = Field(default_factory=dict)
 
     @property
     def is_set(self) -> bool:
@@ -81,6 +95,8 @@ class OAuthSettings(Section):
             raise ValueError(f"{' and '.join(of_endpoint)} needs token_url: set it, or leave {'it' if len(of_endpoint) == 1 else 'them'} out")
         if self.token_arguments and not self.token_provider:
             raise ValueError("token_arguments needs token_provider, the function that takes them")
+        if self.extensions and not (self.token_url or self.token_provider):
+            raise ValueError("extensions needs token_url or token_provider: they go to the broker beside a token")
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka.abc import AbstractTokenProvider
@@ -22,22 +23,25 @@ def credentials(kafka: KafkaSettings) -> Any:
     if not kafka.security_protocol.startswith("SASL"):
         return SSLCredentials(context) if context else None
     if kafka.sasl_mechanism == OAUTHBEARER:
-        return OAuthCredentials(oauth_cb=FaustTokens(token_source(kafka.oauth)), ssl_context=context)
+        return OAuthCredentials(oauth_cb=FaustTokens(token_source(kafka.oauth), kafka.oauth.extensions), ssl_context=context)
     password = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
     return SASLCredentials(username=kafka.sasl_username, password=password, mechanism=kafka.sasl_mechanism, ssl_context=context)
 
 
 class FaustTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is not analysed
-    """The source as aiokafka takes it. Any error that is no error of aiokafka would end the client's task."""
+    """The source, and the SASL extensions, as aiokafka takes them. Any error that is no error of aiokafka would end the client's task."""
 
-    def __init__(self, source: TokenSource) -> None:
-        self._source = source
+    def __init__(self, source: TokenSource, extensions: Mapping[str, str]) -> None:
+        self._source, self._extensions = source, dict(extensions)
 
     async def token(self) -> str:
         try:
             return await asyncio.to_thread(self._source.token)
         except (TokenAway, TokenRefused) as error:
             raise KafkaConnectionError(str(error)) from error
+
+    def extensions(self) -> dict[str, str]:
+        return self._extensions
 
 
 def _tls(kafka: KafkaSettings) -> ssl.SSLContext | None:

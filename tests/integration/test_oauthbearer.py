@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError
 
 from infra.kafka.clients import admin, producer
 from infra.kafka.connection_failures import AccessRefused, BrokerAway
@@ -18,7 +20,7 @@ from infra.process.lifecycle import OK
 from infra.settings import Settings, load
 from lab.cluster.certificates import Authority
 from schemas.topics import DRAFTS, INTERACTIONS, QUERIES
-from tests.support.connected_clients import check_clients
+from tests.support.connected_clients import check_clients, check_faust
 from tests.support.secure_broker import SecureBroker, secure_broker
 from tests.support.streams_process import StreamsClient, draft, running
 from tests.support.token_endpoint import CLIENT, SECRET, TokenEndpoint, closed_port, token_endpoint
@@ -28,6 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 #: A bound for a busy machine.
 WAIT_S = 120.0
+EXTENSIONS = {"logicalCluster": "lkc-abc123", "identityPoolId": "pool-a1"}
 PROVIDER = "tests.support.token_providers"
 
 
@@ -70,6 +73,16 @@ def test_clients_connect_with_tokens_of_an_endpoint(settings: Settings, endpoint
 @pytest.mark.parametrize("oauth", [{"token_provider": f"{PROVIDER}:signed", "token_arguments": {"region": REGION}}, {"token_provider": f"{PROVIDER}:plain"}])
 def test_clients_connect_with_tokens_of_a_function(oauth: dict[str, Any], broker: SecureBroker, authority: Authority) -> None:
     check_clients(oauthbearer(broker, authority, **oauth))
+
+
+def test_extensions_reach_the_broker_with_the_token(broker: SecureBroker, authority: Authority) -> None:
+    settings = oauthbearer(broker, authority, token_provider=f"{PROVIDER}:plain", extensions=EXTENSIONS)
+    check_clients(settings)
+    wrong = settings.kafka.oauth.model_copy(update={"extensions": EXTENSIONS | {"auth": "a name that the broker refuses"}})  # the settings refuse it too
+    settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"oauth": wrong})})
+    assert "compare kafka.oauth.extensions, issuer" in refused(settings)
+    with pytest.raises(KafkaError):
+        asyncio.run(check_faust(settings))
 
 
 def test_clients_go_on_when_their_token_and_session_end(settings: Settings, endpoint: TokenEndpoint) -> None:

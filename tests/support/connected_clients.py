@@ -33,8 +33,8 @@ async def check_faust(settings: Settings) -> None:
     """A producer of aiokafka with the credentials that the Faust app has."""
     options = credentials_to_aiokafka_auth(credentials(settings.kafka))
     sender = AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers, **options)
-    await sender.start()
     try:
+        await sender.start()
         await asyncio.wait_for(sender.send_and_wait(QUERIES.name, value=b"1", key=b"k"), WAIT_S)
     finally:
         await sender.stop()

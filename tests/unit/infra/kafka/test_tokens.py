@@ -207,12 +207,12 @@ def test_a_token_that_does_not_come_is_away_after_the_bound(monkeypatch: pytest.
 def test_no_representation_holds_the_token() -> None:
     text = unsigned_jwt(60)
     source = TokenSource(lambda: (text, 60.0), "a test")
-    provider = KafkaTokens(source)
+    provider = KafkaTokens(source, {})
     assert provider.token() == text
     assert text not in repr(source) + repr(provider) + repr(source._token)
 
 
 def test_a_kafka_client_gets_an_error_of_its_own_kind() -> None:
     with pytest.raises(NoToken) as raised:
-        KafkaTokens(provided("failing")).token()
+        KafkaTokens(provided("failing"), {}).token()
     assert isinstance(raised.value.__cause__, TokenAway)

@@ -12,6 +12,7 @@ from infra.settings.sources import sources
 SECRET = "hunter2"
 ENDPOINT = {"token_url": "https://login.example.org/token", "client_id": "retouch", "client_secret": SECRET}
 PROVIDER = {"token_provider": "tests.support.token_providers:signed", "token_arguments": {"region": "eu-central-1"}}
+EXTENDED = {"extensions": {"logicalCluster": "lkc-abc123", "identityPoolId": "pool-a1"}}
 PLAIN = {"sasl_mechanism": "PLAIN", "sasl_username": "ada", "sasl_password": SECRET}
 
 
@@ -26,7 +27,9 @@ def refusal(kafka: dict[str, object]) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("oauth", [ENDPOINT, ENDPOINT | {"scope": "kafka other"}, ENDPOINT | {"token_url": "http://127.0.0.1:8080/token"}, PROVIDER])
+@pytest.mark.parametrize(
+    "oauth", [ENDPOINT, ENDPOINT | {"scope": "kafka other"}, ENDPOINT | {"token_url": "http://127.0.0.1:8080/token"}, PROVIDER, PROVIDER | EXTENDED]
+)
 def test_one_source_of_tokens_is_accepted_and_reaches_children(oauth: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(kafka=oauthbearer(**oauth))
     assert SECRET not in repr(settings) + str([setting.value for setting in sources(settings)])
@@ -51,6 +54,7 @@ def test_settings_of_a_token_provider_can_be_variables(monkeypatch: pytest.Monke
         (oauthbearer(token_url=ENDPOINT["token_url"]), "token_url needs client_id and client_secret"),
         (oauthbearer(**PROVIDER, client_secret=SECRET), "client_secret needs token_url"),
         (oauthbearer(**ENDPOINT, token_arguments={"region": "x"}), "token_arguments needs token_provider"),
+        (oauthbearer(**EXTENDED), "extensions needs token_url or token_provider"),
         (oauthbearer(**ENDPOINT) | PLAIN, "only with sasl_mechanism=OAUTHBEARER, which is PLAIN"),
         ({"security_protocol": "SASL_SSL"}, "security_protocol=SASL_SSL needs sasl_mechanism"),
         ({"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "ada"}, "sasl_mechanism=PLAIN needs sasl_username and sasl_password"),
@@ -69,6 +73,10 @@ def test_settings_that_contradict_each_other_are_refused(kafka: dict[str, object
         (ENDPOINT | {"token_url": f"https://ada:{SECRET}@login.example.org/"}, "kafka.oauth.token_url"),
         (ENDPOINT | {"scope": 'kafka "other"'}, "kafka.oauth.scope="),
         (ENDPOINT | {"cafile": "/nowhere/ca.pem"}, "kafka.oauth.cafile='/nowhere/ca.pem': there is no such file"),
+        (PROVIDER | {"extensions": {"auth": "x"}}, "kafka.oauth.extensions: has the name 'auth'"),
+        (PROVIDER | {"extensions": {"logical-cluster": "x"}}, "has the name 'logical-cluster': a name has letters only"),
+        (PROVIDER | {"extensions": {"logicalCluster": ""}}, "has for logicalCluster a value that is empty"),
+        (PROVIDER | {"extensions": {"logicalCluster": "a\x01b"}}, "has for logicalCluster a value that is empty or not printable ASCII"),
         ({"token_provider": "signer.sign"}, "kafka.oauth.token_provider='signer.sign': must be module:function"),
         ({"token_provider": "no_such_signer:sign"}, "there is no module no_such_signer: install its package, or add its folder to PYTHONPATH"),
         ({"token_provider": "tests.support.token_providers:sign"}, "module tests.support.token_providers has no sign"),
