@@ -29,7 +29,7 @@ def main() -> int:
     def body(settings: Settings, stop: threading.Event) -> None:
         keep_libraries_offline()
         from infra.kafka.background_checks import check_in_background
-        from trainer.interruption import Interrupted
+        from trainer.interruption import Interrupted, interrupted_by
         from trainer.learn.distributed import check_launch, is_main, process_count
         from trainer.promotion.bootstrap import bootstrap
         from trainer.promotion.hydra import promote_versions
@@ -39,7 +39,7 @@ def main() -> int:
         check_launch(settings.trainer)
         if process_count() > 1 and not flags.once:
             raise BadSetting(f"{process_count()} processes were launched, but only --once divides a run among processes: add --once, or start one process")
-        with suppress(Interrupted):
+        with suppress(Interrupted), interrupted_by(stop):
             if flags.bootstrap:
                 bootstrap(settings, stop=stop)
             elif flags.dry_run:

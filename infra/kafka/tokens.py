@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import logging
 import pkgutil
@@ -18,6 +17,7 @@ from kafka.errors import KafkaConnectionError
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from infra.kafka.token_request import TokenAway, TokenRefused, request_token
+from infra.process.abandoned_calls import DaemonThreads
 from infra.settings.sasl import OAuthSettings
 
 log = logging.getLogger(__name__)
@@ -149,13 +149,4 @@ def provided_token(name: str, provider: str, arguments: dict[str, str]) -> tuple
 
 def bounded(function: Callable[[], T], timeout_s: float) -> T:
     """The function's result, from a thread that is abandoned after `timeout_s`. Raises TimeoutError, or what the function raises."""
-    done: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            done.set_result(function())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="kafka-token", daemon=True).start()
-    return done.result(timeout_s)
+    return DaemonThreads("kafka-token").submit(function).result(timeout_s)

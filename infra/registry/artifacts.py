@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from infra.checkpoints.verification import BadCheckpoint, checkpoint_files
 from infra.errors import RetryLater
+from infra.process.abandoned_calls import DaemonThreads
 from infra.registry.mlflow_store import MlflowStore, mlflow
 
 #: URI scheme of an MLflow server's own artifact store, which is read through the server only.
@@ -23,7 +24,7 @@ def download(store: MlflowStore, source: str, into: Path) -> Path:
     if not store.is_sqlite:
         _check_proxied(source, store.artifact_location)
         try:
-            fetched = Path(mlflow().artifacts.download_artifacts(source, dst_path=str(into), tracking_uri=store.uri))
+            fetched = store.call(lambda: _download_proxied(store, source, into))
         except mlflow().exceptions.MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":  # MLflow's code for a listing with `..` in it
                 raise BadCheckpoint(f"the server's list of the files of {source!r} leaves their folder") from error
@@ -37,6 +38,16 @@ def download(store: MlflowStore, source: str, into: Path) -> Path:
     if not folder.exists() or not list(checkpoint_files(folder)):  # checks every file, because reading a pipe would not end
         raise RetryLater(f"there are no files below {source!r}")
     return Path(shutil.copytree(folder, into / "files", symlinks=True))
+
+
+def _download_proxied(store: MlflowStore, source: str, into: Path) -> Path:
+    """MLflow's own download, on threads for which the end of the process does not wait: each blocks for `ANSWER_WITHIN_S` if the server is away."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    parent, _, name = source.rpartition("/")
+    repository = get_artifact_repository(parent, tracking_uri=store.uri)
+    repository.thread_pool = DaemonThreads("artifacts")
+    return Path(repository.download_artifacts(name, dst_path=str(into)))
 
 
 def _local(source: str, root: str) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -95,12 +96,13 @@ class RegisteredVersion:
 class Registry:
     """All versions of `model_name`, by default the reflection model.
 
-    Every method raises RetryLater if the store does not respond, CannotContinue if it refuses.
+    Every method raises RetryLater if the store does not respond, CannotContinue if it refuses. After `stop` a method that waits for the store raises
+    RetryLater within a second; None: it waits on.
     """
 
-    def __init__(self, settings: Settings, model_name: str | None = None) -> None:
+    def __init__(self, settings: Settings, model_name: str | None = None, *, stop: threading.Event | None = None) -> None:
         self.name = model_name or settings.registry.model_name
-        self._store = MlflowStore(settings, self.name)
+        self._store = MlflowStore(settings, self.name, stop)
         self._metrics: dict[str, Mapping[str, float]] = {}  # by LoggedModel id; they never change after the version is created
         self.tracking = Tracking(self._store)
 
@@ -224,7 +226,8 @@ class Registry:
         if not version.digest:
             raise BadCheckpoint(f"it has no tag {DIGEST}: only versions that Retouch registered are loaded")
         into.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=into, prefix=f".{version.version}-") as scratch:
+        # An abandoned download may still write; the next `infra.checkpoints.pruning` removes what it leaves.
+        with tempfile.TemporaryDirectory(dir=into, prefix=f".{version.version}-", ignore_cleanup_errors=True) as scratch:
             fetched = download(self._store, source, Path(scratch))
             try:
                 verify_checkpoint(fetched, version.digest, version.files)

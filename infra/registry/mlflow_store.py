@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.errors import CannotContinue, RetryLater
+from infra.process.abandoned_calls import until_stopped
 from infra.process.file_lock import locked
 from infra.settings import Settings
 from infra.urls import sqlite_file
@@ -26,28 +28,27 @@ REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "ENDPOINT_N
 
 
 class MlflowStore:
-    """MLflow's client and the experiment of the registered model `name`, opened at the first use."""
+    """MLflow's client and the experiment of the registered model `name`, opened at the first use.
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    After a stop a call takes AFTER_STOP_S of `infra.process.abandoned_calls` at most, then raises RetryLater. `stop` None: calls are never abandoned.
+    """
+
+    def __init__(self, settings: Settings, name: str, stop: threading.Event | None = None) -> None:
         self.name = name
+        self._stop = stop
         self.uri = settings.tracking_uri
         self._artifact_root = settings.artifact_root
 
     @cached_property
     def client(self) -> Any:
-        with self._opening():
-            client = mlflow().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-            if or_none(lambda: client.get_registered_model(self.name)) is None:
-                client.create_registered_model(self.name)
-        return client
+        mlflow()  # on this thread: an abandoned import would block all others
+        client = self.call(self._open)
+        return client if self._stop is None else _AbandonedAtStop(client, self.call)
 
     @cached_property
     def experiment_id(self) -> str:
         client = self.client
-        with self._opening():
-            experiment = client.get_experiment_by_name(self.name)
-            location = self._artifact_root.as_uri() if self.is_sqlite else None
-            return str(experiment.experiment_id if experiment else client.create_experiment(self.name, artifact_location=location))
+        return self.call(lambda: self._open_experiment(client))
 
     @cached_property
     def artifact_location(self) -> str:
@@ -59,6 +60,23 @@ class MlflowStore:
         """Whether this process reads the database and the files itself, without a server."""
         return self.uri.startswith("sqlite:///")
 
+    def call(self, call: Callable[[], T]) -> T:
+        """The result of a call that waits for the store."""
+        return call() if self._stop is None else until_stopped(call, self._stop, "the model registry")
+
+    def _open(self) -> Any:
+        with self._opening():
+            client = mlflow().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            if or_none(lambda: client.get_registered_model(self.name)) is None:
+                client.create_registered_model(self.name)
+        return client
+
+    def _open_experiment(self, client: Any) -> str:
+        with self._opening():
+            experiment = client.get_experiment_by_name(self.name)
+            location = self._artifact_root.as_uri() if self.is_sqlite else None
+            return str(experiment.experiment_id if experiment else client.create_experiment(self.name, artifact_location=location))
+
     def _opening(self) -> AbstractContextManager[object]:
         """Locks a SQLite file while it is opened: if two processes ran the migrations of a new file at once, one would fail."""
         if not self.is_sqlite:
@@ -66,6 +84,17 @@ class MlflowStore:
         database = sqlite_file(self.uri)
         database.parent.mkdir(parents=True, exist_ok=True)
         return locked(Path(f"{database}.lock"), OPEN_WITHIN_S)
+
+
+class _AbandonedAtStop:
+    """MLflow's client; `call` makes each of its calls."""
+
+    def __init__(self, client: Any, call: Callable[[Callable[[], Any]], Any]) -> None:
+        self._client, self._call = client, call
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        return lambda *args, **kwargs: self._call(partial(method, *args, **kwargs))
 
 
 @cache

@@ -161,7 +161,7 @@ def test_a_strategies_worker_answers_with_the_champion(settings: Settings) -> No
     assert champion is not None
 
     async def served() -> None:
-        models = HydraModels(settings)
+        models = HydraModels(settings, hydra_registry(settings))
         await models.poll()
         loaded = await models.current()
         assert loaded is not None and loaded.version == champion.model

@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+FILE = "model.safetensors"
 SOURCE = "mlflow-artifacts:/1/models/m-1/artifacts"
 
 
 class OddServer:
-    """Has one version. `version` is the number in its replies, `listing` its list of files."""
+    """Has one version. `version` is the number in its replies, `listing` its list of files. It never answers a request for a file of the list."""
 
     def __init__(self) -> None:
         self.version, self.listing, self.url = "7", "{}", ""
+        self.ends = threading.Event()
 
     def answer(self, path: str) -> str:
+        if path.endswith(FILE):
+            self.ends.wait()
         if "mlflow-artifacts" in path:
             return self.listing
         version = {"name": "m", "version": self.version, "creation_timestamp": 1, "source": SOURCE, "tags": [{"key": "sha256", "value": "ab"}]}
@@ -47,5 +51,6 @@ def odd_server() -> Iterator[OddServer]:
         thread.start()
         odd.url = f"http://127.0.0.1:{server.server_port}"
         yield odd
+        odd.ends.set()
         server.shutdown()
         thread.join()

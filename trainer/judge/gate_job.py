@@ -26,7 +26,7 @@ def judge_version(settings: Settings, version: str, stop: threading.Event) -> Ga
     The result is inconclusive if there are too few held-out users. Raises CannotContinue if there is no champion, or it is that version; NoSuchVersion; and
     RetryLater and CannotContinue as `collect` and `Registry.fetch` do.
     """
-    registry = Registry(settings)
+    registry = Registry(settings, stop=stop)
     candidate, champion = registry.get(version), registry.resolve(Alias.CHAMPION)
     if champion is None or champion.version == candidate.version:
         raise CannotContinue(f"{registry.name}: {'there is no champion' if champion is None else f'version {version} is the champion'}; a gate compares two")

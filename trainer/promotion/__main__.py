@@ -40,7 +40,7 @@ def main() -> int:
 def body(settings: Settings, stop: threading.Event) -> None:
     with suppress(Interrupted), ExitStack() as closing:
         check_lease = closing.enter_context(awaited_lease(settings, LeaseName.PROMOTER, stop))
-        registry, announcer = Registry(settings), Announcer(settings)
+        registry, announcer = Registry(settings, stop=stop), Announcer(settings)
         closing.callback(announcer.close)
         topics = closing.enter_context(TopicFeed(settings)) if settings.kafka.bootstrap_servers else None
         gates = closing.enter_context(GateJobs(settings, lambda: topics is not None and topics.is_current))

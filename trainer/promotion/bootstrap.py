@@ -30,7 +30,8 @@ def bootstrap(settings: Settings, registry: Registry | None = None, stop: thread
 
     Raises what `register_first` raises, LockHeld if there is no champion after WAIT_S, and Interrupted if `stop` ends the wait.
     """
-    registry, stop = registry or Registry(settings), stop or threading.Event()
+    stop = stop or threading.Event()
+    registry = registry or Registry(settings, stop=stop)
     deadline = time.monotonic() + WAIT_S
     while True:
         if champion := registry.resolve(Alias.CHAMPION):

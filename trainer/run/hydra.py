@@ -71,7 +71,7 @@ class HydraRun:
         Raises Interrupted, RetryLater and OSError; then the run can be resumed.
         """
         report = self.report
-        registry = Registry(self.settings, self.settings.hydra.model_name)
+        registry = Registry(self.settings, self.settings.hydra.model_name, stop=self.stop)
         with report.stage("hydra"):
             version = registry.find_by_run(report.run_id)
             if version is None:

@@ -22,7 +22,7 @@ from schemas.model_events import Alias
 from schemas.run_report import RunStatus
 from trainer.data.collect import collect
 from trainer.data.snapshot import ranges_json
-from trainer.interruption import Interrupted
+from trainer.interruption import Interrupted, interrupted_by
 from trainer.run.hydra import PromoteHydra, leave_registered
 from trainer.run.lease import Check, awaited_lease, is_shared, lease_path
 from trainer.run.planning import plan_run
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 def dry_run(settings: Settings, stop: threading.Event) -> dict[str, Any]:
     """The data and parent of a run that would start now, and why it would train or not, as JSON values. `triggers` are those of the service."""
-    registry = Registry(settings)
+    registry = Registry(settings, stop=stop)
     champion = registry.resolve(Alias.CHAMPION)
     with TriggerWatch(settings, registry) as watch:
         triggers = watch.poll(stop)
@@ -67,15 +67,16 @@ def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureCham
 
 
 def _serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, promote_hydra: PromoteHydra, check_lease: Check) -> None:
-    registry = Registry(settings)
+    registry = Registry(settings, stop=stop)
     watch = TriggerWatch(settings, registry)
     mark_ready(settings)
     while not stop.is_set():
         check_lease()
         try:
-            ensure_champion(settings, registry, stop)
-            with watch:
-                _poll_and_run(settings, stop, ensure_champion, promote_hydra, registry, watch, check_lease)
+            with interrupted_by(stop):
+                ensure_champion(settings, registry, stop)
+                with watch:
+                    _poll_and_run(settings, stop, ensure_champion, promote_hydra, registry, watch, check_lease)
         except Interrupted:
             return
         except (RetouchError, OSError) as error:
@@ -102,7 +103,8 @@ def _poll_and_run(
         if fired and not is_locked(lease_path(settings)):  # locked: a run by hand is in progress
             log.info("triggered", extra={"triggers": [trigger.kind for trigger in fired], "reason": "; ".join(trigger.reason for trigger in fired)})
             try:
-                report = run_training(settings, stop, ensure_champion, registry, triggers, promote_hydra)
+                with interrupted_by(stop):
+                    report = run_training(settings, stop, ensure_champion, registry, triggers, promote_hydra)
                 TRAINING_RUNS.add(outcome=report.data.status)
             except Interrupted:
                 raise

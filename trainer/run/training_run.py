@@ -57,7 +57,7 @@ def run_training(
     torch's OutOfMemoryError. Any other error, such as CannotContinue, ends it. The report on disk says so, unless the disk itself fails.
     """
     with _retried_later():
-        registry = registry or Registry(settings)
+        registry = registry or Registry(settings, stop=stop)
         champion = ensure_champion(settings, registry, stop)
         with joined_launch(settings.trainer.processes_wait_s) as launch, lease(settings, LeaseName.TRAINER) as check_lease:
             parent = parent_of_run(settings, registry, champion)

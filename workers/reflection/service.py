@@ -33,7 +33,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set. Raises CannotContinue without a version to serve, EngineDied if the engine dies."""
     kind = engine_kind(settings)
     check_access(settings)
-    registry = Registry(settings)
+    registry = Registry(settings, stop=stop)
     try:
         started = start_on_champion(settings, registry, stop)
     except StartStopped as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from infra.checkpoints.pruning import mark_used, prune
 from infra.checkpoints.verification import BadCheckpoint
-from infra.registry.client import NoSuchVersion, RegisteredVersion, Registry
+from infra.registry.client import NoSuchVersion, RegisteredVersion
 from infra.settings import Settings
 from infra.telemetry.metrics import HYDRA_VERSION
 from schemas.model_events import Alias
@@ -78,9 +78,9 @@ class LoadedHydra:
 class HydraModels:
     """The loaded version. `run` is a background task of the worker; `current` may be called before it starts."""
 
-    def __init__(self, settings: Settings, registry: VersionSource | None = None) -> None:
+    def __init__(self, settings: Settings, registry: VersionSource) -> None:
         self._settings = settings
-        self._registry = registry or Registry(settings, settings.hydra.model_name)
+        self._registry = registry
         self._folder = settings.stack.dir / "models-hydra"
         self._thread = ThreadPoolExecutor(1, "hydra")
         self._loaded: LoadedHydra | None = None

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +23,7 @@ from infra.settings import Settings, load
 from infra.settings.process import StackSettings
 from schemas.model_events import Alias
 from tests.support.checkpoint_files import write_checkpoint
-from tests.support.odd_mlflow_server import SOURCE, OddServer, odd_server
+from tests.support.odd_mlflow_server import FILE, SOURCE, OddServer, odd_server
 from tests.support.odd_names import ODD
 from tests.support.registry_contract import GATED, RegistryContract
 
@@ -179,6 +183,47 @@ def test_an_unavailable_registry_raises_retry_later(kind: str, silent: int, tmp_
     for call in calls:
         with pytest.raises(RetryLater, match="the model registry does not answer"):
             call()
+
+
+def test_a_stop_ends_a_call_that_waits_for_the_registry(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
+    stop = threading.Event()
+    registry = Registry(load(registry={"tracking_uri": f"http://127.0.0.1:{silent}"}), stop=stop)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(registry.resolve, Alias.CHAMPION)
+        stop.set()
+        with pytest.raises(RetryLater, match="stopped before the model registry answered"):
+            call.result(60)
+
+
+def test_a_registry_that_answers_is_used_after_a_stop(settings: Settings, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    registry = Registry(settings, stop=stop)
+    version = registry.register(write_checkpoint(tmp_path / "checkpoint"))
+    assert version in registry.versions()
+
+
+def test_a_process_ends_while_the_server_sends_no_file(odd: OddServer, tmp_path: Path) -> None:
+    odd.listing = json.dumps({"files": [{"path": FILE, "is_dir": False, "file_size": 2}]})
+    script = """
+import sys, threading
+from pathlib import Path
+from infra.errors import RetryLater
+from infra.registry.client import Registry
+from infra.settings import load
+stop = threading.Event()
+registry = Registry(load(registry={"tracking_uri": sys.argv[1], "model_name": "m"}), stop=stop)
+registry.get("7")
+threading.Timer(1.0, stop.set).start()
+try:
+    registry.fetch("7", Path(sys.argv[2]))
+except RetryLater as error:
+    print(error)
+"""
+    variables = os.environ | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "600"}
+    ran = subprocess.run([sys.executable, "-c", script, odd.url, str(tmp_path)], env=variables, capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.stdout, ran.returncode) == ("stopped before the model registry answered\n", 0), ran.stderr
 
 
 def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class ScriptedWatch:
 
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, errors: list[Exception | None], runs: list[Exception | None]) -> list[float | None]:
     """Timeouts of all waits of the service."""
-    monkeypatch.setattr(service, "Registry", lambda settings: None)
+    monkeypatch.setattr(service, "Registry", lambda settings, stop: None)
     monkeypatch.setattr(service, "TriggerWatch", lambda *args: ScriptedWatch(*errors))
 
     def run(*args: Any) -> Mock:

@@ -158,9 +158,7 @@ async def test_a_download_that_fails_is_tried_again(folders: tuple[Path, ...], t
 
 
 def test_a_worker_without_hydra_imports_neither_torch_nor_mlflow() -> None:
-    script = (
-        "import sys, workers.strategies.service; from infra.settings import load; from workers.strategies.hydra_models import HydraModels; HydraModels(load())"
-    )
+    script = "import sys; from infra.settings import load; from workers.strategies.service import worker; worker(load(base={'url': 'http://127.0.0.1:9/v1'}))"
     check = f"{script}; sys.exit(', '.join({{'torch', 'mlflow', 'transformers'}} & set(sys.modules)) or None)"
     ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.stderr.strip(), ran.returncode) == ("", 0)
