@@ -109,15 +109,23 @@ def test_two_secrets_for_one_setting_of_a_process_are_refused() -> None:
     assert "two entries set kafka.sasl_password of base" in caught.value.stderr
 
 
-def test_rules_and_dashboard_are_rendered_as_they_are() -> None:
+def test_rules_and_dashboard_are_rendered_for_the_namespace() -> None:
     found = {
         manifest["kind"]: manifest
         for manifest in parsed(rendered(program(), "production", ()))
         if manifest["metadata"]["name"] in ("retouch", "retouch-dashboard")
     }
-    assert found["PrometheusRule"]["spec"] == yaml.safe_load(ALERTS.read_text())
+    own = ALERTS.read_text().replace("absent(retouch_group_lag_records{", 'absent(retouch_group_lag_records{namespace="retouch", ')
+    assert found["PrometheusRule"]["spec"] == yaml.safe_load(own)
     assert found["ConfigMap"]["data"]["retouch.json"].rstrip() == (CHART / "files" / "dashboard.json").read_text().rstrip()
     assert found["PrometheusRule"]["metadata"]["labels"]["release"] == found["PodMonitor"]["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_a_process_that_is_off_has_no_alert_for_its_group() -> None:
+    values = ("--set", "monitoring.rules=true,processes.teacher.enabled=false")  # sources is off by default
+    (rules,) = (manifest for manifest in parsed(rendered(program(), "default", values)) if manifest["kind"] == "PrometheusRule")
+    found = {rule["labels"]["process"] for group in rules["spec"]["groups"] for rule in group["rules"] if "process" in rule["labels"]}
+    assert found == {"streams", "base", "strategies", "reflection", "profiles", "quality"}
 
 
 def test_without_an_operator_token_the_page_stays_on_loopback() -> None:

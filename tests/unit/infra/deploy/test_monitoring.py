@@ -18,9 +18,10 @@ from infra.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
 from infra.telemetry.metrics import METRICS
 from infra.telemetry.prometheus import ProjectMetrics, series_labels, series_name
 from scripts.dashboard import DASHBOARD, dashboard
-from tests.support.deploy_files import ALERTS, ROOT, TOOLS
+from tests.support.deploy_files import ALERTS, CHART, ROOT, TOOLS
 
 RULE_TESTS = ROOT / "tests" / "samples" / "alerts.test.yaml"
+PROCESSES = CHART / "templates" / "_processes.tpl"
 PAGE = ROOT / "docs" / "deploy.md"
 OWN_TOOL = TOOLS / "promtool"
 PROMTOOL = str(OWN_TOOL) if OWN_TOOL.exists() else shutil.which("promtool")
@@ -153,22 +154,32 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
-def headings(page: Path) -> set[str]:
-    """The anchors of a page, as GitHub makes them."""
-    lines = [line.lstrip("# ").lower() for line in page.read_text().splitlines() if line.startswith("#")]
-    return {re.sub(r"[^\w -]", "", line).replace(" ", "-") for line in lines}
+def runbook() -> dict[str, str]:
+    """The sections of the page by their anchors, as GitHub makes them."""
+    sections = [section.partition("\n") for section in re.split(r"^#+ ", PAGE.read_text(), flags=re.MULTILINE)]
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"): text for heading, _, text in sections}
 
 
 def test_every_alert_has_a_severity_a_text_and_a_section_of_the_runbook() -> None:
-    assert len({rule["alert"] for rule in rules()}) == len(rules()) > 10
-    sections = headings(PAGE) if PAGE.exists() else None
+    sections = runbook()
     for rule in rules():
         labels, annotations = rule["labels"], rule["annotations"]
         assert isinstance(labels, dict) and labels["severity"] in ("info", "warning", "critical")
-        assert isinstance(annotations, dict) and {"summary", "description", "runbook"} == set(annotations)
-        page, _, anchor = annotations["runbook"].partition("#")
-        assert page == f"docs/{PAGE.name}" and anchor
-        assert sections is None or anchor in sections, f"{rule['alert']}: {page} has no section #{anchor}"
+        assert isinstance(annotations, dict) and {"summary", "description", "runbook_url"} == set(annotations)
+        page, _, anchor = annotations["runbook_url"].partition("#")
+        assert page == f"docs/{PAGE.name}" and f"`{rule['alert']}`" in sections[anchor], f"{rule['alert']}: section #{anchor} of {page} does not name it"
+
+
+def test_an_alert_has_one_rule_or_one_for_each_process() -> None:
+    keys = [(rule["alert"], labels.get("process")) for rule in rules() if isinstance(labels := rule["labels"], dict)]
+    assert len(set(keys)) == len(keys) == len(rules())
+
+
+def test_each_consumer_group_of_the_chart_has_an_alert_for_no_member() -> None:
+    known = yaml.safe_load("\n".join(line for line in PROCESSES.read_text().splitlines() if re.match(r"\w+: \{args", line)))
+    groups = {name: process["group"] for name, process in known.items() if "group" in process}
+    found = {str(rule["expr"]): labels["process"] for rule in rules() if isinstance(labels := rule["labels"], dict) and "process" in labels}
+    assert found == {f'absent(retouch_group_lag_records{{group="{group}"}})': name for name, group in groups.items()} and len(groups) > 5
 
 
 @needs_promtool
