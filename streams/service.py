@@ -29,6 +29,7 @@ from infra.settings import Settings
 from infra.settings.stream import Similarity
 from schemas.topics import INTERACTIONS, PROFILES
 from streams.app.join_state import JoinState
+from streams.app.member_index import MemberIndex
 from streams.app.processor import Processor
 from streams.app.topology import prepare
 from streams.embedding.embedder import Embedder, OpenEmbedder
@@ -86,15 +87,16 @@ def wait_for_embedder(settings: Settings, stop: threading.Event) -> OpenEmbedder
 async def _serve(settings: Settings, stop: threading.Event, embedder: Embedder) -> None:
     history = await open_or_lazy(lambda: open_index(settings, embedder))
     profiles = await open_or_lazy(lambda: open_profile_index(settings, embedder))
-    await serve(settings, stop, embedder, Stores(history, profiles))
+    await serve(settings, stop, embedder, Stores(history, profiles, are_embedded=settings.index.url is None))
 
 
 @dataclass(frozen=True)
 class Stores:
-    """The two indexes of the process, each a cache of its topic."""
+    """The two indexes of the process, each a cache of its topic. `are_embedded`: inside the process, so that no other process can fill them."""
 
     history: HistoryIndex
     profiles: HistoryIndex
+    are_embedded: bool = False
 
     async def empty_topics(self) -> list[str]:
         """The topics whose index is empty, and must be read from the beginning."""
@@ -110,7 +112,8 @@ async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, s
     """Serve with this embedder and these indexes until `stop` is set, then close the indexes. Raises RetouchError if it cannot start or continue."""
     try:
         empty = await stores.empty_topics()
-        partitions = await asyncio.to_thread(prepare, settings, empty)
+        index = MemberIndex.of(settings, is_embedded=stores.are_embedded)
+        partitions = await asyncio.to_thread(prepare, settings, empty, index)
         check_in_background(settings, "streams")
         service = StreamsService(settings, embedder, stores, partitions, filling_since=time.time() if INTERACTIONS.name in empty else None)
         try:
@@ -167,7 +170,7 @@ class StreamsService:
         self._failure: BaseException | None = None
         self._assigned: set[tuple[str, int]] | None = None  # None until the first assignment
         self._settled_at = time.monotonic()
-        self._app = make_app(settings)
+        self._app = make_app(settings, MemberIndex.of(settings, is_embedded=stores.are_embedded))
         entries = state_table(self._app, partitions)
         forwarder = Forwarder(self._partition_count)
         profiles = ProfileIndex(stores.profiles, embedder.dimension)

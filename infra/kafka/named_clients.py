@@ -194,6 +194,15 @@ class Admin:
         except RetriableError:  # a new broker has no coordinators yet
             return None
 
+    def group_members(self, group: str) -> tuple[str, list[bytes]]:
+        """The group's state, and the data that each member joined with, which the broker shows of a stable group only. Raises GroupAuthorizationFailedError."""
+        try:
+            described = self._client.describe_groups([self._names.group(group)])[self._names.group(group)]
+        except RetriableError:  # a new broker has no coordinators yet, so it has no members either
+            return "Empty", []
+        joined = (member["member_metadata"] for member in described["members"])
+        return described["group_state"], [metadata["user_data"] or b"" for metadata in joined if isinstance(metadata, dict)]
+
     def create_topics(self, new: Mapping[str, Any], **options: Any) -> Any:
         answer = self._client.create_topics({self._names.topic(name): topic for name, topic in new.items()}, **options)
         return answer | {"topics": [topic | {"name": self._names.declared(topic["name"])} for topic in answer["topics"]]}

@@ -35,6 +35,8 @@ from schemas.envelope import header_values
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import JOIN_STATE_CHANGELOG, JOIN_STATE_CHANGELOG_BYTES
 from streams.app.credentials import credentials
+from streams.app.member_index import MemberIndex
+from streams.app.one_index import OneIndexAssignor
 from streams.app.processor import GROUP, Processor
 from streams.app.spans import processing
 from streams.app.transport import BUFFERED, POLLED, Transport
@@ -47,8 +49,8 @@ T = TypeVar("T")
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 5.0
 
 
-def make_app(settings: Settings) -> faust.App:
-    """An app without agents. Call it on the event loop that will run it."""
+def make_app(settings: Settings, index: MemberIndex) -> faust.App:
+    """An app without agents. Call it on the event loop that will run it. `index`: the history index that its processors fill."""
     kafka, names = settings.kafka, KafkaNames(settings.kafka)
     session_s = kafka.session_timeout_ms / 1000
     brokers = [URL(f"kafka://{address}") for address in settings.bootstrap_servers().split(",")]
@@ -72,8 +74,9 @@ def make_app(settings: Settings) -> faust.App:
         web_enabled=False,
         store="memory://",
         datadir=str(settings.stack.dir / "faust"),
+        PartitionAssignor=OneIndexAssignor,
     )
-    app.transport = Transport(brokers, app, kafka)
+    app.transport = Transport(brokers, app, kafka, index)
     app.producer_transport = app.transport
     app.conf.Table = StateTable
     return app

@@ -33,6 +33,7 @@ from schemas.topics import (
     RETRIEVALS,
     dead_letter_topic,
 )
+from streams.app.member_index import MemberIndex, wait_for_other_indexes
 from streams.app.processor import GROUP
 
 log = logging.getLogger(__name__)
@@ -46,11 +47,12 @@ REREAD_MARGIN_S = 5.0
 REREAD_PAUSE_S = 0.2
 
 
-def prepare(settings: Settings, reread: Collection[str]) -> int:
-    """Check the rights and the topics, return the partitions of `responses` and `feedback`. Blocks.
+def prepare(settings: Settings, reread: Collection[str], index: MemberIndex) -> int:
+    """Check the rights, the topics and the other members' indexes, return the partitions of `responses` and `feedback`. Blocks.
 
-    The topics in `reread` are read from the beginning, to fill an empty index. For that it waits until earlier members of the group are gone,
-    at most a little longer than the session timeout. Raises CannotContinue if a right is missing, or a topic is missing or wrong.
+    The topics in `reread` are read from the beginning, to fill an empty index. For that, and for members that fill another index than `index`, it waits until
+    earlier members of the group are gone, at most a little longer than the session timeout. Raises CannotContinue if a right is missing, a topic is
+    missing or wrong, or a member with another index stays.
     """
     require_rights(settings, "streams")
     names = KafkaNames(settings.kafka)
@@ -58,9 +60,11 @@ def prepare(settings: Settings, reread: Collection[str]) -> int:
         client = admin(settings, "retouch-streams-admin")
         try:
             partitions = _joint_partitions(client, settings)
+            session_s = settings.kafka.session_timeout_ms / 1000
+            wait_for_other_indexes(client, names, index, session_s + REREAD_MARGIN_S)
             if reread:
                 with broker_errors(settings, CannotContinue, "delete committed offsets", Use(group=names.group(GROUP), on_group=Operation.DELETE)):
-                    delete_offsets(client, names, reread, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
+                    delete_offsets(client, names, reread, session_s + REREAD_MARGIN_S)
             return partitions
         finally:
             client.close()

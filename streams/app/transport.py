@@ -39,6 +39,7 @@ from infra.kafka.batches import BatchDecoding, held_bytes
 from infra.kafka.names import KafkaNames
 from infra.settings.stream import KafkaSettings
 from schemas.topics import JOIN_STATE_CHANGELOG
+from streams.app.member_index import MemberIndex
 
 log = logging.getLogger(__name__)
 
@@ -209,8 +210,9 @@ class Transport(driver.Transport):  # type: ignore[misc]
     Consumer = BufferedConsumer
     Producer = IdempotentProducer
 
-    def __init__(self, urls: list[URL], app: faust.App, kafka: KafkaSettings) -> None:
+    def __init__(self, urls: list[URL], app: faust.App, kafka: KafkaSettings, index: MemberIndex) -> None:
         super().__init__(urls, app)
+        self.index = index
         self.kafka = kafka
         self.names = KafkaNames(kafka)
         self.failure: UnreadableBatch | None = None
@@ -219,7 +221,13 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     @property
     def refusal(self) -> BaseException | None:
-        """The error with which the broker refused the group before its first assignment: Faust does not poll until then, and aiokafka waits for a poll."""
+        """Why this process is no member: its index, or the error with which the broker refused it before its first assignment.
+
+        Faust does not poll until then, and aiokafka waits for a poll.
+        """
+        refused: BaseException | None = self.app.assignor.refusal
+        if refused:
+            return refused
         coordinator = getattr(self.client, "_coordinator", None)
         error: BaseException | None = getattr(coordinator, "_pending_exception", None)
         return error if isinstance(error, GroupAuthorizationFailedError | TopicAuthorizationFailedError) else None

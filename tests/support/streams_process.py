@@ -154,9 +154,16 @@ class StreamsProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
         self._ready.unlink(missing_ok=True)
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._env)
+
+    def wait_until_ready(self) -> None:
+        assert self.process is not None
         until = time.monotonic() + START_S
         while not self._ready.exists():
             assert self.process.poll() is None, f"exit code {self.process.returncode}: {self.log()}"
@@ -176,6 +183,11 @@ class StreamsProcess:
         self.process.send_signal(signum)
         return self.process.wait(STOP_S)
 
+    def end(self) -> None:
+        """Kills it if it still runs."""
+        if self.is_running():
+            self.stop(signal.SIGKILL)
+
     def log(self) -> str:
         return self._log.read_text()
 
@@ -187,5 +199,4 @@ def running(settings: Settings, module: str = "streams", **environment: str) -> 
         streams.start()
         yield streams
     finally:
-        if streams.process and streams.process.poll() is None:
-            streams.stop(signal.SIGKILL)
+        streams.end()

@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 from infra.settings import Settings
 from schemas.topics import DRAFTS, JOIN_STATE_CHANGELOG
 from streams.app.app import make_app, state_table
+from streams.app.member_index import MemberIndex
 from streams.app.transport import BUFFERED, BUFFERED_BYTES, POLLED, BufferedConsumer, has_space
 
 DRAFT, STATE = TopicPartition(DRAFTS.name, 0), TopicPartition(JOIN_STATE_CHANGELOG, 0)
@@ -21,7 +22,8 @@ class Client(BufferedConsumer):
     """A consumer whose client returns the records at offsets 7 and 8 of each polled partition."""
 
     def __init__(self, *, rebalances_during_poll: bool = False) -> None:
-        app = make_app(Settings(kafka={"bootstrap_servers": "127.0.0.1:9"}))
+        settings = Settings(kafka={"bootstrap_servers": "127.0.0.1:9"})
+        app = make_app(settings, MemberIndex.of(settings, is_embedded=True))
         state_table(app, 1)
         super().__init__(app.transport, callback=lambda message: None, on_partitions_revoked=None, on_partitions_assigned=None)
         self.polled: list[Any] = []

@@ -1,0 +1,106 @@
+"""All members of the streams' group fill one history index: refuses a member with an index inside its process if another member fills another index.
+
+With two such indexes each would have the history of its own partitions, and every query would find a part of it. Each member puts its index into the metadata
+with which it joins the group. So the check needs no state directory, topic or right of its own, and works across hosts. It is made twice:
+
+- before a process joins (`wait_for_other_indexes`), so that the group is not disturbed. A member that was killed is in the group until its session ends; a new
+  process waits for that, and is refused only by a member that stays;
+- by the leader of the group (`refused`, in `streams.app.one_index`), for processes that start at the same time. The one that has been accepted before, or else
+  the older one, stays. The other gets no partitions, and the reason.
+
+Members that use a server are not compared with one another: hosts may reach one server by different URLs. Members of a release without this check are left
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from infra.errors import CannotContinue
+from infra.kafka.names import KafkaNames
+from infra.settings import Settings
+from streams.app.processor import GROUP
+
+#: Key of the member's index in Faust's metadata.
+INDEX = "retouch_index"
+POLL_S = 0.2
+#: States of a group whose members the broker describes with their metadata.
+SETTLED = frozenset({"Stable", "Empty", "Dead"})
+
+
+@dataclass(frozen=True)
+class MemberIndex:
+    """Which index a member fills. `directory`: of an index inside the process; None: a server's. `since`: nanoseconds since 1970, when it started."""
+
+    host: str
+    pid: int
+    directory: str | None
+    since: int = 0
+    is_accepted: bool = False  # it has had an assignment
+
+    @classmethod
+    def of(cls, settings: Settings, *, is_embedded: bool) -> MemberIndex:
+        host = settings.kafka.instance or socket.gethostname()
+        return cls(host, os.getpid(), str(settings.index_dir.resolve()) if is_embedded else None, time.time_ns())
+
+    @classmethod
+    def read(cls, metadata: bytes | None) -> MemberIndex | None:
+        """From the metadata of a member; None if it has none."""
+        try:
+            fields = json.loads(metadata or b"")[INDEX]
+            return cls(str(fields["host"]), int(fields["pid"]), fields["directory"], int(fields["since"]), bool(fields["is_accepted"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def written(self) -> dict[str, Any]:
+        return {INDEX: asdict(self)}
+
+    def conflicts_with(self, other: MemberIndex) -> bool:
+        """Whether one of the two is embedded, and the other one fills another index. A restarted process fills the same one."""
+        if self.directory is None and other.directory is None:
+            return False
+        return (self.host, self.directory) != (other.host, other.directory)
+
+    def __str__(self) -> str:
+        where = f"the index in {self.directory}" if self.directory else "a Qdrant server's index"
+        return f"{self.host}, pid {self.pid}, with {where}"
+
+
+def refusal_text(own: MemberIndex, other: MemberIndex, group: str) -> str:
+    return (
+        f"this process ({own}) cannot join group {group}: its member ({other}) fills another index, so each would have a part of the history. "
+        "Stop one of the two, or set index.url (QDRANT_URL) of both to one Qdrant server"
+    )
+
+
+def wait_for_other_indexes(client: Any, names: KafkaNames, own: MemberIndex, timeout_s: float) -> None:
+    """Returns once no member of the group fills another index. Blocks for `timeout_s` at most, then raises CannotContinue if one still does.
+
+    Returns too if the broker does not describe the members until then, because the group is in a rebalance: the leader checks them again.
+    """
+    group, deadline = names.group(GROUP), time.monotonic() + timeout_s
+    while True:
+        state, metadata = client.group_members(GROUP)
+        members = filter(None, map(MemberIndex.read, metadata))
+        other = next((member for member in members if own.conflicts_with(member)), None)
+        if state in SETTLED and other is None:
+            return
+        if time.monotonic() >= deadline:
+            if other is None:
+                return
+            raise CannotContinue(refusal_text(own, other, group))
+        time.sleep(POLL_S)
+
+
+def refused(members: Mapping[str, MemberIndex], group: str) -> dict[str, str]:
+    """The members that fill another index than the first one, with the reason. First are members that were accepted before, of them the oldest."""
+    if not members:
+        return {}
+    first = members[min(members, key=lambda member: (not members[member].is_accepted, members[member].since, member))]
+    return {member: refusal_text(index, first, group) for member, index in members.items() if first.conflicts_with(index)}

@@ -1,0 +1,81 @@
+"""Which members of the streams' group may be in it together, by the index that each fills."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from infra.errors import CannotContinue
+from infra.kafka.names import KafkaNames
+from infra.settings import load
+from infra.settings.stream import KafkaSettings
+from streams.app.member_index import MemberIndex, refused, wait_for_other_indexes
+
+NAMES = KafkaNames(KafkaSettings(group_prefix="team."))
+FIRST = MemberIndex("one", 11, "/state/index", since=1)
+OTHER = MemberIndex("two", 22, "/state/index", since=2)
+ON_SERVER = MemberIndex("three", 33, None, since=3)
+
+
+def metadata(index: MemberIndex) -> bytes:
+    return json.dumps({"url": "of Faust"} | index.written()).encode()
+
+
+class Client:
+    """Describes the group with each of these answers in turn, and then again with the last one."""
+
+    def __init__(self, *answers: tuple[str, list[bytes]]) -> None:
+        self._answers = list(answers)
+
+    def group_members(self, group: str) -> tuple[str, list[bytes]]:
+        assert group == "retouch-streams"
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "conflicts"),
+    [
+        (FIRST, OTHER, True),
+        (FIRST, replace(FIRST, directory="/other/index"), True),
+        (FIRST, replace(FIRST, pid=12, since=9), False),  # its successor
+        (FIRST, ON_SERVER, True),
+        (ON_SERVER, replace(ON_SERVER, host="four"), False),
+    ],
+)
+def test_two_members_conflict_if_one_has_an_index_of_its_own(one: MemberIndex, other: MemberIndex, conflicts: bool) -> None:
+    assert one.conflicts_with(other) is other.conflicts_with(one) is conflicts
+
+
+def test_the_older_member_stays_unless_another_has_been_accepted() -> None:
+    (text,) = refused({"a": OTHER, "b": FIRST}, "team.retouch-streams").values()
+    assert text.startswith("this process (two, pid 22, with the index in /state/index) cannot join group team.retouch-streams: its member (one, pid 11, ")
+    assert "set index.url (QDRANT_URL)" in text
+    assert refused({"a": OTHER, "b": FIRST}, "g").keys() == {"a"}
+    assert refused({"a": replace(OTHER, is_accepted=True), "b": FIRST}, "g").keys() == {"b"}
+    assert refused({"a": FIRST, "b": OTHER, "c": ON_SERVER}, "g").keys() == {"b", "c"}
+    assert refused({"a": ON_SERVER, "b": replace(ON_SERVER, host="four")}, "g") == refused({}, "g") == {}
+
+
+def test_the_index_of_a_member_is_read_from_its_metadata() -> None:
+    own = MemberIndex.of(load(kafka={"instance": "one"}, stack={"dir": "/state"}), is_embedded=True)
+    assert MemberIndex.read(metadata(own)) == own and (own.host, own.directory) == ("one", "/state/index")
+    for unreadable in (None, b"", b"\xff", b"[]", b'{"url": "an older release"}', b'{"retouch_index": {"host": "one"}}'):
+        assert MemberIndex.read(unreadable) is None
+
+
+@pytest.mark.parametrize("left", [("Empty", []), ("Stable", [b"another release", metadata(FIRST)])])
+def test_a_process_waits_until_the_others_are_gone(left: tuple[str, list[bytes]]) -> None:
+    rebalancing: tuple[str, list[bytes]] = ("PreparingRebalance", [])
+    wait_for_other_indexes(Client(("Stable", [metadata(OTHER)]), rebalancing, left), NAMES, FIRST, timeout_s=60)
+
+
+def test_a_member_that_stays_is_named_and_one_that_is_not_described_is_not() -> None:
+    with pytest.raises(CannotContinue, match=r"\(one, pid 11, .* group team\.retouch-streams: its member \(two, pid 22, "):
+        wait_for_other_indexes(Client(("Stable", [metadata(OTHER)])), NAMES, FIRST, timeout_s=0)
+    wait_for_other_indexes(Client(("PreparingRebalance", [])), NAMES, FIRST, timeout_s=0)
+
+
+def test_members_on_a_server_do_not_wait_for_one_another() -> None:
+    wait_for_other_indexes(Client(("Stable", [metadata(replace(ON_SERVER, host="four", pid=44))])), NAMES, ON_SERVER, timeout_s=0)
