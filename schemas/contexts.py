@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.drafts import Draft
+from schemas.features import ItemFeatures
 from schemas.interactions import Interaction
 from schemas.messages import AwareDatetime, Message, MessageIdentity, Milliseconds, Record, Text
 from schemas.positions import Source
@@ -27,8 +28,8 @@ class HistoryItem(Record):
     source: Source
 
     @classmethod
-    def of(cls, interaction: Interaction, score: float, source: Source) -> Self:
-        fields = interaction.model_dump(include={"interaction_id", "content", "response", "occurred_at"})
+    def of(cls, item: Interaction | ItemFeatures, score: float, source: Source) -> Self:
+        fields = item.model_dump(include={"interaction_id", "content", "response", "occurred_at"})
         return cls(**fields, score=score, source=source)
 
 

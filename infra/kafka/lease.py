@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import socket
@@ -114,19 +115,24 @@ class KafkaLease:
         """Raises LockHeld with the holder if another process holds the lease, CannotContinue if the broker does not answer or refuses."""
         self._join(threading.Event())
         if not self._assignor.is_held:
-            raise LockHeld(f"another {self.name} is running ({self._assignor.holder}); wait for it or stop it")
+            raise LockHeld(self.busy)
 
-    def wait(self, stop: threading.Event) -> bool:
-        """Stands by until this process holds the lease. False if `stop` is set first. Raises CannotContinue as `acquire` does."""
+    @property
+    def busy(self) -> str:
+        """Says who holds the lease."""
+        return f"another {self.name} is running ({self._assignor.holder}); wait for it or stop it"
+
+    def wait(self, stop: threading.Event, within_s: float = math.inf) -> bool:
+        """Stands by until this process holds the lease. False if `stop` is set or the time is over first. Raises CannotContinue as `acquire` does."""
         self._join(stop)
-        logged = None
-        while not stop.is_set() and not self._assignor.is_held:
+        logged, deadline = None, time.monotonic() + within_s
+        while not stop.is_set() and not self._assignor.is_held and time.monotonic() < deadline:
             self._raise_problem()
             if logged != self._assignor.holder:
                 logged = self._assignor.holder
                 log.info("standing by: another process holds the lease", extra={"lease": self.name, "holder": logged})
             stop.wait(POLL_S)
-        return not stop.is_set()
+        return self._assignor.is_held and not stop.is_set()
 
     def check(self) -> None:
         """Returns once the broker confirms this holder, at most a session timeout later. Raises CannotContinue without it, or without the lease."""

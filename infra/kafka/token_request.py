@@ -14,6 +14,7 @@ from urllib.parse import quote_plus
 
 import httpx
 
+from infra.http_exchange import exchange
 from infra.settings.sasl import OAuthSettings
 from infra.urls import is_loopback
 
@@ -38,7 +39,9 @@ def request_token(oauth: OAuthSettings) -> tuple[str, float | None]:
     client = httpx.BasicAuth(quote_plus(oauth.client_id), quote_plus(oauth.client_secret.get_secret_value()))  # section 2.3.1
     form = {"grant_type": "client_credentials", **({"scope": oauth.scope} if oauth.scope else {})}
     try:
-        status, body = asyncio.run(_post(oauth.token_url, client, form, ssl.create_default_context(cafile=oauth.cafile)))
+        context = ssl.create_default_context(cafile=oauth.cafile)
+        session = httpx.AsyncClient(verify=context, timeout=None, trust_env=not is_loopback(oauth.token_url))  # noqa: S113  # `exchange` has one
+        status, body = asyncio.run(exchange(session, "POST", oauth.token_url, within_s=REQUEST_S, max_bytes=MAX_ANSWER_BYTES, data=form, auth=client))
     except httpx.HTTPError as error:
         if verification := _verification_error(error):
             remedy = "set kafka.oauth.cafile to the CA that signed it, and name its host in kafka.oauth.token_url"
@@ -47,17 +50,6 @@ def request_token(oauth: OAuthSettings) -> tuple[str, float | None]:
     except TimeoutError:
         raise TokenAway(f"{at} did not finish its answer within {REQUEST_S:g} s: is it up, and is kafka.oauth.token_url right?") from None
     return _token(at, oauth, status, body)
-
-
-async def _post(url: str, client: httpx.Auth, form: dict[str, str], context: ssl.SSLContext) -> tuple[int, bytes]:
-    session = httpx.AsyncClient(verify=context, timeout=None, trust_env=not is_loopback(url))  # noqa: S113  # a timeout of httpx is for each read, not for all
-    async with asyncio.timeout(REQUEST_S), session, session.stream("POST", url, data=form, auth=client) as response:
-        body = b""
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > MAX_ANSWER_BYTES:
-                break
-        return response.status_code, body
 
 
 def _token(at: str, oauth: OAuthSettings, status: int, body: bytes) -> tuple[str, float | None]:

@@ -149,8 +149,7 @@ def _point(scope: Scope, entry_id: UUID) -> UUID:
 
 
 def _history_item(extracted: ExtractedFeatures, score: float) -> HistoryItem:
-    fields = extracted.item.model_dump(include={"interaction_id", "content", "response", "occurred_at"})
-    return HistoryItem(**fields, score=score, source=extracted.source)
+    return HistoryItem.of(extracted.item, score, extracted.source)
 
 
 def _entry(content: str) -> ProfileEntry:

@@ -95,6 +95,14 @@ def test_a_wait_ends_at_a_stop(member: Settings, name: str) -> None:
         held.check()
 
 
+def test_a_bounded_wait_ends_without_the_lease_and_names_its_holder(member: Settings, name: str) -> None:
+    with KafkaLease(member, name) as held, KafkaLease(member, name) as other:
+        held.acquire()
+        assert not other.wait(threading.Event(), within_s=0.5)
+        assert other.busy.startswith(f"another {name} is running (")
+        held.check()
+
+
 @contextmanager
 def holder(settings: Settings, name: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.support.lease_holder", name, settings.bootstrap_servers(), str(SESSION_MS)]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.support.http_server import running
+
 FILE = "model.safetensors"
 SOURCE = "mlflow-artifacts:/1/models/m-1/artifacts"
 
@@ -46,11 +48,10 @@ def odd_server() -> Iterator[OddServer]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        odd.url = f"http://127.0.0.1:{server.server_port}"
-        yield odd
-        odd.ends.set()
-        server.shutdown()
-        thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    odd.url = f"http://127.0.0.1:{server.server_port}"
+    with running(server):
+        try:
+            yield odd
+        finally:
+            odd.ends.set()

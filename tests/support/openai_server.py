@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.http_server import running
+
 
 @dataclass(frozen=True)
 class ScriptedAnswer:
@@ -79,14 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(respond: Respond, port: int = 0) -> Iterator[OpenAiServer]:
     server = OpenAiServer(respond, port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def scripted(*answers: ScriptedAnswer) -> Respond:

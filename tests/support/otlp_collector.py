@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from infra.settings import Settings
 from infra.settings.process import TelemetrySettings
 from infra.settings.stream import KafkaSettings
+from tests.support.http_server import running
 
 
 class Collector(ThreadingHTTPServer):
@@ -71,15 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def collecting(status: int | None = 200) -> Iterator[Collector]:
     server = Collector(status)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.over.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with running(server):
+        try:
+            yield server
+        finally:
+            server.over.set()
 
 
 def attributes(key_values: object) -> dict[str, str]:

@@ -6,7 +6,6 @@ import base64
 import json
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
+
+from tests.support.http_server import running
 
 CLIENT, SECRET = "retouch", "right secret: %&=ü"
 
@@ -92,14 +93,8 @@ def token_endpoint(certificate: tuple[Path, Path] | None = None) -> Iterator[Tok
         context.load_cert_chain(*certificate)
         endpoint.socket = context.wrap_socket(endpoint.socket, server_side=True, do_handshake_on_connect=False)
         endpoint.scheme = "https"
-    thread = threading.Thread(target=endpoint.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with running(endpoint):
         yield endpoint
-    finally:
-        endpoint.shutdown()
-        endpoint.server_close()
-        thread.join()
 
 
 def closed_port() -> int:

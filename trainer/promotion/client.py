@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.http_exchange import exchange
 from infra.settings.texts import token_problem
 from schemas.promotion_view import ErrorReply, OperatorRequest, PromotionView, VersionTransition
 from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
@@ -43,7 +44,10 @@ class PromoterClient:
         headers = {b"content-type": b"application/json"} | ({b"authorization": _authorization(self._token)} if self._token else {})
         try:
             _ = urlsplit(self._url).port  # raises ValueError
-            status, content = asyncio.run(self._exchange(method, path, body.model_dump_json() if body else None, headers))
+            client = httpx.AsyncClient(verify=self._verify, timeout=self._wait_s, trust_env=False)
+            sent = body.model_dump_json() if body else None
+            request = exchange(client, method, self._url + path, within_s=self._wait_s, max_bytes=MAX_REPLY_BYTES, content=sent, headers=headers)
+            status, content = asyncio.run(request)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
             raise CannotContinue(f"{self._url} is not the address of a promoter: {error}") from None
         except (TimeoutError, httpx.TimeoutException) as error:
@@ -57,17 +61,9 @@ class PromoterClient:
         except ValidationError:
             raise CannotContinue(f"the server at {self._url} (HTTP {status}) is no promoter: check promotion.url") from None
 
-    async def _exchange(self, method: str, path: str, body: str | None, headers: dict[bytes, bytes]) -> tuple[int, bytes]:
-        """One request. The time limit holds for all of it, also for a reply that arrives byte by byte."""
-        verify = ssl.create_default_context() if self._url.startswith("https:") else False
-        client = httpx.AsyncClient(verify=verify, timeout=self._wait_s, trust_env=False)
-        async with asyncio.timeout(self._wait_s), client, client.stream(method, self._url + path, content=body, headers=headers) as response:
-            content = b""
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > MAX_REPLY_BYTES:
-                    break
-            return response.status_code, content
+    @property
+    def _verify(self) -> ssl.SSLContext | bool:
+        return ssl.create_default_context() if self._url.startswith("https:") else False
 
     def _failure(self, status: int, message: str) -> RetouchError:
         if status in (401, 403):

@@ -9,13 +9,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
-from infra.errors import RetryLater
-from infra.process.file_lock import LockHeld
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.gate import GateResult
@@ -26,10 +21,10 @@ from trainer.judge.gate import GATE, gate_of
 from trainer.promotion.promoter import Promoter, PromotionRegistry
 from trainer.promotion.state_machine import ACTOR, first_champion
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import Check, lease
+from trainer.run.lease import awaited_lease
 
 #: An operator's command holds the lease for a second.
-LEASE_WITHIN_S, POLL_S = 60.0, 0.2
+LEASE_WITHIN_S = 60.0
 ANOTHER_CHAMPION = "it was judged against another champion; the next training run judges a newer version against the present one"
 
 
@@ -47,7 +42,7 @@ def promote_versions(settings: Settings, registry: PromotionRegistry, stop: thre
 
     Raises RetryLater if the registry does not answer, or if a command holds the lease for long; CannotContinue if another process writes; Interrupted.
     """
-    with _waited_lease(settings, stop) as check_lease:
+    with awaited_lease(settings, LeaseName.HYDRA, stop, LEASE_WITHIN_S) as check_lease:
         _promote_first(registry)
         stages = settings.promotion.model_copy(update={"shadow_answers": 0, "canary_answers": 0})
         promoter = Promoter(registry, stages, announce=lambda event: None, gates=StoredGates(), check_lease=check_lease)
@@ -80,19 +75,3 @@ def _stored(version: RegisteredVersion) -> GateResult:
         return GateResult.model_validate(json.loads(version.tags[GATE]))
     except (KeyError, ValueError, RecursionError):
         return GateResult(outcome="inconclusive", reason="it has no readable gate result")
-
-
-@contextmanager
-def _waited_lease(settings: Settings, stop: threading.Event) -> Iterator[Check]:
-    deadline = time.monotonic() + LEASE_WITHIN_S
-    with ExitStack() as held:
-        while True:
-            check_stop(stop)
-            try:
-                check = held.enter_context(lease(settings, LeaseName.HYDRA))
-                break
-            except LockHeld as error:
-                if time.monotonic() > deadline:
-                    raise RetryLater(str(error)) from error
-            stop.wait(POLL_S)
-        yield check

@@ -6,20 +6,25 @@ A file in the state directory separates the processes of one host. Processes on 
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.process.file_lock import PidLock
+from infra.errors import RetryLater
+from infra.process.file_lock import LockHeld, PidLock
 from infra.settings import Settings
 from schemas.leases import LeaseName
-from trainer.interruption import Interrupted
+from trainer.interruption import check_stop
 
 if TYPE_CHECKING:
     from infra.kafka.lease import KafkaLease
 
+#: Interval between two attempts to lock the file.
+POLL_S = 0.2
 #: Raises CannotContinue if the lease is lost.
 Check = Callable[[], None]
 
@@ -42,22 +47,40 @@ def lease(settings: Settings, name: LeaseName) -> Iterator[Check]:
 
 
 @contextmanager
-def awaited_lease(settings: Settings, name: LeaseName, stop: threading.Event) -> Iterator[Check]:
-    """Like `lease`, but stands by while a process of another host holds it. Raises Interrupted if `stop` is set first."""
+def awaited_lease(settings: Settings, name: LeaseName, stop: threading.Event, within_s: float | None = None) -> Iterator[Check]:
+    """Like `lease`, but stands by while a process of another host holds it. Raises Interrupted if `stop` is set first.
+
+    With `within_s` it also waits for a process of this host, and raises RetryLater with the holder after that time.
+    """
+    deadline = None if within_s is None else time.monotonic() + within_s
 
     def wait(shared: KafkaLease) -> None:
-        if not shared.wait(stop):
-            raise Interrupted("stopped while standing by")
+        if shared.wait(stop, math.inf if deadline is None else deadline - time.monotonic()):
+            return
+        check_stop(stop)
+        raise RetryLater(shared.busy)
 
-    with _held(settings, name, wait) as check:
+    def wait_for_file(lock: PidLock) -> None:
+        while True:
+            check_stop(stop)
+            try:
+                return lock.acquire()
+            except LockHeld as error:
+                if deadline is None:
+                    raise
+                if time.monotonic() > deadline:
+                    raise RetryLater(str(error)) from error
+            stop.wait(POLL_S)
+
+    with _held(settings, name, wait, wait_for_file) as check:
         yield check
 
 
 @contextmanager
-def _held(settings: Settings, name: LeaseName, take: Callable[[KafkaLease], None]) -> Iterator[Check]:
+def _held(settings: Settings, name: LeaseName, take: Callable[[KafkaLease], None], take_file: Callable[[PidLock], None] = PidLock.acquire) -> Iterator[Check]:
     """The file's lease and, if hosts share the registry, the one on Kafka, by `take`."""
     with ExitStack() as held:
-        held.enter_context(_file_lease(settings, name))
+        held.enter_context(_file_lease(settings, name, take_file))
         if not is_shared(settings):
             yield _unchecked
             return
@@ -73,11 +96,11 @@ def _unchecked() -> None:
 
 
 @contextmanager
-def _file_lease(settings: Settings, name: LeaseName) -> Iterator[None]:
+def _file_lease(settings: Settings, name: LeaseName, take: Callable[[PidLock], None]) -> Iterator[None]:
     path = lease_path(settings, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = PidLock(path, lambda pid: f"another {name} is running (pid {pid}, {path}); wait for it or stop it")
-    lock.acquire()
+    take(lock)
     try:
         yield
     finally:

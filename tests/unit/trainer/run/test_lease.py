@@ -31,6 +31,21 @@ def test_the_error_names_what_holds_the_lease(settings: Settings, name: LeaseNam
         pass
 
 
+def test_a_bounded_wait_gets_the_lease_that_another_process_of_this_host_releases(settings: Settings) -> None:
+    taken = threading.Event()
+
+    def wait() -> None:
+        with awaited_lease(settings, LeaseName.HYDRA, threading.Event(), within_s=60):
+            taken.set()
+
+    thread = threading.Thread(target=wait)
+    with lease(settings, LeaseName.HYDRA):
+        thread.start()
+        assert not taken.wait(1)
+    assert taken.wait(60)
+    thread.join(10)
+
+
 def test_leases_of_different_names_do_not_exclude_each_other(settings: Settings) -> None:
     with lease(settings, LeaseName.TRAINER) as check, lease(settings, LeaseName.PROMOTER):
         check()
