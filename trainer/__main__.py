@@ -15,6 +15,7 @@ from contextlib import suppress
 from infra.errors import BadSetting
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
+from infra.telemetry.foreign_output import log_output_of_child
 from trainer.learn.offline_libraries import keep_libraries_offline
 
 
@@ -55,6 +56,9 @@ def main() -> int:
 
     return run_process("trainer", body)
 
+
+if __name__ == "__mp_main__":  # in a process that vLLM spawns
+    log_output_of_child()
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -8,6 +8,7 @@ import threading
 
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
+from infra.telemetry.foreign_output import log_output_of_child
 
 
 def _base(settings: Settings, stop: threading.Event) -> None:
@@ -66,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     worker = parser.parse_args(arguments).worker
     return run_process(f"workers {worker}", SERVICES[worker][0])
 
+
+if __name__ == "__mp_main__":  # in a process that vLLM spawns
+    log_output_of_child()
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,6 +6,7 @@ are off instead (`TORCH_CPP_LOG_LEVEL`).
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
@@ -13,10 +14,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, TextIO
+
+from infra.telemetry import json_logs
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +90,17 @@ def logged_output() -> Iterator[None]:
     finally:
         sys.stderr, warnings.showwarning, sys.excepthook, threading.excepthook, sys.unraisablehook = before
         printed.log_rest()
+
+
+def log_output_of_child() -> None:
+    """Sets up the log of a process that `multiprocessing` spawned for a library, such as vLLM's engine: it inherits neither the log nor `logged_output`.
+
+    Such a process imports the main module of its parent as `__mp_main__` first; that module calls this. `log_level` is WARNING. To the end of the process.
+    """
+    json_logs.configure("WARNING")
+    output = ExitStack()
+    output.enter_context(logged_output())
+    atexit.register(output.close)
 
 
 def _log_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from infra.process.lifecycle import run_process
+from infra.telemetry.foreign_output import log_output_of_child
 from pico.server.service import run
 
 
@@ -14,6 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     argparse.ArgumentParser(prog="python -m pico.server", description=__doc__).parse_args(arguments)
     return run_process("base-endpoint", run)
 
+
+if __name__ == "__mp_main__":  # in a process that vLLM spawns
+    log_output_of_child()
 
 if __name__ == "__main__":
     sys.exit(main())

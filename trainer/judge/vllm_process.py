@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.telemetry import json_logs
-from infra.telemetry.foreign_output import logged_output
+from infra.telemetry.foreign_output import log_output_of_child, logged_output
 
 #: vLLM touches all of its cache at start, so this is resident memory.
 CACHE_BYTES = 1 << 30
@@ -64,6 +64,9 @@ def main() -> int:
     (folder / "completions.json").write_text(json.dumps(completions))
     return 0
 
+
+if __name__ == "__mp_main__":  # in a process that vLLM spawns
+    log_output_of_child()
 
 if __name__ == "__main__":
     raise SystemExit(main())
