@@ -15,6 +15,7 @@ from cli.bench_commands import bench
 from cli.config_commands import config
 from cli.dlq_commands import dlq
 from cli.domains_commands import domains
+from cli.index_commands import index
 from cli.lab_commands import lab
 from cli.models_commands import models
 from cli.schemas_commands import schemas
@@ -43,6 +44,7 @@ app.add_typer(schemas, name="schemas")
 app.add_typer(config, name="config")
 app.add_typer(sources, name="sources")
 app.add_typer(dlq, name="dlq")
+app.add_typer(index, name="index")
 app.add_typer(lab, name="lab")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")

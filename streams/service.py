@@ -40,7 +40,7 @@ from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex, LazyIndex
 from streams.index.progress import IndexProgress
-from streams.index.server import ServerIndex
+from streams.index.server import PROFILES_SUFFIX, ServerIndex
 from streams.outcomes.processor import OutcomesProcessor
 from streams.profiles.feature_tasks import FeatureTasks
 from streams.profiles.histories import FactorHistories
@@ -146,7 +146,7 @@ async def open_profile_index(settings: Settings, embedder: Embedder) -> HistoryI
     """The index of profile entries, beside the history's. It compares features by their cosine, whatever the similarity of the embedder (RPM, section 3)."""
     similarity = Similarity.COSINE
     if settings.index.url:
-        beside = settings.index.model_copy(update={"collection": f"{settings.index.collection}-profiles"})
+        beside = settings.index.model_copy(update={"collection": settings.index.collection + PROFILES_SUFFIX})
         return await ServerIndex.connect(beside, dimension=embedder.dimension, embedder=embedder.name, similarity=similarity)
     return EdgeIndex(settings.profiles_dir, dimension=embedder.dimension, embedder=embedder.name, similarity=similarity)
 

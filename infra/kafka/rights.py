@@ -224,7 +224,8 @@ def _topology_rights(settings: Settings, names: KafkaNames) -> Iterator[Right]:
 
 
 def _command_rights(settings: Settings, names: KafkaNames) -> Iterator[Right]:
-    """`retouch ask`, `profile`, `replay`, `dlq`, `sources check`, `topics describe`, `schemas validate` of any topic, and `models` without a promoter.
+    """`retouch ask`, `profile`, `replay`, `dlq`, `index rebuild`, `sources check`, `topics describe`, `schemas validate` of any topic, and `models`
+    without a promoter.
 
     Optional: to write a platform's records again (`dlq redrive` of a topic of `sources.toml`).
     """
@@ -237,7 +238,7 @@ def _command_rights(settings: Settings, names: KafkaNames) -> Iterator[Right]:
     yield from (_on_topic(names, topic, Operation.WRITE, is_optional=True) for topic in of_platform)
     yield from (_on_topic(names, topic, Operation.DESCRIBE) for topic in ours if topic not in {*read, *write})
     yield from (_on_topic(names, topic, Operation.DESCRIBE_CONFIGS) for topic in ours)
-    yield Right(Resource.GROUP, names.group(consumer_group("streams")), Operation.DESCRIBE)  # `replay` waits until its history is indexed
+    yield Right(Resource.GROUP, names.group(consumer_group("streams")), Operation.DESCRIBE)  # `replay`, `index rebuild`: how far history is indexed
     yield from (Right(Resource.GROUP, names.group(lease_group(lease)), Operation.READ) for lease in (LeaseName.PROMOTER, LeaseName.HYDRA))
     yield Right(Resource.TRANSACTIONAL_ID, names.group(REDRIVE_TRANSACTIONS), Operation.WRITE)
 

@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULTS = IndexSettings()
+#: Added to `index.collection` for the collection of the profiles.
+PROFILES_SUFFIX = "-profiles"
 LOCAL_MODE = "in the client's local mode"
 #: Pause before the first repeat of a request, and the longest one. A server that names a pause gets it, up to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
@@ -64,21 +66,7 @@ class ServerIndex:
 
     @classmethod
     async def connect(cls, settings: IndexSettings, *, dimension: int, embedder: str, similarity: Similarity = Similarity.COSINE) -> Self:
-        from qdrant_client import AsyncQdrantClient
-
-        options: dict[str, Any] = {"timeout": max(1, round(settings.timeout_s)), "check_compatibility": False}
-        if settings.api_key:
-            if not (settings.url or "").startswith("https"):
-                log.warning("index.api_key is sent without encryption: index.url does not begin with https", extra={"url": without_user(settings.url or "")})
-            options["api_key"] = settings.api_key.get_secret_value()
-        if settings.grpc_port:
-            options |= {"grpc_port": settings.grpc_port, "prefer_grpc": True}
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Api key is used with an insecure connection", UserWarning)  # operators read the log
-                client = AsyncQdrantClient(url=settings.url, **options)
-        except ValueError as error:
-            raise BadSetting(f"index.url={without_user(settings.url or '')!r}: {error}") from error
+        client = open_client(settings)
         try:
             return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder, similarity=similarity, settings=settings)
         except BaseException:
@@ -205,6 +193,25 @@ class ServerIndex:
             pause_s = problem.after_s if problem.cause is ServerProblem.BUSY else FIRST_PAUSE_S * 2**attempt
             await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
         raise AssertionError  # the loop has no end
+
+
+def open_client(settings: IndexSettings) -> AsyncQdrantClient:
+    """The client of the server at `index.url`. Does not connect. Raises BadSetting for an impossible URL."""
+    from qdrant_client import AsyncQdrantClient
+
+    options: dict[str, Any] = {"timeout": max(1, round(settings.timeout_s)), "check_compatibility": False}
+    if settings.api_key:
+        if not (settings.url or "").startswith("https"):
+            log.warning("index.api_key is sent without encryption: index.url does not begin with https", extra={"url": without_user(settings.url or "")})
+        options["api_key"] = settings.api_key.get_secret_value()
+    if settings.grpc_port:
+        options |= {"grpc_port": settings.grpc_port, "prefer_grpc": True}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Api key is used with an insecure connection", UserWarning)  # operators read the log
+            return AsyncQdrantClient(url=settings.url, **options)
+    except ValueError as error:
+        raise BadSetting(f"index.url={without_user(settings.url or '')!r}: {error}") from error
 
 
 def _server_filter(index_filter: IndexFilter) -> models.Filter:

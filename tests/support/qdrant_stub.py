@@ -102,7 +102,7 @@ def write_whole(path: Path, content: Any) -> None:
 
 
 class Server:
-    """The handlers. `layout.json` has the request that created each collection, and its payload indexes."""
+    """The handlers. `layout.json` has the request that created each collection, and its payload indexes; `aliases.json` the collection of each alias."""
 
     def __init__(self, directory: Path) -> None:
         from qdrant_client import AsyncQdrantClient
@@ -111,6 +111,8 @@ class Server:
         self._client = AsyncQdrantClient(path=str(directory / "points"))
         layout = directory / "layout.json"
         self._layout: dict[str, dict[str, Any]] = json.loads(layout.read_text()) if layout.exists() else {}
+        aliases = directory / "aliases.json"
+        self._aliases: dict[str, str] = json.loads(aliases.read_text()) if aliases.exists() else {}
         self._behaviour = Behaviour()
 
     def app(self) -> web.Application:
@@ -119,9 +121,12 @@ class Server:
         app.add_routes(
             [
                 web.get("/collections", self._list),
+                web.get("/aliases", self._list_aliases),
+                web.post("/collections/aliases", self._change_aliases),
                 web.get(f"{one}/exists", self._exists),
                 web.get(one, self._info),
                 web.put(one, self._create),
+                web.patch(one, self._update),
                 web.delete(one, self._delete),
                 web.put(f"{one}/index", self._index),
                 web.put(f"{one}/points", self._upsert),
@@ -149,7 +154,7 @@ class Server:
         file = self._directory / "behaviour.json"
         self._behaviour = behaviour = Behaviour(**json.loads(file.read_text())) if file.exists() else Behaviour()
         await asyncio.sleep(behaviour.slow_s)
-        writes, key = request.method in ("PUT", "DELETE", "PATCH"), request.headers.get("api-key")
+        writes, key = request.method in ("PUT", "DELETE", "PATCH") or request.path == "/collections/aliases", request.headers.get("api-key")
         if behaviour.api_key and (key is None or key not in (behaviour.api_key, behaviour.read_only_key)):
             raise Refused(401, "Invalid API key or JWT")
         if writes and behaviour.read_only_key and key == behaviour.read_only_key:
@@ -163,7 +168,8 @@ class Server:
             raise Refused(500, "Service internal error: No space left on device: WAL buffer size exceeds available disk space")
 
     def _name(self, request: web.Request) -> str:
-        if (name := request.match_info["name"]) not in self._layout:
+        name = self._aliases.get(request.match_info["name"], request.match_info["name"])
+        if name not in self._layout:
             raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
         return name
 
@@ -183,7 +189,27 @@ class Server:
         return {"collections": [{"name": name} for name in self._layout]}
 
     async def _exists(self, request: web.Request) -> Any:
-        return {"exists": request.match_info["name"] in self._layout}
+        name = request.match_info["name"]
+        return {"exists": self._aliases.get(name, name) in self._layout}
+
+    async def _list_aliases(self, request: web.Request) -> Any:
+        return {"aliases": [{"alias_name": alias, "collection_name": name} for alias, name in self._aliases.items()]}
+
+    async def _change_aliases(self, request: web.Request) -> Any:
+        changed = dict(self._aliases)
+        for action in (await request.json())["actions"]:
+            if "delete_alias" in action:
+                changed.pop(action["delete_alias"]["alias_name"], None)
+                continue
+            alias, name = action["create_alias"]["alias_name"], action["create_alias"]["collection_name"]
+            if alias in self._layout:
+                raise Refused(409, f"Wrong input: Collection `{alias}` already exists!")
+            if name not in self._layout:
+                raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
+            changed[alias] = name
+        self._aliases = changed
+        write_whole(self._directory / "aliases.json", changed)
+        return True
 
     async def _info(self, request: web.Request) -> Any:
         from qdrant_client import models
@@ -205,10 +231,17 @@ class Server:
         name, sent = request.match_info["name"], await request.json()
         if name in self._layout:
             raise Refused(409, f"Wrong input: Collection `{name}` already exists!")
+        if name in self._aliases:
+            raise Refused(400, f"Wrong input: Can't create collection with name {name}. Alias with the same name already exists")
         asked = models.CreateCollection.model_validate(sent)
         await self._client.create_collection(name, vectors_config=asked.vectors, metadata=asked.metadata)
         self._layout[name] = {"created": sent, "indexes": {}}
         write_whole(self._directory / "layout.json", self._layout)
+        return True
+
+    async def _update(self, request: web.Request) -> Any:
+        """The metadata alone."""
+        await self._client.update_collection(self._name(request), metadata=(await request.json())["metadata"])
         return True
 
     async def _delete(self, request: web.Request) -> Any:
@@ -254,8 +287,9 @@ class Server:
         name, sent = self._name(request), await request.json()
         asked = models.ScrollRequest.model_validate(sent)
         self._check(name, asked.limit, sent.get("filter"))
-        points, _ = await self._client.scroll(name, scroll_filter=asked.filter, limit=asked.limit, order_by=asked.order_by, with_payload=True)
-        return {"points": [dumped(point) for point in points]}
+        options = {"scroll_filter": asked.filter, "limit": asked.limit, "order_by": asked.order_by, "offset": asked.offset}
+        points, following = await self._client.scroll(name, **options, with_payload=True)
+        return {"points": [dumped(point) for point in points], "next_page_offset": following}
 
     async def _count(self, request: web.Request) -> Any:
         from qdrant_client import models

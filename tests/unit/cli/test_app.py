@@ -20,7 +20,7 @@ from schemas.strategies import Strategy
 COMMANDS = (
     *("demo", "up", "status", "down", "replay", "evaluate", "ask", "profile", "train", "train status", "topics apply", "topics describe"),
     *(f"models {name}" for name in ("list", "show", "promote", "reject", "rollback", "diff", "history", "watch")),
-    *("config check", "config print", "lab chaos", "lab promotion", "dlq list", "dlq show", "dlq redrive"),
+    *("config check", "config print", "lab chaos", "lab promotion", "dlq list", "dlq show", "dlq redrive", "index rebuild", "index alias"),
 )
 
 
