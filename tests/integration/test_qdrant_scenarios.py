@@ -86,6 +86,7 @@ def test_two_processes_share_a_server_and_one_takes_over_from_the_other(scenario
         assert second.is_running()
 
 
+@IN_CONTRACT
 def test_strict_mode_takes_what_the_streams_ask(scenario: QdrantScenario) -> None:
     with scenario.process() as streams:
         streams.start()
@@ -121,6 +122,7 @@ def test_with_a_read_only_key_history_waits_and_searches_go_on(scenario: QdrantS
         assert READ_ONLY not in streams.log()
 
 
+@IN_CONTRACT
 def test_with_a_wrong_key_answers_go_out_and_nothing_is_lost(scenario: QdrantScenario) -> None:
     stub = scenario.only_stub("given keys")
     stub.behave(api_key=KEY)
@@ -140,10 +142,10 @@ def test_with_a_wrong_key_answers_go_out_and_nothing_is_lost(scenario: QdrantSce
 @pytest.mark.parametrize(
     ("behaviour", "text", "status"),
     [
-        pytest.param({"replicas_answer": False}, "too few replicas answer", RetrievalStatus.INDEX_AWAY, id="replicas"),
+        pytest.param({"replicas_answer": False}, "too few replicas answer", RetrievalStatus.INDEX_AWAY, id="replicas", marks=IN_CONTRACT),
         pytest.param({"slow_s": 60.0}, "no answer in time", RetrievalStatus.INDEX_AWAY, id="slow", marks=IN_CONTRACT),
         pytest.param({"is_busy": True}, "too many requests", RetrievalStatus.INDEX_AWAY, id="busy", marks=IN_CONTRACT),
-        pytest.param({"disk_is_full": True}, "its disk is full", RetrievalStatus.SEARCHED, id="disk"),
+        pytest.param({"disk_is_full": True}, "its disk is full", RetrievalStatus.SEARCHED, id="disk", marks=IN_CONTRACT),
     ],
 )
 def test_a_server_in_trouble_is_named_and_misses_nothing(scenario: QdrantScenario, behaviour: dict[str, Any], text: str, status: RetrievalStatus) -> None:
