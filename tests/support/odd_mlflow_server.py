@@ -39,6 +39,8 @@ def odd_server() -> Iterator[OddServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = odd.answer(self.path).encode()
+            if odd.ends.is_set():  # the client has gone
+                return
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
