@@ -34,7 +34,7 @@ def ask(
 ) -> int:
     """`after`: topic/partition/offset of an event that the search waits for."""
     try:
-        position = Source.parse(after) if after else None
+        position = None if after is None else Source.parse(after)
     except ValueError as error:
         show_error(f"--after {error}")
         return USAGE

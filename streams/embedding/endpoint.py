@@ -19,7 +19,7 @@ from infra.settings.stream import EmbedderSettings, Similarity
 from infra.urls import without_user
 from streams.embedding.embedder import Matrix, distinct
 
-#: Of the first request, which tells the dimension. It holds no user's text.
+#: Text of the first request, whose answer gives the dimension.
 PROBE = "hello"
 #: A query does not wait longer for its vector: it goes on without history.
 URGENT_S = 2.0
@@ -102,11 +102,13 @@ class EndpointEmbedder:
     def _rows(self, answer: httpx.Response, wanted: int) -> Matrix:
         try:
             data: list[dict[str, Any]] = answer.json()["data"]
-            rows = np.asarray([entry["embedding"] for entry in sorted(data, key=lambda entry: int(entry["index"]))], dtype=np.float32)
-        except (ValueError, KeyError, TypeError) as error:
+            by_index = {int(entry["index"]): entry["embedding"] for entry in data}
+            rows = np.asarray([by_index[n] for n in range(wanted)], dtype=np.float32)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise RetryLater(f"the embedder at {self._address} does not answer as OpenAI's /embeddings does: {type(error).__name__}") from error
-        if rows.ndim != 2 or len(rows) != wanted or not np.isfinite(rows).all():
-            raise RetryLater(f"the embedder at {self._address} answers an array of {rows.shape}, not {wanted} rows of finite numbers")
+        if rows.ndim != 2 or len(data) != wanted or not rows.size or not np.isfinite(rows).all():
+            text = f"{len(data)} entries, read as an array of shape {rows.shape}, not {wanted} vectors of finite numbers"
+            raise RetryLater(f"the embedder at {self._address} answers {text}")
         return rows
 
 

@@ -324,3 +324,9 @@ def test_a_request_that_the_server_does_not_understand_ends_the_process() -> Non
         error = problem_of_client(UnexpectedResponse(status, "", b"{}", httpx.Headers()), "search", PLACE)
         assert isinstance(error, CannotContinue) and f"({status}, search)" in str(error)
     assert problem_of_client(ValueError("a bug"), "search", PLACE) is None
+
+
+def test_over_grpc_too_a_collection_that_exists_is_no_failure_of_the_server() -> None:
+    """`_ensure` then compares the collection that another process has just created."""
+    refused = grpc.aio.AioRpcError(grpc.StatusCode.ALREADY_EXISTS, grpc.aio.Metadata(), grpc.aio.Metadata(), "already exists")
+    assert isinstance(problem_of_client(refused, "create the collection", PLACE), CannotContinue)

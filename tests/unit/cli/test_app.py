@@ -68,7 +68,7 @@ def test_an_impossible_user_is_named() -> None:
     assert code == 2 and error.startswith("retouch: user: ")
 
 
-@pytest.mark.parametrize("place", ["interactions", "interactions/0", "interactions/0/-1", "a b/0/1"])
+@pytest.mark.parametrize("place", ["", "interactions", "interactions/0", "interactions/0/-1", "a b/0/1"])
 def test_a_position_to_ask_after_is_topic_partition_and_offset(place: str) -> None:
     assert run("ask", "text", "--user", "ada", "--after", place) == (2, "", "retouch: --after must be topic/partition/offset, such as interactions/0/17\n")
 

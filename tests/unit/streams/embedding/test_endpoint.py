@@ -105,6 +105,12 @@ async def test_a_server_that_refuses_or_fails_later_is_asked_again(server: OpenA
         {"data": [{"index": 0, "embedding": ["a"]}]},
         {"data": [{"index": 0, "embedding": [1.0, float("nan")]}]},
         {"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}]},
+        {"data": [{"index": 1, "embedding": [1.0, 2.0]}]},
+        {"data": [{"index": 0, "embedding": [1.0, 2.0]}, {"index": 0, "embedding": [1.0, 2.0]}]},
+        {"data": [{"index": 0, "embedding": []}]},
+        {"data": [{"index": 0, "embedding": [10**400]}]},
+        {"data": [{"index": float("inf"), "embedding": [1.0]}]},
+        b"[" * 100_000,
         {"error": "busy"},
     ],
 )
@@ -139,9 +145,11 @@ def test_a_server_that_is_away_is_waited_for() -> None:
     ("values", "text"),
     [
         ({"url": "http://127.0.0.1:1/v1", "processes": 2, "pooling": "cls"}, "pooling, processes: the server of embedder.url decides"),
-        ({"api_key": KEY}, "api_key: it is of embedder.url, which is not set"),
+        ({"api_key": KEY, "parameters": {"user": "retouch"}}, "api_key, parameters: used only with embedder.url, which is not set"),
+        ({"url": "http://127.0.0.1:1/v1", "parameters": {"input": ["sea"]}}, "must not hold 'input'"),
+        ({"url": "http://127.0.0.1:1/v1", "parameters": {"encoding_format": "base64"}}, "another encoding_format than float"),
     ],
 )
-def test_settings_of_both_places_are_refused(values: dict[str, Any], text: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(values: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         EmbedderSettings.model_validate(values)
