@@ -107,7 +107,7 @@ def values_schema() -> str:
     return json.dumps(schema, indent=1) + "\n"
 
 
-DESTINATIONS = ("dns", "kafka", "index", "registry", "endpoints", "schemaRegistry", "telemetry")
+DESTINATIONS = ("dns", "kafka", "index", "embedder", "registry", "endpoints", "schemaRegistry", "telemetry")
 PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 

@@ -8,6 +8,7 @@ import threading
 
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
+from infra.telemetry.foreign_output import log_output_of_child
 
 
 def _streams(settings: Settings, stop: threading.Event) -> None:
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     process = parser.parse_args(arguments).process
     return run_process(process, SERVICES[process])
 
+
+if __name__ == "__mp_main__":  # in a process of `embedder.processes`
+    log_output_of_child()
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -110,7 +110,7 @@ class IndexSettings(Section):
     collection: Annotated[str, AfterValidator(partial(name, without='<>:"/\\|?*'))] = "history"  # on the Qdrant server
     grpc_port: Annotated[int, Field(ge=1, le=65_535)] | None = None  # the server's gRPC port, such as 6334, for all requests; None: REST at `url`
     timeout_s: Seconds = 10.0  # of one request to the Qdrant server, in whole seconds, at least 1
-    retries: Annotated[int, Field(ge=0, le=10)] = 0  # more attempts of a request that fails for a moment, within `timeout_s`; 0: the caller retries or goes on
+    retries: Annotated[int, Field(ge=0, le=10)] = 0  # of a request that fails for a moment; each begins within `timeout_s` of the first. 0: the caller retries
     shards: Positive | None = None  # of the collection; None: the server's default. Cannot be changed later
     replication_factor: Positive | None = None  # copies of each shard, on different nodes; None: the server's default
     write_consistency_factor: Positive | None = None  # copies that must have a write before it counts; None: the server's default
@@ -194,7 +194,9 @@ class RetrievalSettings(Section):
     retriever: Retriever = Retriever.EMBEDDING  # of all strategies that `by_strategy` does not name
     by_strategy: dict[Strategy, Retriever] = OWN_RETRIEVERS  # of single strategies, added to `hydra = "bm25"`, which `hydra = "embedding"` replaces
     scan_items: Annotated[int, Field(ge=1, le=10_000)] = 1_000  # newest items of the user that bm25 and random choose from; of long texts bm25 reads fewer
-    after_timeout_s: Seconds = 5.0  # a query waits at most this long for the event of its `after`, and at most half of the time to its deadline
+    after_timeout_s: Annotated[float, Field(gt=0, le=60)] = (
+        5.0  # a query waits at most this long for the event of its `after`, and at most half of the time to its deadline
+    )
 
     @field_validator("by_strategy")
     @classmethod

@@ -1,12 +1,14 @@
 """Embeds texts at a server with OpenAI's `POST /embeddings`, such as Text Embeddings Inference or vLLM.
 
 A server may refuse a text that is longer than its model reads. Such a text is cut in halves until the server takes it, as a model on this machine reads only
-the first tokens of it. Error texts contain no user's text.
+the first tokens of it. A blank text, and one that the server refuses whatever its length, gets a vector of zeros, which is similar to nothing: it must not stop
+the others. Error texts contain no user's text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,10 +16,13 @@ from typing import Any
 import httpx
 import numpy as np
 
-from infra.errors import BadSetting, CannotContinue, RetryLater
+from infra.errors import BadSetting, CannotContinue, RetouchError, RetryLater
 from infra.settings.stream import EmbedderSettings, Similarity
 from infra.urls import without_user
+from schemas.sameness import is_blank
 from streams.embedding.embedder import Matrix, distinct
+
+log = logging.getLogger(__name__)
 
 #: Text of the first request, whose answer gives the dimension.
 PROBE = "hello"
@@ -67,20 +72,34 @@ class EndpointEmbedder:
         self._client.close()
 
     def _embed(self, texts: Sequence[str], timeout_s: float) -> Matrix:
+        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        if written := [number for number, text in enumerate(texts) if not is_blank(text)]:
+            rows[written] = self._embed_written([texts[number] for number in written], timeout_s)
+        return rows
+
+    def _embed_written(self, texts: Sequence[str], timeout_s: float) -> Matrix:
         try:
             vectors = self._request(texts, timeout_s)
         except _TextRefused as error:
             if len(texts) > 1:
                 middle = len(texts) // 2
-                return np.concatenate([self._embed(texts[:middle], timeout_s), self._embed(texts[middle:], timeout_s)])
-            if len(texts[0]) <= SHORT_CHARS:
-                raise CannotContinue(f"{error}, a text of {len(texts[0])} characters: check embedder.model and embedder.parameters") from error
-            return self._embed([texts[0][: len(texts[0]) // 2]], timeout_s)
+                return np.concatenate([self._embed_written(texts[:middle], timeout_s), self._embed_written(texts[middle:], timeout_s)])
+            if len(texts[0]) > SHORT_CHARS:
+                return self._embed([texts[0][: len(texts[0]) // 2]], timeout_s)
+            self._check_that_it_takes_others(error, timeout_s)
+            log.warning("the embedder refuses a text; its vector is zero", extra={"reason": str(error), "characters": len(texts[0])})
+            return np.zeros((1, self.dimension), dtype=np.float32)
         if vectors.shape[1] != self.dimension:
             raise CannotContinue(f"{self._address} answers vectors of {vectors.shape[1]} dimensions, and answered {self.dimension} before: restart the process")
         if self._settings.similarity is Similarity.COSINE:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return vectors
+
+    def _check_that_it_takes_others(self, refused: _TextRefused, timeout_s: float) -> None:
+        try:
+            self._request([PROBE], timeout_s)
+        except _TextRefused:
+            raise RetryLater(f"{refused}, whatever the text: check embedder.model and embedder.parameters") from refused
 
     def _request(self, texts: Sequence[str], timeout_s: float) -> Matrix:
         """The rows as the server sends them. Raises _TextRefused, RetryLater, and before the first answer BadSetting."""
@@ -94,7 +113,9 @@ class EndpointEmbedder:
             raise _TextRefused(f"the embedder at {self._address} answers {answer.status_code}")
         if answer.status_code in REMEDIES:
             text = f"the embedder at {self._address} answers {answer.status_code}: {REMEDIES[answer.status_code]}"
-            raise RetryLater(text) if hasattr(self, "dimension") else BadSetting(text)
+            raise self._wrong_answer(text)
+        if answer.is_redirect:
+            raise self._wrong_answer(f"the embedder at {self._address} redirects ({answer.status_code}): set embedder.url to the address it names")
         if answer.status_code != httpx.codes.OK:
             raise RetryLater(f"the embedder at {self._address} answers {answer.status_code}")
         return self._rows(answer, len(texts))
@@ -105,11 +126,16 @@ class EndpointEmbedder:
             by_index = {int(entry["index"]): entry["embedding"] for entry in data}
             rows = np.asarray([by_index[n] for n in range(wanted)], dtype=np.float32)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise RetryLater(f"the embedder at {self._address} does not answer as OpenAI's /embeddings does: {type(error).__name__}") from error
+            text = f"the embedder at {self._address} does not answer as OpenAI's /embeddings does ({type(error).__name__}): check embedder.url"
+            raise self._wrong_answer(text) from error
         if rows.ndim != 2 or len(data) != wanted or not rows.size or not np.isfinite(rows).all():
             text = f"{len(data)} entries, read as an array of shape {rows.shape}, not {wanted} vectors of finite numbers"
-            raise RetryLater(f"the embedder at {self._address} answers {text}")
+            raise self._wrong_answer(f"the embedder at {self._address} answers {text}")
         return rows
+
+    def _wrong_answer(self, text: str) -> RetouchError:
+        """To the first request it is a wrong setting. Later the server may be in repair."""
+        return RetryLater(text) if hasattr(self, "dimension") else BadSetting(text)
 
 
 class _TextRefused(Exception):

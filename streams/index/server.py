@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
@@ -50,6 +52,10 @@ T = TypeVar("T")
 DEFAULTS = IndexSettings()
 #: Added to `index.collection` for the collection of the profiles.
 PROFILES_SUFFIX = "-profiles"
+#: A Qdrant server refuses requests of more than 32 MiB (`service.max_request_size_mb`); a third of that leaves room for what is counted roughly.
+REQUEST_BYTES = 10 << 20
+#: Of one number of a vector in JSON, at most.
+DIGITS = 24
 LOCAL_MODE = "in the client's local mode"
 #: Pause before the first repeat of a request, and the longest one. A server that names a pause gets it, up to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
@@ -91,10 +97,9 @@ class ServerIndex:
     async def upsert(self, points: Sequence[Point]) -> None:
         from qdrant_client import models
 
-        if not points:
-            return
-        rows = [models.PointStruct(id=str(point.id), vector=point.vector.tolist(), payload=point.payload()) for point in points]
-        await self._send(f"write {len(rows)} points", lambda: self._client.upsert(self._collection, points=rows, wait=True))
+        for part in requests_of(points):
+            rows = [models.PointStruct(id=str(point.id), vector=point.vector.tolist(), payload=point.payload()) for point in part]
+            await self._send(f"write {len(rows)} points", partial(self._client.upsert, self._collection, points=rows, wait=True))
 
     async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
         if not ids:
@@ -193,6 +198,19 @@ class ServerIndex:
             pause_s = problem.after_s if problem.cause is ServerProblem.BUSY else FIRST_PAUSE_S * 2**attempt
             await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
         raise AssertionError  # the loop has no end
+
+
+def requests_of(points: Sequence[Point], most: int = REQUEST_BYTES) -> Iterator[Sequence[Point]]:
+    """The points in order, cut into requests of at most `most` bytes, or of one point that is larger."""
+    start = size = 0
+    for end, point in enumerate(points):
+        own = DIGITS * len(point.vector) + len(json.dumps(point.payload()))
+        if end > start and size + own > most:
+            yield points[start:end]
+            start, size = end, 0
+        size += own
+    if start < len(points):
+        yield points[start:]
 
 
 def open_client(settings: IndexSettings) -> AsyncQdrantClient:

@@ -108,7 +108,7 @@ def _answered(status: int, text: str, request: str, place: Place, shown: str = "
         return _retry(ServerProblem.UNREACHABLE, shown, request, place)
     if status == 401:
         return _retry(ServerProblem.WRONG_KEY, shown, request, place)
-    if status == 403 and _names_no_right(lower):
+    if status == 403 and _lacks_a_named_right(lower):
         return _retry(ServerProblem.WRONG_KEY, shown, request, place)
     if status == 403:
         return _retry(ServerProblem.NO_RIGHT, _detail(shown, text), request, place)
@@ -127,7 +127,7 @@ def _answered(status: int, text: str, request: str, place: Place, shown: str = "
     return CannotContinue(f"{place} does not accept the request ({shown}, {request}); check that index.url leads to a Qdrant server of the client's version")
 
 
-def _names_no_right(lower: str) -> bool:
+def _lacks_a_named_right(lower: str) -> bool:
     """Some versions answer a wrong key with 403, as gateways before them do, but without naming the right that the key lacks."""
     return "access" not in lower and "forbidden:" not in lower
 

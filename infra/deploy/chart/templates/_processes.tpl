@@ -7,7 +7,7 @@ stops in order hands them over at once. StatefulSets with one replica for the tr
 interrupted resumes from its folder.
 */}}
 {{- define "retouch.processes" -}}
-streams: {args: [streams], group: retouch-streams, topic: "", needs: [index], secrets: [index]}
+streams: {args: [streams], group: retouch-streams, topic: "", needs: [index, embedder], secrets: [index, embedder]}
 base: {args: [workers, base], group: retouch-base, topic: queries, needs: [endpoints], secrets: [base]}
 strategies: {args: [workers, strategies], group: retouch-strategies, topic: retrievals, needs: [endpoints, registry], secrets: [base]}
 reflection: {args: [workers, reflection], group: retouch-reflection, topic: contexts, needs: [registry], secrets: []}

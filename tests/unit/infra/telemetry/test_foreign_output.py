@@ -65,8 +65,8 @@ def test_standard_error_is_restored_after_the_block() -> None:
     assert line["text"] == "True"
 
 
-@pytest.mark.parametrize("module", ["workers.__main__", "trainer.__main__", "trainer.judge.vllm_process", "pico.server.__main__"])
-def test_a_process_that_vllm_spawns_logs_what_libraries_print(module: str) -> None:
+@pytest.mark.parametrize("module", ["workers.__main__", "streams.__main__", "trainer.__main__", "trainer.judge.vllm_process", "pico.server.__main__"])
+def test_a_spawned_process_logs_what_libraries_print(module: str) -> None:
     spawned = f"import runpy, sys, warnings; runpy.run_module({module!r}, run_name='__mp_main__')"  # the first that multiprocessing does in the process
     lines = lines_of(f"{spawned}; print('a word', file=sys.stderr); warnings.warn('careful')")
     assert [(line["text"], line["level"]) for line in lines] == [("a library printed", "WARNING"), ("a Python warning", "WARNING")]

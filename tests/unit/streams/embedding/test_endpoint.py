@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -17,6 +18,7 @@ from tests.support.token_endpoint import closed_port
 
 MOST_CHARS = 300
 KEY = "secret-key"
+ZEROS = [0.0, 0.0]
 
 
 def row_of(text: str) -> list[float]:
@@ -128,12 +130,39 @@ async def test_vectors_of_another_dimension_end_the_process(server: OpenAiServer
         await embedder.embed(["sea"])
 
 
-async def test_a_short_text_that_is_refused_is_not_cut_for_ever_nor_quoted(server: OpenAiServer, opened: ExitStack) -> None:
+async def test_a_text_that_is_refused_at_any_length_gets_zeros(server: OpenAiServer, opened: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    embedder = opened.enter_context(closing(EndpointEmbedder(settings(server, similarity="dot"))))
+    server.respond = lambda body: failure(400) if any("sea" in text for text in body["input"]) else embeddings(body)
+    np.testing.assert_allclose(await embedder.embed(["film", "sea" * SHORT_CHARS, "war"]), [row_of("film"), ZEROS, row_of("war")])
+    assert "the embedder refuses a text" in caplog.text and "sea" not in caplog.text
+
+
+async def test_a_server_that_refuses_every_text_is_asked_again(server: OpenAiServer, opened: ExitStack) -> None:
     embedder = opened.enter_context(closing(EndpointEmbedder(settings(server))))
     server.respond = lambda _: failure(400)
-    with pytest.raises(CannotContinue, match=r"400, a text of \d+ characters") as raised:
-        await embedder.embed(["sea" * SHORT_CHARS])
-    assert "sea" not in str(raised.value)
+    with pytest.raises(RetryLater, match=r"answers 400, whatever the text: check embedder\.model"):
+        await embedder.embed(["sea"])
+
+
+async def test_a_blank_text_gets_zeros_without_a_request(server: OpenAiServer, opened: ExitStack) -> None:
+    embedder = opened.enter_context(closing(EndpointEmbedder(settings(server, similarity="dot"))))
+    before = len(server.requests)
+    np.testing.assert_allclose(await embedder.embed(["", " \n"]), np.zeros((2, 2)))
+    assert len(server.requests) == before
+    np.testing.assert_allclose(await embedder.embed(["", "sea"]), [ZEROS, row_of("sea")])
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (ScriptedAnswer(b"<html>"), "does not answer as OpenAI's /embeddings does"),
+        (ScriptedAnswer(b"", 301, {"Location": "/elsewhere"}), "redirects (301): set embedder.url"),
+    ],
+)
+def test_an_address_that_is_no_embedder_is_a_bad_setting(server: OpenAiServer, answer: ScriptedAnswer, text: str) -> None:
+    server.respond = lambda _: answer
+    with pytest.raises(BadSetting, match=re.escape(text)):
+        EndpointEmbedder(settings(server))
 
 
 def test_a_server_that_is_away_is_waited_for() -> None:
