@@ -5,6 +5,7 @@ The methods below are those that take or return names. `infra.kafka.clients` mak
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -19,6 +20,9 @@ from infra.kafka.names import KafkaNames
 
 #: How long the threads of a producer whose transaction failed may take to end.
 CLOSE_S = 5.0
+
+#: It warns of a member whose metadata is not a consumer's, such as Faust's, and quotes all of it.
+logging.getLogger("kafka.admin._groups").setLevel(logging.ERROR)
 
 
 class NamedProducer(KafkaProducer):  # type: ignore[misc]  # the client has no types

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import zlib
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_client import QdrantClient
 
 from infra.kafka.clients import producer
 from infra.kafka.contract_check import MISPLACED, check_topic
@@ -28,6 +28,7 @@ from schemas.strategies import Strategy
 from schemas.topics import FEEDBACK, INTERACTIONS, OUTCOMES, PLATFORM_TOPICS, QUERIES, RESPONSES, Topic
 from tests.support.openai_server import completion, serving
 from tests.support.own_broker import own_broker
+from tests.support.qdrant_stub import QdrantStub, qdrant_stub
 from tests.support.streams_process import StreamsClient, StreamsProcess, running
 from tests.support.worker_process import USERS_TEXT, process
 from traffic.lag import GroupLag
@@ -39,10 +40,11 @@ STALL_S = 90.0
 
 
 class Platform:
-    """Two streams processes with an embedded index each, the workers, and the platform's own client."""
+    """Two streams processes with one Qdrant server, the workers, and the platform's own client."""
 
-    def __init__(self, broker: Broker, folder: Path) -> None:
+    def __init__(self, broker: Broker, server: QdrantStub, folder: Path) -> None:
         self.settings = load(kafka={"bootstrap_servers": broker.bootstrap_servers}, stack={"dir": folder / "platform"})
+        self._server = server.url
         self._folder = folder
         self.partitions = self.settings.kafka.partitions
         self.processes = ExitStack()
@@ -54,6 +56,7 @@ class Platform:
             self.processes.enter_context(process(self.settings, self._folder, "workers", worker, base_url=endpoint.url))
         for name in ("one", "two"):
             options = {"RETOUCH_KAFKA__INSTANCE": name, "RETOUCH_KAFKA__SESSION_TIMEOUT_MS": "6000"}
+            options |= {"RETOUCH_INDEX__URL": self._server, "RETOUCH_INDEX__TIMEOUT_S": "60"}
             self.streams.append(self.processes.enter_context(running(self._own(name), **options)))
         self.client = self.processes.enter_context(closing(StreamsClient(self.settings)))
         self.producer = self.processes.enter_context(closing(producer(self.settings, "foreign")))
@@ -104,15 +107,16 @@ class Platform:
         """The other one stops, because the broker deletes no offsets of a group with members."""
         for streams in self.streams:
             streams.stop(signal.SIGTERM)
-        for folder in (self._own("one").index_dir, self._own("one").profiles_dir):
-            shutil.rmtree(folder)
+        with closing(QdrantClient(url=self._server, check_compatibility=False)) as client:
+            for collection in client.get_collections().collections:
+                client.delete_collection(collection.name)
         self.streams[0].start()
 
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with own_broker(tmp_path_factory.mktemp("broker")) as broker:
-        platform = Platform(broker, tmp_path_factory.mktemp("platform"))
+    with own_broker(tmp_path_factory.mktemp("broker")) as broker, qdrant_stub(tmp_path_factory.mktemp("qdrant")) as server:
+        platform = Platform(broker, server, tmp_path_factory.mktemp("platform"))
         with platform.processes:
             platform.start()
             yield platform

@@ -16,9 +16,9 @@ from schemas.contexts import AfterStatus, RetrievalStatus
 from schemas.positions import Source
 from streams.app.transport import BUFFERED, POLLED
 from tests.support.own_broker import own_broker
-from tests.support.streams_faults import BOUND_S, STALL_S, USERS, StreamsGroup
+from tests.support.streams_faults import AFTER_S, STALL_S, USERS, StreamsGroup
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: How often Faust commits.
 COMMIT_S = 1.0
@@ -143,7 +143,7 @@ def test_members_that_join_and_leave_lose_nothing(group: StreamsGroup) -> None:
 
 
 def test_a_draft_that_waits_for_its_event_holds_up_no_other_and_survives_a_kill(group: StreamsGroup) -> None:
-    with group.member(after_timeout_s=BOUND_S) as member, ExitStack() as fault:
+    with group.member(after_timeout_s=AFTER_S) as member, ExitStack() as fault:
         fault.enter_context(group.fault("late"))
         interaction, position = group.send_interaction()
         waiting = group.send_draft_after(interaction.user, position)

@@ -218,7 +218,7 @@ def test_every_process_has_a_network_policy_and_only_needed_destinations() -> No
     ports = {name: {port["port"] for rule in policy["egress"] for port in rule["ports"]} for name, policy in policies.items()}
     assert ports["sources"] == {53, 9093, 4318, 443}
     assert ports["quality"] == {53, 9093, 4318}
-    assert ports["streams"] == {53, 9093, 4318, 6333}
+    assert ports["streams"] == {53, 9093, 4318, 6333, 6334, 8080, 443}
     assert ports["base"] == ports["reflection"] == {53, 9093, 4318, 443}
     for name, policy in policies.items():
         assert policy["policyTypes"] == ["Ingress", "Egress"]

@@ -198,6 +198,7 @@ def test_prometheus_accepts_every_query_of_the_dashboard(tmp_path: Path) -> None
 
 
 @needs_promtool
+@pytest.mark.long("promtool computes days of samples for a minute")
 def test_each_rule_fires_when_it_should_and_not_otherwise() -> None:
     tested = subprocess.run([str(PROMTOOL), "test", "rules", str(RULE_TESTS)], capture_output=True, text=True, check=False)
     assert tested.returncode == 0, tested.stdout + tested.stderr

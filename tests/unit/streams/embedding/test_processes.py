@@ -19,6 +19,8 @@ from infra.settings.stream import EmbedderSettings
 from streams.embedding.local import LocalEmbedder
 from tests.support.tiny_embedder import TEXTS, make_contriever
 
+#: Each process imports torch, at a low priority.
+LONG = pytest.mark.long("starts processes that embed")
 #: A bound for a busy machine.
 WAIT_S = 120.0
 #: Of several steps, some of them equal.
@@ -44,7 +46,7 @@ def children() -> list[int]:
     return [process.pid for process in multiprocessing.active_children() if process.pid]
 
 
-@pytest.mark.parametrize("processes", [0, 2])
+@pytest.mark.parametrize("processes", [0, pytest.param(2, marks=LONG)])
 async def test_history_has_the_vectors_of_queries_in_order(checkpoint: Path, processes: int) -> None:
     with closing(LocalEmbedder(settings(checkpoint, processes=processes))) as embedder:
         history = await embedder.embed(HISTORY)
@@ -53,6 +55,7 @@ async def test_history_has_the_vectors_of_queries_in_order(checkpoint: Path, pro
     assert children() == []
 
 
+@LONG
 async def test_processes_that_died_are_started_again(embedder: LocalEmbedder) -> None:
     before = await embedder.embed(HISTORY)
     for pid in children():
