@@ -102,6 +102,7 @@ def test_strict_mode_takes_what_the_streams_ask(scenario: QdrantScenario) -> Non
         scenario.wait_for_retrieval(RetrievalStatus.SEARCHED)
 
 
+@IN_CONTRACT
 def test_with_a_read_only_key_history_waits_and_searches_go_on(scenario: QdrantScenario) -> None:
     stub = scenario.only_stub("given keys")
     with scenario.process(api_key=KEY) as streams:

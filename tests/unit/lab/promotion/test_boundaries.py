@@ -23,7 +23,7 @@ def test_few_kills_are_spread_over_all_boundaries_and_many_add_second_kills() ->
     assert len(many[10].kills) == 2 and len({(case.scenario.name, case.kills) for case in many}) == len(many)
 
 
-@pytest.mark.slow
+@pytest.mark.long("twelve promoters are killed and started again")
 @pytest.mark.timeout(600)
 def test_a_killed_promoter_ends_like_one_without_kills(tmp_path: Path) -> None:
     report = run_boundaries(load(), tmp_path, 12, (GOOD, ROLLBACK))
