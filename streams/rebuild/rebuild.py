@@ -166,7 +166,7 @@ class Rebuild:
         return {alias: self._name + PROFILES_SUFFIX}
 
     async def _finish(self) -> Report:
-        """What the streams processes wrote to the former collection before the switch is below the log's end of now, and nothing follows."""
+        """Everything that the streams processes wrote to the former collection lies below the current end of the log."""
         for _ in range(FINISH_ATTEMPTS):
             await self._fill(dict(self._log.ends()), is_switched=True)
             proof = await prove(self._old.pages, self._new.stored, None, None)
