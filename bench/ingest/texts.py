@@ -1,8 +1,8 @@
 """The texts of a run, and the interactions that hold them.
 
 Generated texts have as many words as English news headlines with their descriptions: log-normal, median 27, sigma 0.35, from 4 to 120. The words are common
-English ones, half of them from two of 100 subjects, so that texts have nearest neighbours. MiniLM reads 35 tokens of them on average, as of HuffPost's
-headline and description. Texts are distinct: streams embeds an equal text of one batch only once.
+English ones, half of them from two of 100 subjects, so that texts have nearest neighbours. MiniLM reads 35.5 tokens of them on average (4,000 texts, seed 0,
+2026-12-01), and 34.8 of HuffPost's descriptions with headlines. Texts are distinct: streams embeds an equal text of one batch only once.
 """
 
 from __future__ import annotations

@@ -37,15 +37,16 @@ REMEDIES = {401: "check embedder.api_key", 403: "embedder.api_key may not use em
 class EndpointEmbedder:
     """The constructor asks the server once. It raises BadSetting if the server refuses, and RetryLater if it is away. `close` ends the connections."""
 
-    def __init__(self, settings: EmbedderSettings, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, settings: EmbedderSettings) -> None:
         assert settings.url
         self._settings = settings
         self._address = without_user(settings.url)
         key = settings.api_key.get_secret_value() if settings.api_key else None
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s, transport=transport, trust_env=False)
+        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s, trust_env=False)
         self._urgent, self._background = (ThreadPoolExecutor(settings.concurrency, f"embedder-{name}") for name in ("urgent", "history"))
         self.name = f"{settings.model}, endpoint"
+        self.dimension = 0  # until the first answer
         try:
             self.dimension = len(self._request([PROBE], settings.timeout_s)[0])
         except _TextRefused as error:
@@ -135,7 +136,7 @@ class EndpointEmbedder:
 
     def _wrong_answer(self, text: str) -> RetouchError:
         """To the first request it is a wrong setting. Later the server may be in repair."""
-        return RetryLater(text) if hasattr(self, "dimension") else BadSetting(text)
+        return RetryLater(text) if self.dimension else BadSetting(text)
 
 
 class _TextRefused(Exception):
