@@ -42,7 +42,12 @@ def name() -> str:
 
 @pytest.fixture
 def member(broker: Broker) -> Settings:
-    return load(kafka={"bootstrap_servers": broker.bootstrap_servers, "session_timeout_ms": SESSION_MS})
+    return load(kafka={"bootstrap_servers": broker.bootstrap_servers})
+
+
+@pytest.fixture
+def with_short_session(member: Settings) -> Settings:
+    return member.changed(kafka={"session_timeout_ms": SESSION_MS})
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -96,10 +101,11 @@ def test_a_wait_ends_at_a_stop(member: Settings, name: str) -> None:
 
 
 def test_a_bounded_wait_ends_without_the_lease_and_names_its_holder(member: Settings, name: str) -> None:
-    with KafkaLease(member, name) as held, KafkaLease(member, name) as other:
+    with KafkaLease(member, name) as held:
         held.acquire()
-        assert not other.wait(threading.Event(), within_s=0.5)
-        assert other.busy.startswith(f"another {name} is running (")
+        with KafkaLease(member, name) as other:
+            assert not other.wait(threading.Event(), within_s=0.5)
+            assert other.busy.startswith(f"another {name} is running (")
         held.check()
 
 
@@ -123,19 +129,19 @@ def ask(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def test_a_killed_holder_loses_the_lease_after_its_session(member: Settings, name: str) -> None:
-    with holder(member, name) as process:
+def test_a_killed_holder_loses_the_lease_after_its_session(with_short_session: Settings, name: str) -> None:
+    with holder(with_short_session, name) as process:
         process.kill()
-        waiting = Waiting(member, name)
+        waiting = Waiting(with_short_session, name)
         wait_for(lambda: waiting.holds, "the waiting process gets the lease")
         waiting.end()
 
 
-def test_a_holder_that_was_paused_beyond_its_session_loses_the_lease(member: Settings, name: str) -> None:
-    with holder(member, name) as process:
+def test_a_holder_that_was_paused_beyond_its_session_loses_the_lease(with_short_session: Settings, name: str) -> None:
+    with holder(with_short_session, name) as process:
         assert ask(process) == "confirmed\n"
         process.send_signal(signal.SIGSTOP)
-        waiting = Waiting(member, name)
+        waiting = Waiting(with_short_session, name)
         wait_for(lambda: waiting.holds, "the waiting process gets the lease")
         process.send_signal(signal.SIGCONT)
         assert f"lease {name}" in ask(process)
