@@ -40,7 +40,8 @@ from schemas.trajectories import Trajectory
 from streams.embedding.embedder import Matrix
 from streams.embedding.factory import make_embedder
 from streams.history.processor import text_of
-from streams.index.tenant_filter import Scope, Vector
+from streams.index.history_index import SearchRequest
+from streams.index.tenant_filter import Scope
 from streams.retrieval.processor import context_of, query_text
 from streams.retrieval.search import Found, HistorySearch, Wanted
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
@@ -132,13 +133,16 @@ class _History:
         self._items = {key: [_item(row, interactions[row]) for row in own] for key, own in rows.items()}  # oldest first
         self._vectors = {key: vectors[own] for key, own in rows.items()}
 
-    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        earlier = self._before(scope, before, domain)
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        return [self._search(request) for request in requests]
+
+    def _search(self, request: SearchRequest) -> list[HistoryItem]:
+        earlier = self._before(request.scope, request.before, request.domain)
         if not earlier:
             return []
-        scores = self._vectors[scope, domain][: len(earlier)] @ vector
+        scores = self._vectors[request.scope, request.domain][: len(earlier)] @ request.vector
         # For equal scores the newer item comes first.
-        best = sorted(range(len(earlier)), key=lambda row: (-scores[row], -row))[:limit]
+        best = sorted(range(len(earlier)), key=lambda row: (-scores[row], -row))[: request.limit]
         return [earlier[row].model_copy(update={"score": float(scores[row])}) for row in best]
 
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:

@@ -19,6 +19,7 @@ from uuid import UUID
 from infra.errors import CannotContinue
 from infra.settings.stream import Similarity
 from schemas.contexts import HistoryItem
+from streams.index.history_index import SearchRequest
 from streams.index.tenant_filter import BLANK, IS_BLANK, OCCURRED_AT, TENANT, USER, IndexFilter, Point, Scope, StoredPoint, Vector, best_first, stored_point
 from streams.index.time_order import ends_of_history
 
@@ -49,19 +50,34 @@ class EdgeIndex:
             await asyncio.to_thread(self._write, points)
 
     async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
-        # On the event loop, as `search`.
+        # On the event loop: a call takes less than a change of thread.
         if not ids:
             return {}
         points = self._shard.retrieve([str(id) for id in ids], with_payload=True, with_vector=False)
         return {UUID(str(point.id)): stored_point(point.payload or {}) for point in points}
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        # On the event loop: a search takes 0.2 ms over 20,000 points, less than a change of thread.
+        return self._search(SearchRequest(scope, vector, before, domain, limit))
+
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        """Searches one after another on the event loop, which others get in between.
+
+        Edge's `query` and `query_batch` hold the GIL until they return, so a thread would not free the event loop. `query_batch` takes as much CPU for one
+        search and a tenth less for each of 16, but holds the GIL for all of them at once (300,000 points, 2026-12-01).
+        """
+        found: list[list[HistoryItem]] = []
+        for request in requests:
+            if found:
+                await asyncio.sleep(0)
+            found.append(self._search(request))
+        return found
+
+    def _search(self, request: SearchRequest) -> list[HistoryItem]:
         import qdrant_edge as edge
 
-        query = edge.Query.Nearest(vector.tolist())
-        request = edge.QueryRequest(limit=limit, query=query, filter=_edge_filter(scope.before(before, domain)), with_payload=True)
-        return best_first((hit.score, hit.payload or {}) for hit in self._shard.query(request))
+        query = edge.Query.Nearest(request.vector.tolist())
+        asked = edge.QueryRequest(limit=request.limit, query=query, filter=_edge_filter(request.filter), with_payload=True)
+        return best_first((hit.score, hit.payload or {}) for hit in self._shard.query(asked))
 
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
         return await ends_of_history(self._scroll, scope.before(before, domain), limit, newest_first=newest_first)

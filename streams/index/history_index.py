@@ -7,20 +7,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem
-from streams.index.tenant_filter import Point, Scope, StoredPoint, Vector
+from streams.index.tenant_filter import IndexFilter, Point, Scope, StoredPoint, Vector
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """The scope's nearest items in `domain` with `occurred_at` before `before`, at most `limit`."""
+
+    scope: Scope
+    vector: Vector
+    before: datetime
+    domain: str
+    limit: int
+
+    @property
+    def filter(self) -> IndexFilter:
+        return self.scope.before(self.before, self.domain)
 
 
 class HistoryReader(Protocol):
     """What a query needs of a history index. Items without a response are not found, except those that versions before the flag BLANK wrote."""
 
-    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        """The scope's nearest items in `domain` with `occurred_at` before `before`, best first, at most `limit`."""
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        """One result for each request, in order, best item first. Raises for all of them if one cannot be answered."""
 
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
         """The scope's oldest items in `domain` with `occurred_at` before `before`, oldest first, at most `limit`, with score 0.
@@ -34,6 +50,9 @@ class HistoryIndex(HistoryReader, Protocol):
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write points; replace those with the same id. Returns when they survive a crash of the process."""
+
+    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
+        """The result of one `SearchRequest`."""
 
     async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
         """The points with these ids that the index has. Only to compare them with points to write: ids are derived from tenant and user."""
@@ -69,6 +88,9 @@ class LazyIndex:
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         return await (await self._opened()).search(scope, vector, before, domain, limit)
+
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        return await (await self._opened()).search_batch(requests)
 
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
         return await (await self._opened()).in_time_order(scope, before, domain, limit, newest_first=newest_first)

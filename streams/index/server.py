@@ -23,6 +23,7 @@ from infra.settings.stream import IndexSettings, Similarity
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
 from streams.index.collection_layout import Embedding, check, creation
+from streams.index.history_index import SearchRequest
 from streams.index.server_errors import Place, ServerProblem, problem_of
 from streams.index.tenant_filter import (
     BLANK,
@@ -110,11 +111,29 @@ class ServerIndex:
         return {UUID(str(point.id)): stored_point(point.payload or {}) for point in points}
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        query, query_filter = vector.tolist(), _server_filter(scope.before(before, domain))
-        result = await self._send(
-            "search", lambda: self._client.query_points(self._collection, query=query, query_filter=query_filter, limit=limit, with_payload=True)
-        )
-        return best_first((hit.score, hit.payload or {}) for hit in result.points)
+        return (await self.search_batch([SearchRequest(scope, vector, before, domain, limit)]))[0]
+
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        """In one request. Where the collection's strict mode refuses it, in one for each search: it may limit the batch, or refuse only one of them."""
+        if not requests:
+            return []
+        try:
+            return await self._search_at_once(requests)
+        except DependencyBlocked as blocked:
+            if blocked.cause is not ServerProblem.STRICT_MODE or len(requests) == 1:
+                raise
+        return [found for request in requests for found in await self._search_at_once([request])]
+
+    async def _search_at_once(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        from qdrant_client import models
+
+        asked = [
+            models.QueryRequest(query=request.vector.tolist(), filter=_server_filter(request.filter), limit=request.limit, with_payload=True)
+            for request in requests
+        ]
+        name = "search" if len(asked) == 1 else f"{len(asked)} searches"
+        results = await self._send(name, lambda: self._client.query_batch_points(self._collection, requests=asked))
+        return [best_first((hit.score, hit.payload or {}) for hit in result.points) for result in results]
 
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
         return await ends_of_history(self._scroll, scope.before(before, domain), limit, newest_first=newest_first)

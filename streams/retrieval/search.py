@@ -2,7 +2,8 @@
 
 A query never waits for the index (docs/rules.md, 4). If nothing is to be read, the deadline has passed, or the index or the
 embedder is away, the result has no items, with
-the reason in its status. A failing index delays one batch by at most ATTEMPTS times SEARCH_S; after that no query waits until the circuit breaker closes.
+the reason in its status. All similar items of a batch are one call of the index. A failing index delays that call, and each read in time order, by at most
+ATTEMPTS times SEARCH_S; after that no query waits until the circuit breaker closes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 from infra.errors import RetryLater
@@ -23,7 +25,7 @@ from schemas.lookups import ItemOrder, Reads
 from schemas.queries import Query
 from schemas.strategies import Strategy
 from streams.embedding.embedder import Embedder
-from streams.index.history_index import HistoryReader
+from streams.index.history_index import HistoryReader, SearchRequest
 from streams.index.tenant_filter import Scope, Vector
 from streams.retrieval.retrievers import drawn, most_similar_by_bm25
 
@@ -50,6 +52,12 @@ class Wanted:
     strategy: Strategy
     reads: Reads
     text: str
+
+
+#: What the index gave for one query, and how it went.
+Answer = tuple[list[HistoryItem], RetrievalStatus]
+#: One call of the index: gets the positions in a batch, and returns the items of each.
+Read = Callable[[Sequence[int]], Awaitable[list[list[HistoryItem]]]]
 
 
 class Found(NamedTuple):
@@ -84,34 +92,41 @@ class HistorySearch:
         self._embedder_breaker = CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     async def find(self, batch: Sequence[Wanted]) -> list[Found]:
-        """One result for each, in order. One call embeds all texts. Never raises RetryLater."""
+        """One result for each, in order. One call embeds all texts, and one searches. Never raises RetryLater."""
         started = time.perf_counter()
         skips = [self._skip_reason(wanted) for wanted in batch]
-        embeds = [skip is None and self.retriever_of(wanted) is Retriever.EMBEDDING for wanted, skip in zip(batch, skips, strict=True)]
-        texts = [self._query_prefix + wanted.text for wanted, embed in zip(batch, embeds, strict=True) if embed]
-        vectors = iter(await self._vectors(texts) if texts else ())
+        similar = [n for n, skip in enumerate(skips) if skip is None and self.retriever_of(batch[n]) is Retriever.EMBEDDING]
+        answers = dict(zip(similar, await self._similar([batch[n] for n in similar]), strict=True))
         found: list[Found] = []
-        for wanted, skip, embed in zip(batch, skips, embeds, strict=True):
-            vector = next(vectors) if embed else None
-            if embed and vector is None:
-                skip = RetrievalStatus.INDEX_AWAY
-            items, status = await self._search(wanted, vector) if skip is None else ([], skip)
+        for n, (wanted, skip) in enumerate(zip(batch, skips, strict=True)):
+            if skip is not None:
+                answers[n] = [], skip
+            elif n not in answers:
+                (answers[n],) = await self._answers([wanted], partial(self._in_time_order, wanted))
+            items, status = answers[n]
             items = await self._chosen(wanted, items) if items else []
             found.append(Found(items, status, (time.perf_counter() - started) * 1000))
         return found
 
-    async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector | None]:
-        """None for each text while the embedder's endpoint is away."""
-        if not self._embedder_breaker.pause_left_s:
-            try:
-                vectors = list(await self._embedder.embed(texts, urgent=True))
-            except RetryLater as error:
-                extra = {"reason": str(error), "for_s": self._embedder_breaker.failed()}
-                log.warning("the embedder is away; queries go on without similar items", extra=extra)
-            else:
-                self._embedder_breaker.succeeded()
-                return vectors
-        return [None] * len(texts)
+    async def _similar(self, batch: Sequence[Wanted]) -> list[Answer]:
+        vectors = await self._vectors([self._query_prefix + wanted.text for wanted in batch]) if batch else []
+        if vectors is None:
+            return [([], RetrievalStatus.INDEX_AWAY)] * len(batch)
+        requests = [_request(wanted, vector) for wanted, vector in zip(batch, vectors, strict=True)]
+        return await self._answers(batch, lambda waiting: self._index.search_batch([requests[n] for n in waiting]))
+
+    async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector] | None:
+        """None while the embedder's endpoint is away."""
+        if self._embedder_breaker.pause_left_s:
+            return None
+        try:
+            vectors = list(await self._embedder.embed(texts, urgent=True))
+        except RetryLater as error:
+            extra = {"reason": str(error), "for_s": self._embedder_breaker.failed()}
+            log.warning("the embedder is away; queries go on without similar items", extra=extra)
+            return None
+        self._embedder_breaker.succeeded()
+        return vectors
 
     def _skip_reason(self, wanted: Wanted) -> RetrievalStatus | None:
         """Why the result goes out at once, without a search. None if the index is to be searched."""
@@ -121,35 +136,47 @@ class HistorySearch:
             return RetrievalStatus.DEADLINE_PASSED
         return RetrievalStatus.INDEX_AWAY if self._breaker.pause_left_s else None
 
-    async def _search(self, wanted: Wanted, vector: Vector | None) -> tuple[list[HistoryItem], RetrievalStatus]:
-        reason = ""
+    async def _answers(self, batch: Sequence[Wanted], read: Read) -> list[Answer]:
+        answers: dict[int, Answer] = {}
         for _ in range(ATTEMPTS):
-            if (skip := self._skip_reason(wanted)) is not None:
-                return [], skip
-            left_s = self._left_s(wanted.query)
+            if (failure := await self._attempt(batch, answers, read)) is None:
+                break
+        else:
+            log.warning("the index is away; queries go on without history", extra={"reason": failure, "for_s": self._breaker.failed()})
+        return [answers.get(n, ([], RetrievalStatus.INDEX_AWAY)) for n in range(len(batch))]
+
+    async def _attempt(self, batch: Sequence[Wanted], answers: dict[int, Answer], read: Read) -> str | None:
+        """Adds the missing answers. Returns why it could not. When the deadline of one query passes meanwhile, the others are read again in the time left."""
+        until = time.monotonic() + SEARCH_S
+        while waiting := self._waiting(batch, answers):
+            bound_s, nearest_s = until - time.monotonic(), min(waiting.values())
             try:
-                async with asyncio.timeout(min(SEARCH_S, left_s)):
-                    items = await self._read(wanted, vector)
+                async with asyncio.timeout(min(bound_s, nearest_s)):
+                    found = await read(list(waiting))
             except RetryLater as error:
-                reason = str(error)
+                return str(error)
             except TimeoutError:
-                if left_s < SEARCH_S:  # the deadline was too near to blame the index
-                    return [], RetrievalStatus.DEADLINE_PASSED
-                reason = f"no answer within {SEARCH_S:g} s"
+                if nearest_s >= bound_s:
+                    return f"no answer within {SEARCH_S:g} s"
+                # That deadline was too near to blame the index.
+                answers |= {n: ([], RetrievalStatus.DEADLINE_PASSED) for n, left_s in waiting.items() if left_s <= nearest_s}
             else:
                 self._breaker.succeeded()
-                return items, RetrievalStatus.SEARCHED
-        log.warning("the index is away; queries go on without history", extra={"reason": reason, "for_s": self._breaker.failed()})
-        return [], RetrievalStatus.INDEX_AWAY
+                answers |= {n: (items, RetrievalStatus.SEARCHED) for n, items in zip(waiting, found, strict=True)}
+        return None
 
-    async def _read(self, wanted: Wanted, vector: Vector | None) -> list[HistoryItem]:
-        query, k = wanted.query, wanted.reads.k
+    def _waiting(self, batch: Sequence[Wanted], answers: dict[int, Answer]) -> dict[int, float]:
+        """The positions of the queries without an answer, with the seconds left to each deadline. Adds the answers of those that need no search any more."""
+        for n, wanted in enumerate(batch):
+            if n not in answers and (skip := self._skip_reason(wanted)) is not None:
+                answers[n] = [], skip
+        return {n: self._left_s(wanted.query) for n, wanted in enumerate(batch) if n not in answers}
+
+    async def _in_time_order(self, wanted: Wanted, _: Sequence[int]) -> list[list[HistoryItem]]:
+        query, retriever = wanted.query, self.retriever_of(wanted)
+        limit = self._settings.scan_items if retriever in SCANNING else wanted.reads.k
         scope = Scope(query.tenant, query.user)
-        if vector is not None:
-            return await self._index.search(scope, vector, query.asked_at, query.domain, k)
-        retriever = self.retriever_of(wanted)
-        limit = self._settings.scan_items if retriever in SCANNING else k
-        return await self._index.in_time_order(scope, query.asked_at, query.domain, limit, newest_first=retriever is not None)
+        return [await self._index.in_time_order(scope, query.asked_at, query.domain, limit, newest_first=retriever is not None)]
 
     async def _chosen(self, wanted: Wanted, items: list[HistoryItem]) -> list[HistoryItem]:
         """What the retriever chooses of the items that were read. Not part of the search's time, because a long ranking is no failure of the index."""
@@ -170,3 +197,8 @@ class HistorySearch:
 
     def _left_s(self, query: Query) -> float:
         return float("inf") if query.deadline is None else (query.deadline - self._now()).total_seconds()
+
+
+def _request(wanted: Wanted, vector: Vector) -> SearchRequest:
+    query = wanted.query
+    return SearchRequest(Scope(query.tenant, query.user), vector, query.asked_at, query.domain, wanted.reads.k)

@@ -24,7 +24,7 @@ from infra.settings.stream import IndexSettings, Similarity
 from schemas.interactions import Interaction
 from schemas.positions import Source
 from streams.index.edge import EdgeIndex
-from streams.index.history_index import HistoryIndex
+from streams.index.history_index import HistoryIndex, SearchRequest
 from streams.index.server import ServerIndex
 from streams.index.tenant_filter import BLANK, OCCURRED_AT, SOURCE, TENANT, USER, IndexPoint, Scope, StoredPoint, Vector, content_of
 from tests.support.qdrant_stub import QdrantStub, qdrant_stub
@@ -251,6 +251,23 @@ async def test_edge_indexes_each_field_that_its_filters_compare(tmp_path: Path) 
     index = EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="test")
     assert index._shard.info().payload_schema.keys() == {TENANT, USER, OCCURRED_AT, BLANK}
     await index.close()
+
+
+async def test_each_search_of_a_batch_has_its_own_user_vector_time_domain_and_limit(index: HistoryIndex) -> None:
+    bob, tick = Scope("acme", "bob"), timedelta(microseconds=1)
+    await index.upsert([point("near", vector=toward(0.9)), point("far", vector=toward(0.1)), point("tweet", domain="tweet"), point("theirs", bob)])
+    await index.upsert([point("late", at=NOON + tick, vector=toward(0.95))])
+    asked = [
+        SearchRequest(ALICE, axis(0), NOON + tick, "movie_tag", 6),
+        SearchRequest(ALICE, axis(0), NOON + timedelta(hours=1), "movie_tag", 1),
+        SearchRequest(ALICE, axis(1), NOON + tick, "movie_tag", 1),
+        SearchRequest(ALICE, axis(0), NOON + tick, "tweet", 6),
+        SearchRequest(bob, axis(0), NOON + tick, "movie_tag", 6),
+        SearchRequest(Scope("globex", "alice"), axis(0), NOON + tick, "movie_tag", 6),
+    ]
+    expected = [["near", "far"], ["late"], ["far"], ["tweet"], ["theirs"], []]
+    assert [[item.content.removeprefix("content ") for item in items] for items in await index.search_batch(asked)] == expected
+    assert await index.search_batch([]) == []
 
 
 async def test_equal_scores_are_ordered_newest_first(index: HistoryIndex) -> None:

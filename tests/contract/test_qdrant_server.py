@@ -21,6 +21,7 @@ from infra.errors import CannotContinue, DependencyBlocked, RetryLater
 from infra.process.ports import free_port
 from infra.settings.stream import IndexSettings, Quantization, Similarity
 from schemas.positions import Source
+from streams.index.history_index import SearchRequest
 from streams.index.server import ServerIndex
 from streams.index.server_errors import BLOCKING, Place, ServerProblem
 from streams.index.server_errors import problem_of as problem_of_client
@@ -205,6 +206,17 @@ async def test_strict_mode_takes_every_filter_of_a_history_and_names_its_limit(s
         stub.behave(largest_limit=5)
         error = await problem_of(index, of_write=False)
     assert error.cause is ServerProblem.STRICT_MODE and 'Limit exceeded 6 > 5 for "limit"' in str(error)
+
+
+async def test_searches_that_strict_mode_refuses_at_once_are_sent_one_by_one(stub: QdrantStub) -> None:
+    searches = [SearchRequest(ALICE, AXIS, NOON + timedelta(days=1), "movie_tag", limit) for limit in (2, 1)]
+    async with opened(settings_for(stub)) as index:
+        await write(index)
+        stub.behave(largest_search_batch=1)
+        assert [len(items) for items in await index.search_batch(searches)] == [2, 1]
+        stub.behave(largest_search_batch=1, largest_limit=1)
+        with pytest.raises(DependencyBlocked, match=r'search: .*Limit exceeded 2 > 1 for "limit"'):
+            await index.search_batch(searches)
 
 
 async def test_a_server_that_is_not_there_is_unreachable() -> None:

@@ -33,7 +33,8 @@ class Behaviour:
     api_key: str | None = None
     read_only_key: str | None = None
     largest_limit: int | None = None  # strict mode; its collections also refuse filters on fields without an index
-    largest_batch: int | None = None  # strict mode
+    largest_batch: int | None = None  # of points to write, strict mode
+    largest_search_batch: int | None = None  # strict mode
     replicas_answer: bool = True
     disk_is_full: bool = False
     is_busy: bool = False
@@ -41,7 +42,7 @@ class Behaviour:
 
     @property
     def is_strict(self) -> bool:
-        return self.largest_limit is not None or self.largest_batch is not None
+        return any(most is not None for most in (self.largest_limit, self.largest_batch, self.largest_search_batch))
 
 
 class Refused(Exception):
@@ -131,7 +132,7 @@ class Server:
                 web.put(f"{one}/index", self._index),
                 web.put(f"{one}/points", self._upsert),
                 web.post(f"{one}/points", self._retrieve),
-                web.post(f"{one}/points/query", self._query),
+                web.post(f"{one}/points/query/batch", self._query_batch),
                 web.post(f"{one}/points/scroll", self._scroll),
                 web.post(f"{one}/points/count", self._count),
             ]
@@ -272,14 +273,16 @@ class Server:
         name, sent = self._name(request), await request.json()
         return [dumped(point) for point in await self._client.retrieve(name, ids=sent["ids"], with_payload=True, with_vectors=False)]
 
-    async def _query(self, request: web.Request) -> Any:
+    async def _query_batch(self, request: web.Request) -> Any:
         from qdrant_client import models
 
         name, sent = self._name(request), await request.json()
-        asked = models.QueryRequest.model_validate(sent)
-        self._check(name, asked.limit, sent.get("filter"))
-        found = await self._client.query_points(name, query=asked.query, query_filter=asked.filter, limit=asked.limit, with_payload=True)
-        return dumped(found)
+        asked, most = models.QueryRequestBatch.model_validate(sent).searches, self._behaviour.largest_search_batch
+        if most is not None and len(asked) > most:
+            raise Refused(400, f'Bad request: Limit exceeded {len(asked)} > {most} for "search batch size". Help: Reduce the number of searches.')
+        for one, each in zip(asked, sent["searches"], strict=True):
+            self._check(name, one.limit, each.get("filter"))
+        return [dumped(found) for found in await self._client.query_batch_points(name, requests=asked)]
 
     async def _scroll(self, request: web.Request) -> Any:
         from qdrant_client import models

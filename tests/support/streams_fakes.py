@@ -25,7 +25,7 @@ from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.strategies import Strategy, StrategyChoice
 from streams.embedding.embedder import Embedder, Matrix
-from streams.index.history_index import HistoryIndex
+from streams.index.history_index import HistoryIndex, SearchRequest
 from streams.index.tenant_filter import (
     BLANK,
     DOMAIN,
@@ -80,6 +80,9 @@ class MemoryIndex:
         seen = self._before(scope, before, domain)
         return best_first((float(p.vector @ vector), p.payload()) for p in seen)[:limit]
 
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        return [await MemoryIndex.search(self, each.scope, each.vector, each.before, each.domain, each.limit) for each in requests]
+
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
         items = [item_of(0.0, p.payload()) for p in self._before(scope, before, domain)]
         return sorted(items, key=lambda item: (item.occurred_at, item.source.offset), reverse=newest_first)[:limit]
@@ -131,6 +134,10 @@ class UnavailableIndex(MemoryIndex):
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         await self._check_available()
         return await super().search(scope, vector, before, domain, limit)
+
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        await self._check_available()
+        return await super().search_batch(requests)
 
     async def in_time_order(self, scope: Scope, before: datetime, domain: str, limit: int, *, newest_first: bool = False) -> list[HistoryItem]:
         await self._check_available()

@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from infra.process.lifecycle import run_process
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
 from streams.app.transport import BufferedConsumer
-from streams.index.tenant_filter import Point, Scope, Vector
+from streams.index.history_index import SearchRequest
+from streams.index.tenant_filter import Point
 from streams.service import Stores, open_or_lazy, serve
 from tests.support.streams_fakes import MemoryIndex, WordEmbedder
 
@@ -51,9 +51,9 @@ class FileIndex(MemoryIndex):
             self._file, b"".join(b"\n" + json.dumps(row).encode() for row in rows) + b"\n"
         )  # begins with a line end: a kill may have truncated the last line
 
-    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
         self._check_available()
-        return await super().search(scope, vector, before, domain, limit)
+        return await super().search_batch(requests)
 
     async def is_empty(self) -> bool:
         return False  # no reading from the beginning

@@ -78,6 +78,16 @@ async def test_several_drafts_share_one_urgent_call_and_keep_their_order() -> No
     assert [(len(texts), urgent) for texts, urgent in embedder.calls] == [(3, True)]
 
 
+async def test_several_drafts_share_one_search_and_its_second_attempt() -> None:
+    for failures, calls in ((0, 1), (1, 2)):
+        index = UnavailableIndex(times=failures)
+        index.points = (await indexed(interaction("sea"), interaction("war"))).points
+        records = [consumed_record(DRAFTS.name, draft(query(text), answer="")) for text in ("sea", "war")]
+        contexts = [context(record) for record in await RetrievalProcessor(search(WordEmbedder(), index), k_max=1).handle(records)]
+        assert [made.items[0].content for made in contexts] == ["about sea", "about war"]
+        assert index.calls == calls
+
+
 async def test_a_failed_draft_gets_a_context_without_items() -> None:
     index = await indexed(interaction("sea"))
     drafts = [draft(query()), draft(query(), answer="", status=DraftStatus.BASE_FAILED), draft(query())]
@@ -178,6 +188,7 @@ async def test_a_search_that_hangs_ends_at_the_deadline() -> None:
         [consumed_record(DRAFTS.name, near), consumed_record(DRAFTS.name, draft(query()))]
     )
     assert [context(r).retrieval for r in records] == [RetrievalStatus.DEADLINE_PASSED, RetrievalStatus.SEARCHED]
+    assert index.calls == 2, "the other query is searched again at once"
     assert not breaker.is_open
 
 
