@@ -35,7 +35,7 @@ class DomainEntry(BaseModel):
     k: Annotated[int, Field(ge=1, le=100)] | None = None  # history items in a prompt, at most retrieval.k_max; None: reflection.k and strategies.k
     metric: str | None = None  # of reports and of the gate: a name of MEASURES, or an entry point module:callable. None: that of the kind of answer
     reward: str | None = None  # of reinforcement learning and of online quality, as `metric`; None: `metric`
-    max_new_tokens: Annotated[int, Field(gt=0)] | None = None  # of one answer, by the base model or in a rewrite; None: base.max_new_tokens
+    max_new_tokens: Annotated[int, Field(gt=0, le=10_000_000)] | None = None  # of one answer, by the base model or in a rewrite; None: base.max_new_tokens
 
     @field_validator("system")
     @classmethod

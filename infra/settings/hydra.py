@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from infra.settings.section import Count, Positive, Rate, Seconds, Section, Share
+from infra.settings.section import Batch, Count, Positive, Rate, Seconds, Section, Share
 from infra.settings.texts import ModelName, Name
 
 
@@ -25,6 +25,9 @@ class NewHeads(StrEnum):
     RANDOM = "random"  # as HYDRA does
 
 
+Epochs = Annotated[int, Field(gt=0, le=10_000)]
+
+
 class HydraSettings(Section):
     """HYDRA: a reranker of the user's items and a scorer of candidate answers, each an encoder with one head per user."""
 
@@ -40,11 +43,11 @@ class HydraSettings(Section):
     item_text: ItemText = ItemText.CONTENT
     learning_rate: Rate = 2e-5  # of encoders and heads together (2e-5)
     weight_decay: Share = 0.01  # (0.01)
-    batch_size: Positive = 64  # pairs in one optimizer step (64)
-    epochs: Positive = 2  # (2)
+    batch_size: Batch = 64  # pairs in one optimizer step (64)
+    epochs: Epochs = 2  # (2)
     new_heads: NewHeads = NewHeads.SHARED
     heads_learning_rate: Rate = 1e-3  # of heads over a frozen encoder (2e-5)
-    heads_epochs: Positive = 20  # (2)
+    heads_epochs: Epochs = 20  # (2)
     train: bool = False  # whether a training run also trains a version of HYDRA; it asks the base model some thousand short questions
     #: With fewer new outcomes since the champion's encoders were trained, a run adds heads of new users to the champion; 0: each run trains encoders anew
     retrain_outcomes: Count = 0

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 from pydantic_settings import NoDecode
 
-from infra.settings.section import MAX_S, Positive, Seconds, Section
+from infra.settings.section import MAX_S, Attempts, Concurrency, Positive, Seconds, Section, Threads, Tokens
 from infra.settings.texts import AnyPath, HeaderSecret, Name, url_of
 from schemas.prompts import PromptStyle
 
@@ -69,16 +69,16 @@ class BaseModelSettings(Section):
     model: Name = TINY_BASE  # the model's name at the endpoint
     parameters: RequestParameters = NO_PARAMETERS  # JSON object merged into each request; null removes a field: {"temperature": null}
     prompt_style: PromptStyle | None = None  # None: `compact` for `pico-base`, the tiny model, and `paper`, which names a query's options, for any other
-    max_new_tokens: Positive = 64  # of one answer
+    max_new_tokens: Tokens = 64  # of one answer
     timeout_s: Seconds = 30.0  # of one call
-    attempts: Positive = 6  # failed calls of one query before its draft is `base_failed`; calls while the endpoint fails for every prompt do not count
-    concurrency: Positive = 64  # calls at the same time
+    attempts: Attempts = 6  # failed calls of one query before its draft is `base_failed`; calls while the endpoint fails for every prompt do not count
+    concurrency: Concurrency = 64  # calls at the same time
     breaker_failures: Positive = 5  # failures in a row that open the circuit breaker; those of one user count as one. While it is open no query is sent
     breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one health check with a constant prompt tests the endpoint
     checkpoint: AnyPath = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
     engine: EngineKind = EngineKind.AUTO  # of `python -m pico.server`; with `auto`, checkpoints below 32 MB are served by transformers, which starts at once
     dtype: Dtype = Dtype.AUTO  # in which `python -m pico.server` computes
-    threads: Positive = 1  # of torch in `python -m pico.server`
+    threads: Threads = 1  # of torch in `python -m pico.server`
 
     @property
     def style(self) -> PromptStyle:
@@ -93,10 +93,10 @@ class ReflectionSettings(Section):
     dtype: Dtype = Dtype.AUTO  # in which the engine computes; a change takes effect at the next start
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in the prompt, at most retrieval.k_max
-    max_new_tokens: Positive = 96  # of one rewrite: its reasoning, its tags, and an answer of base.max_new_tokens. In domains with their own: docs/domains.md
-    max_model_len: Positive = 2048  # tokens of prompt and completion together
-    concurrency: Positive = 64  # rewrites at the same time
-    threads: Positive = 1  # of torch
+    max_new_tokens: Tokens = 96  # of one rewrite: its reasoning, its tags, and an answer of base.max_new_tokens. In domains with their own: docs/domains.md
+    max_model_len: Tokens = 2048  # tokens of prompt and completion together
+    concurrency: Concurrency = 64  # rewrites at the same time
+    threads: Threads = 1  # of torch
     deadline_reserve_s: Annotated[float, Field(ge=0, le=MAX_S)] = (
         0.5  # the base answer goes out if less than this is left before the deadline; 0: only once it has passed
     )
@@ -113,7 +113,10 @@ class TeacherKind(StrEnum):
 
 
 class TeacherSettings(Section):
-    """The teacher, which writes reasoning traces from a template (`template`) or at an OpenAI-compatible endpoint (`llm`)."""
+    """The teacher, which writes reasoning traces from a template (`template`) or at an OpenAI-compatible endpoint (`llm`).
+
+    `url`, `api_key`, `model`, `parameters` and `timeout_s` are the endpoint's, and refused without it.
+    """
 
     kind: TeacherKind = TeacherKind.TEMPLATE
     url: Annotated[str, url_of("http://127.0.0.1:8001/v1", "teacher.api_key")] | None = None  # of the endpoint; kind `llm` needs it
@@ -123,12 +126,14 @@ class TeacherSettings(Section):
     min_reasoning_chars: Positive = 10  # letters and digits of a trace; a shorter one is rejected
     max_reasoning_chars: Positive = 1200  # characters of a trace; a longer one is rejected
     timeout_s: Seconds = 60.0  # of one call
-    concurrency: Positive = 16  # calls at the same time
+    concurrency: Concurrency = 16  # questions at the same time
 
     @model_validator(mode="after")
     def _llm_has_a_url(self) -> Self:
         if self.kind is TeacherKind.LLM and not self.url:
             raise ValueError("kind 'llm' needs url")
+        if self.kind is TeacherKind.TEMPLATE:
+            self.refuse_unused(["url", "api_key", "model", "parameters", "timeout_s"], "with teacher.kind=llm, which is template", "set that")
         return self
 
     @model_validator(mode="after")

@@ -29,6 +29,6 @@ class SourcesSettings(Section):
             raise ValueError("registry_password needs registry_username, the user that it is the password of")
         if ":" in (self.registry_username or ""):
             raise ValueError("registry_username must not hold a colon, which ends it in basic authentication")
-        if self.registry_url is None and (self.registry_username or self.registry_cafile):
-            raise ValueError("registry_username and registry_cafile need registry_url, the address of the registry")
+        if self.registry_url is None:
+            self.refuse_unused(["registry_username", "registry_cafile", "registry_timeout_s"], "with sources.registry_url, the address of a schema registry")
         return self

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from infra.settings.section import Seconds, Section
 from infra.settings.texts import Directory, HostWithoutIPv6, url_of
@@ -21,6 +21,14 @@ class TelemetrySettings(Section):
     end_within_s: Seconds = 2.0  # time for the last export when the process ends
     http_port: Annotated[int, Field(ge=0, le=65535)] | None = None  # of /livez, /readyz and /metrics; 0: a free one, which the log names; None: no server
     http_host: HostWithoutIPv6 = "127.0.0.1"  # address that the port is on; in a container 0.0.0.0
+
+    @model_validator(mode="after")
+    def _exporter_and_server_are_on(self) -> Self:
+        if not self.otlp_endpoint:
+            self.refuse_unused(["every_s", "timeout_s", "end_within_s"], "with telemetry.otlp_endpoint, the address of a collector, which is not set")
+        if self.http_port is None:
+            self.refuse_unused(["http_host"], "with telemetry.http_port, which is not set")
+        return self
 
 
 class StackSettings(Section):

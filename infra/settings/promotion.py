@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from infra.settings.section import Count, Positive, Seconds, Section, Share
+from infra.settings.section import MAX_INT, Count, Kept, Positive, Seconds, Section, Share
 from infra.settings.texts import HeaderSecret, Host, ModelName, TrackingUri, url_of
 
 MIN_TOKEN = 16
@@ -33,7 +33,7 @@ class QualitySettings(Section):
 
     window_s: Seconds = 60.0  # length of one window of the figures over time
     every_s: Seconds = 1.0  # interval between two publications of changed cells
-    waiting: Positive = 20_000  # shadow answers of one partition that wait for feedback; beyond this number the oldest are dropped
+    waiting: Kept = 20_000  # shadow answers of one partition that wait for feedback; beyond this number the oldest are dropped
     #: A comparison of strategies counts the answers of this time from its first one, then ends. Its records must be on the topics until then
     comparison_max_s: Annotated[float, Field(gt=0, le=864_000)] = 604_800.0
 
@@ -55,7 +55,7 @@ class PromotionSettings(Section):
     canary_answers: Count = 20_000  # scored answers of each group after which the canary stage is inconclusive without a verdict; 0: no canary stage
     canary_max_s: Seconds = 604_800.0  # after this time the canary stage is inconclusive
     min_answers: Positive = 100  # scored answers of each group before any decision
-    min_users: Annotated[int, Field(ge=2)] = 30  # of each group before any decision; errors over fewer users are unreliable
+    min_users: Annotated[int, Field(ge=2, le=MAX_INT)] = 30  # of each group before any decision; errors over fewer users are unreliable
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # probability of a wrong verdict for two equal versions, for any number of looks
     guardrail_alpha_share: Annotated[float, Field(gt=0, lt=1)] = 0.4  # of alpha, divided among the guardrails; the reward has the rest
     max_fallback_rise: Share = 0.05  # rise of the share of base answers, canary minus baseline; a guardrail trips on a larger rise beyond chance

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from infra.settings.section import MAX_S, Positive, Section
+from infra.settings.section import MAX_S, Section, Tokens
 from schemas.strategies import ExperimentName, Strategy
 
 
@@ -29,7 +29,7 @@ class StrategiesSettings(Section):
     k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in a prompt, at most retrieval.k_max
     pag_k: Annotated[int, Field(ge=0, le=100)] | None = None  # items beside PAG's summary, at most retrieval.k_max; None: strategies.k; 0: no items
     item_form: ItemForm = ItemForm.LINES  # of RAG's and ICL's items in the style `paper`
-    max_new_tokens: Positive = 256  # of an answer with a chain of thought; other answers have base.max_new_tokens
+    max_new_tokens: Tokens = 256  # of an answer with a chain of thought; other answers have base.max_new_tokens
     #: Kept of the time until the query's deadline for the call of the simpler strategy, but at most half of it; 0: nothing is kept
     deadline_reserve_s: Annotated[float, Field(ge=0, le=MAX_S)] = 0.5
     rpm_examples: Annotated[int, Field(ge=1, le=20)] = 3  # items with reasoning in a prompt of RPM (the paper: 3)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from infra.settings.models import NO_PARAMETERS, Dtype, RequestParameters
 from infra.settings.sasl import Certificates, OAuthSettings, sasl_problem
-from infra.settings.section import MAX_INT, Count, Positive, Seconds, Section
+from infra.settings.section import MAX_INT, Batch, Concurrency, Seconds, Section, Threads
 from infra.settings.texts import BrokerPassword, BrokerUser, HeaderSecret, KafkaPrefix, Name, RecordPlace, Servers, name, url_of
 from infra.settings.tls_files import key_problem, private_key
 from schemas.strategies import Strategy
@@ -41,7 +41,7 @@ class KafkaSettings(Section):
     ssl_key_password: BrokerPassword | None = None  # of an encrypted private key
     topic_prefix: KafkaPrefix = ""  # before the name of each topic on the broker, such as team.retouch. (docs/runtime.md); a change means new, empty topics
     group_prefix: KafkaPrefix = ""  # before each consumer group, group instance id and transactional id; a change means groups without offsets
-    partitions: Positive = 4  # of each new topic; existing topics do not change
+    partitions: Annotated[int, Field(gt=0, le=100_000)] = 4  # of each new topic; existing topics do not change
     replication_factor: Annotated[int, Field(gt=0, le=32_767)] = 1  # of each new topic
     session_timeout_ms: Annotated[int, Field(ge=1000, le=MAX_INT)] = 10_000  # a consumer that sends no heartbeat for this long loses its partitions
     instance: Name | None = None  # fixed name in consumer groups; None: the host name. Each of two equal processes on one host needs its own
@@ -73,6 +73,12 @@ class KafkaSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _authority_is_used(self) -> Self:
+        if not self.security_protocol.endswith("SSL"):
+            self.refuse_unused(["ssl_cafile"], f"with kafka.security_protocol=SSL or SASL_SSL, which is {self.security_protocol}", "set that")
+        return self
+
+    @model_validator(mode="after")
     def _client_certificate_is_usable(self) -> Self:
         if self.ssl_certfile is None:
             if self.ssl_keyfile or self.ssl_key_password:
@@ -98,6 +104,9 @@ class Quantization(StrEnum):
     BINARY = "binary"  # a 32nd of the memory; by Qdrant's documentation for vectors of 1,024 dimensions and more
 
 
+Copies = Annotated[int, Field(gt=0, le=100)]
+
+
 class IndexSettings(Section):
     """The history index: a Qdrant server if `url` is set, otherwise Qdrant Edge inside the streams process.
 
@@ -111,15 +120,23 @@ class IndexSettings(Section):
     grpc_port: Annotated[int, Field(ge=1, le=65_535)] | None = None  # the server's gRPC port, such as 6334, for all requests; None: REST at `url`
     timeout_s: Seconds = 10.0  # of one request to the Qdrant server, in whole seconds, at least 1
     retries: Annotated[int, Field(ge=0, le=10)] = 0  # of a request that fails for a moment; each begins within `timeout_s` of the first. 0: the caller retries
-    shards: Positive | None = None  # of the collection; None: the server's default. Cannot be changed later
-    replication_factor: Positive | None = None  # copies of each shard, on different nodes; None: the server's default
-    write_consistency_factor: Positive | None = None  # copies that must have a write before it counts; None: the server's default
+    shards: Annotated[int, Field(gt=0, le=10_000)] | None = None  # of the collection; None: the server's default. Cannot be changed later
+    replication_factor: Copies | None = None  # copies of each shard, on different nodes; None: the server's default
+    write_consistency_factor: Copies | None = None  # of the copies of `replication_factor`, those that must have a write before it counts; None: the server's
     vectors_on_disk: bool | None = None  # float32 vectors are read from disk instead of memory; None: the server's default
     payload_on_disk: bool | None = None  # payloads, all but their indexed fields, are read from disk; None: the server's default
     quantization: Quantization = Quantization.INT8  # of the vectors in memory
 
     @model_validator(mode="after")
+    def _server_is_set(self) -> Self:
+        if not self.url:
+            self.refuse_unused([name for name in type(self).model_fields if name != "url"], "with index.url, the address of a Qdrant server, which is not set")
+        return self
+
+    @model_validator(mode="after")
     def _copies_are_enough(self) -> Self:
+        if self.replication_factor is None:
+            self.refuse_unused(["write_consistency_factor"], "with index.replication_factor, the number of copies of a collection, which is not set")
         copies, confirmed = self.replication_factor, self.write_consistency_factor
         if copies is not None and confirmed is not None and confirmed > copies:
             raise ValueError(f"write_consistency_factor={confirmed} is more than replication_factor={copies}, so no write would count: use at most {copies}")
@@ -149,21 +166,23 @@ class EmbedderSettings(Section):
     api_key: HeaderSecret | None = None  # of `url`
     parameters: RequestParameters = NO_PARAMETERS  # JSON object merged into each request to `url`; null removes a field: {"encoding_format": null}
     timeout_s: Seconds = 10.0  # of one request to `url`; a query's vector is waited for at most 2 s
-    concurrency: Positive = 4  # requests to `url` at the same time, of history and of queries each
+    concurrency: Concurrency = 4  # requests to `url` at the same time, of history and of queries each
     dtype: Dtype = Dtype.FLOAT32  # in which the model computes; `auto`: bfloat16 on GPUs and on processors that multiply it, whatever the checkpoint stores
     pooling: Pooling = Pooling.AUTO  # how token vectors become the text's vector
     similarity: Similarity = Similarity.COSINE  # of two texts' vectors; Contriever was trained for `dot`
     query_prefix: Annotated[str, StringConstraints(max_length=1_000)] = ""  # before the text of a query, not of history: BGE's instruction with its last blank
-    batch_size: Positive = 64  # texts embedded in one forward pass, or in one request to `url`
-    threads: Positive = 1  # of torch, in each process
-    processes: Count = 0  # that embed history beside the process, each with its own copy of the model; 0: history and queries share one thread
+    batch_size: Batch = 64  # texts embedded in one forward pass, or in one request to `url`
+    threads: Threads = 1  # of torch, in each process
+    processes: Annotated[int, Field(ge=0, le=1_024)] = (
+        0  # that embed history beside the process, each with its own copy of the model; 0: history and queries share one thread
+    )
 
     @model_validator(mode="after")
     def _only_settings_of_one_place(self) -> Self:
-        if self.url and (local := [name for name in ("dtype", "pooling", "processes") if getattr(self, name) != type(self).model_fields[name].default]):
-            raise ValueError(f"{', '.join(local)}: the server of embedder.url decides; leave it out")
-        if not self.url and (remote := [name for name in ("api_key", "parameters") if getattr(self, name)]):
-            raise ValueError(f"{', '.join(remote)}: used only with embedder.url, which is not set")
+        if self.url:
+            self.refuse_unused(["dtype", "pooling", "threads", "processes"], "without embedder.url, whose server decides", "unset embedder.url")
+        else:
+            self.refuse_unused(["api_key", "parameters", "timeout_s", "concurrency"], "with embedder.url, the address of a server, which is not set")
         return self
 
     @field_validator("parameters")
@@ -228,6 +247,8 @@ class WorkersSettings(Section):
     delivery: DeliveryMode = DeliveryMode.EXACTLY_ONCE
     order: KeyOrder = KeyOrder.NONE
     commit_every_ms: Annotated[int, Field(ge=1, le=MAX_INT)] = 50  # finished results wait this long to share a transaction
-    remember: Count = 1_000  # fingerprints kept for each partition; a record with one of them is not answered again. 0: every record is answered
+    remember: Annotated[int, Field(ge=0, le=1_000_000)] = (
+        1_000  # fingerprints kept for each partition; a record with one of them is not answered again. 0: every record is answered
+    )
     metadata_bytes: Annotated[int, Field(ge=64, le=MAX_INT)] = 4_096  # maximum size of the metadata of a commit; the broker's offset.metadata.max.bytes or less
     stall_timeout_s: Seconds = 120.0  # the process ends if it has lag and makes no progress for this long; its supervisor restarts it

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from infra.settings.models import Dtype, EngineKind
-from infra.settings.section import MAX_INT, Count, Positive, Rate, Seconds, Section, Share
+from infra.settings.section import Batch, Count, Kept, MicroBatch, Positive, Rate, Seconds, Section, Share, Threads, Tokens
 from infra.settings.texts import Name, url_of
 from schemas.domains import Domains
 
@@ -17,13 +17,13 @@ class SftSettings(Section):
 
     k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in a prompt (1); in domains with a k of their own, theirs
     k_max: Annotated[int, Field(ge=0, le=100)] = 0  # each prompt shows a random number of items from k to k_max; 0: always k. Not in domains with a k
-    epochs: Annotated[float, Field(ge=0)] = 2.0  # 0: no SFT (1)
+    epochs: Annotated[float, Field(ge=0, le=10_000)] = 2.0  # 0: no SFT (1)
     max_steps: Count = 200  # maximum number of optimizer steps, even if `epochs` needs more; 0: no limit
-    batch_size: Positive = 32  # examples in one optimizer step, over all processes (8)
-    micro_batch: Count = 0  # examples in one forward pass of one process; 0: its whole share of the batch
+    batch_size: Batch = 32  # examples in one optimizer step, over all processes (8)
+    micro_batch: MicroBatch = 0  # examples in one forward pass of one process; 0: its whole share of the batch
     learning_rate: Rate = 1e-3  # (5e-6)
     warmup_share: Share = 0.05  # of the steps (0.05)
-    max_length: Positive = 2048  # tokens of an example (2048)
+    max_length: Tokens = 2048  # tokens of an example (2048)
 
     def items(self, domain: str, entries: Domains) -> tuple[int, int]:
         """The smallest and the largest number of history items in a prompt of this domain: its own k, or `k` and `k_max`."""
@@ -35,8 +35,8 @@ class RlSettings(Section):
     """REINFORCE++-baseline. The paper does not state its beta."""
 
     steps: Count = 60  # optimizer steps over all stages; 0: no RL
-    prompts_per_step: Positive = 16
-    candidates: Annotated[int, Field(ge=2, le=MAX_INT)] = 16  # completions sampled for one prompt (16)
+    prompts_per_step: Batch = 16
+    candidates: Annotated[int, Field(ge=2, le=10_000)] = 16  # completions sampled for one prompt (16)
     temperature: Rate = 1.0  # (1.0)
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9  # (0.9)
     learning_rate: Rate = 2e-4  # (5e-7)
@@ -46,7 +46,7 @@ class RlSettings(Section):
     k_max: Positive = 6  # and at the last one (6); in domains with a k of their own, theirs
     format_bonus: Annotated[float, Field(ge=0, le=1)] = 0.1  # added to the reward of a completion that can be parsed
     engine: Literal["shared_prompt", "trl"] = "shared_prompt"  # our own loop: one process, fast on a CPU; TRL: large models and many GPUs
-    micro_batch: Count = 0  # trl: completions in one forward pass of one process; 0: its whole share of the batch
+    micro_batch: MicroBatch = 0  # trl: completions in one forward pass of one process; 0: its whole share of the batch
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"  # trl: what samples completions; vLLM needs GPUs
     #: vllm_server: http://HOST:PORT of `trl vllm-serve`
     vllm_url: Annotated[str, url_of("http://HOST:PORT of a server started by `trl vllm-serve`", None)] | None = None
@@ -72,6 +72,8 @@ class RlSettings(Section):
             raise ValueError("rollouts and micro_batch are settings of engine = trl; the shared_prompt engine samples by itself")
         if (self.rollouts == "vllm_server") != bool(self.vllm_url):
             raise ValueError("vllm_url and rollouts = vllm_server need each other")
+        if self.rollouts != "vllm_colocate":
+            self.refuse_unused(["vllm_memory_share"], f"with trainer.rl.rollouts=vllm_colocate, which is {self.rollouts}", "set that")
         if self.engine == "trl" and self.beta == 0:
             raise ValueError("beta must be above 0 with engine = trl, which loads no reference policy otherwise")
         return self
@@ -80,10 +82,16 @@ class RlSettings(Section):
 class LoraSettings(Section):
     """Low-rank adapters, which the paper does not use. SFT trains one, RL trains it further, and a version holds the merged full weights."""
 
-    rank: Count = 0  # of the adapter's matrices; 0: no adapter, all weights are trained
+    rank: Annotated[int, Field(ge=0, le=10_000)] = 0  # of the adapter's matrices; 0: no adapter, all weights are trained
     alpha: Rate = 32.0  # the adapter's product is scaled by alpha / rank
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in SFT; RL uses none
     targets: Annotated[tuple[Name, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # layers
+
+    @model_validator(mode="after")
+    def _adapter_is_trained(self) -> Self:
+        if self.rank == 0:
+            self.refuse_unused(["alpha", "dropout", "targets"], "with trainer.lora.rank, which is 0: all weights are trained")
+        return self
 
     @field_validator("targets")
     @classmethod
@@ -108,16 +116,16 @@ class TrainerSettings(Section):
     eval_queries: Positive = 600  # held-out outcomes judged at most, spread over users
     every_s: Seconds = 3600.0  # interval of scheduled runs, if min_trajectories are new; also the pause after a failed run (after RetryLater: poll_s)
     new_outcomes: Count = 1000  # this many outcomes since the newest version start a run at once; 0: never
-    drift_window: Positive = 500  # answers; the champion's first ones are compared with its latest ones
+    drift_window: Kept = 500  # answers; the champion's first ones are compared with its latest ones
     drift_drop: Share = 0.05  # a drop of the mean score in [0, 1] by this much, beyond chance, starts a run at once; 1: never
     judge_engine: EngineKind = EngineKind.AUTO  # auto: vLLM, on CPUs, from 32 questions and checkpoints of 32 MB on; it runs in a process of its own
-    generate_rows: Positive = 256  # completions at once at most, in judging and in the drafts of `retouch bench train`; memory bounds them too
+    generate_rows: Batch = 256  # completions at once at most, in judging and in the drafts of `retouch bench train`; memory bounds them too
     poll_s: Seconds = 10.0  # interval between two checks for new data
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     start_from: Literal["champion", "shipped"] = "champion"  # version that a run trains further: the champion, or the newest one without a parent
     checkpoint_every: Positive = 10  # steps of SFT and RL between two stored states; a killed run loses at most this many
-    micro_tokens: Positive = 32_768  # of one forward pass in training, padding included, in one process; a larger batch is divided, for less memory
-    threads: Positive = 1  # of torch; on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)
+    micro_tokens: Tokens = 32_768  # of one forward pass in training, padding included, in one process; a larger batch is divided, for less memory
+    threads: Threads = 1  # of torch; on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)
     sft: SftSettings = SftSettings()
     rl: RlSettings = RlSettings()
     lora: LoraSettings = LoraSettings()

@@ -15,7 +15,7 @@ import infra.local.fresh_state
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
-from infra.settings.stream import KafkaSettings
+from infra.settings.stream import IndexSettings, KafkaSettings
 from lab.chaos import picture
 from lab.chaos.checker import Disturbance, check
 from lab.chaos.experiment import BOUND_S, ChaosOptions, Experiment
@@ -76,9 +76,9 @@ def judged(experiment: Experiment, folder: Path, *, ordered: bool) -> dict[str, 
 
 def own_settings(settings: Settings, state: Path) -> Settings:
     """The given settings without configured addresses, credentials and prefixes, and with the run's state directory."""
-    no_url = {"url": None}
     stack = {"dir": state, "broker_port": 0}
-    return settings.changed(kafka=KafkaSettings(**of_no_broker(settings)), base=no_url, index=no_url, registry={"tracking_uri": None}, stack=stack)
+    kafka, base, registry = KafkaSettings(**of_no_broker(settings)), {"url": None}, {"tracking_uri": None}
+    return settings.changed(kafka=kafka, base=base, index=IndexSettings(), registry=registry, stack=stack)
 
 
 @contextmanager

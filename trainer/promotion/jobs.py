@@ -39,7 +39,7 @@ class GateJobs:
         pauses_s: tuple[float, ...] = PAUSES_S,
         later_s: float = LATER_S,
     ) -> None:
-        self._settings = settings.changed(ready_file=None, telemetry={"http_port": None})  # both are the promoter's
+        self._settings = settings.changed(ready_file=None, telemetry={"http_port": None, "http_host": "127.0.0.1"})  # both are the promoter's
         self._can_judge, self._command, self._pauses_s, self._later_s = can_judge, command, pauses_s, later_s
         self._pair: tuple[str, str, str] | None = None
         self._job: Child | None = None

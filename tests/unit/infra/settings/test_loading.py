@@ -170,7 +170,7 @@ def test_an_error_of_parameters_does_not_repeat_them(value: str, monkeypatch: py
 
 def test_parameters_of_a_request_are_a_json_object_in_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "retouch.toml"
-    file.write_text("[base]\nparameters = '{\"temperature\": null}'\n[teacher.parameters]\ntop_p = 0.5\n")
+    file.write_text("[base]\nparameters = '{\"temperature\": null}'\n[teacher]\nkind = 'llm'\nurl = 'http://t/v1'\n[teacher.parameters]\ntop_p = 0.5\n")
     monkeypatch.setenv("RETOUCH_CONFIG", str(file))
     settings = load()
     assert (settings.base.parameters, settings.teacher.parameters) == ({"temperature": None}, {"top_p": 0.5})

@@ -19,6 +19,13 @@ from tests.support.odd_names import ODD
 URLS = ("base.url", "teacher.url", "index.url", "registry.tracking_uri", "telemetry.otlp_endpoint", "promotion.url", "trainer.rl.vllm_url")
 #: Every setting that is sent as a header.
 HEADERS = ("base.api_key", "teacher.api_key", "index.api_key", "promotion.operator_token")
+#: What these are refused without.
+NEEDED = {
+    "trainer.rl.vllm_url": {"trainer.rl.engine": "trl", "trainer.rl.rollouts": "vllm_server"},
+    "teacher.url": {"teacher.kind": "llm"},
+    "teacher.api_key": {"teacher.kind": "llm", "teacher.url": "http://127.0.0.1:1/v1"},
+    "index.api_key": {"index.url": "http://127.0.0.1:1"},
+}
 SCRAM = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-256", "sasl_username": "ada", "sasl_password": "x"}
 KEY = "sk-0123456789abcdef"
 
@@ -239,9 +246,8 @@ def test_a_directory_that_is_not_utf8_is_refused_in_one_line(monkeypatch: pytest
 
 
 def _load_from_variable(key: str, value: str, monkeypatch: pytest.MonkeyPatch) -> object:
-    if key == "trainer.rl.vllm_url" and value:
-        monkeypatch.setenv("RETOUCH_TRAINER__RL__ENGINE", "trl")
-        monkeypatch.setenv("RETOUCH_TRAINER__RL__ROLLOUTS", "vllm_server")
+    for needed, text in NEEDED.get(key, {}).items() if value else ():
+        monkeypatch.setenv(variable_of(needed), text)
     monkeypatch.setenv(variable_of(key), value)
     return _value(load(), key)
 

@@ -173,8 +173,8 @@ def test_a_server_that_is_away_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"url": "http://127.0.0.1:1/v1", "processes": 2, "pooling": "cls"}, "pooling, processes: the server of embedder.url decides"),
-        ({"api_key": KEY, "parameters": {"user": "retouch"}}, "api_key, parameters: used only with embedder.url, which is not set"),
+        ({"url": "http://127.0.0.1:1/v1", "processes": 2, "pooling": "cls"}, "pooling, processes: used only without embedder.url, whose server decides"),
+        ({"api_key": KEY, "parameters": {"user": "retouch"}}, "api_key, parameters: used only with embedder.url, the address of a server, which is not set"),
         ({"url": "http://127.0.0.1:1/v1", "parameters": {"input": ["sea"]}}, "must not hold 'input'"),
         ({"url": "http://127.0.0.1:1/v1", "parameters": {"encoding_format": "base64"}}, "another encoding_format than float"),
     ],

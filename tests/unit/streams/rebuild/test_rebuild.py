@@ -89,7 +89,7 @@ async def client() -> AsyncIterator[AsyncQdrantClient]:
 
 @pytest.fixture
 def settings() -> Settings:
-    return load(index={"collection": "live", "quantization": "none"}, embedder={"batch_size": 1})
+    return load(index={"url": "http://127.0.0.1:1", "collection": "live", "quantization": "none"}, embedder={"batch_size": 1})
 
 
 @pytest.fixture

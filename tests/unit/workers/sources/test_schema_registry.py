@@ -99,7 +99,7 @@ def test_user_and_password_are_sent(registry: StubRegistry) -> None:
     [
         ({"registry_url": "http://a:8081", "registry_password": "x"}, "needs registry_username"),
         ({"registry_url": "http://a:8081", "registry_username": "a:b", "registry_password": "x"}, "must not hold a colon"),
-        ({"registry_username": "ann", "registry_password": "x"}, "need registry_url"),
+        ({"registry_username": "ann", "registry_password": "x"}, "registry_username: used only with sources.registry_url"),
         ({"registry_url": "registry:8081"}, "write http://registry:8081"),
         ({"registry_url": "http://a:8081", "registry_cafile": str(Path(__file__))}, "holds no certificate"),
     ],
