@@ -103,6 +103,11 @@ class Stores:
         pairs = ((self.history, INTERACTIONS), (self.profiles, PROFILES))
         return [topic.name for index, topic in pairs if await index.is_empty()]
 
+    def member_index(self, settings: Settings) -> MemberIndex:
+        """What the group's other members are compared with."""
+        identity = self.history.identity if isinstance(self.history, ServerIndex) else None
+        return MemberIndex.of(settings, is_embedded=self.are_embedded, identity=identity)
+
     async def close(self) -> None:
         await self.history.close()
         await self.profiles.close()
@@ -112,7 +117,7 @@ async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, s
     """Serve with this embedder and these indexes until `stop` is set, then close the indexes. Raises RetouchError if it cannot start or continue."""
     try:
         empty = await stores.empty_topics()
-        index = MemberIndex.of(settings, is_embedded=stores.are_embedded)
+        index = stores.member_index(settings)
         partitions = await asyncio.to_thread(prepare, settings, empty, index)
         check_in_background(settings, "streams")
         service = StreamsService(settings, embedder, stores, partitions, filling_since=time.time() if INTERACTIONS.name in empty else None)
@@ -170,7 +175,7 @@ class StreamsService:
         self._failure: BaseException | None = None
         self._assigned: set[tuple[str, int]] | None = None  # None until the first assignment
         self._settled_at = time.monotonic()
-        self._app = make_app(settings, MemberIndex.of(settings, is_embedded=stores.are_embedded))
+        self._app = make_app(settings, stores.member_index(settings))
         entries = state_table(self._app, partitions)
         forwarder = Forwarder(self._partition_count)
         profiles = ProfileIndex(stores.profiles, embedder.dimension)

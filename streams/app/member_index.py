@@ -1,6 +1,6 @@
-"""All members of the streams' group fill one history index: refuses a member with an index inside its process if another member fills another index.
+"""All members of the streams' group fill one history index: refuses a member that fills another index than the others.
 
-With two such indexes each would have the history of its own partitions, and every query would find a part of it. Each member puts its index into the metadata
+With two indexes each would have the history of its own partitions, and every query would find a part of it. Each member puts its index into the metadata
 with which it joins the group. So the check needs no state directory, topic or right of its own, and works across hosts. It is made twice:
 
 - before a process joins (`wait_for_other_indexes`), so that the group is not disturbed. A member that was killed is in the group until its session ends; a new
@@ -8,8 +8,10 @@ with which it joins the group. So the check needs no state directory, topic or r
 - by the leader of the group (`refused`, in `streams.app.one_index`), for processes that start at the same time. The one that has been accepted before, or else
   the older one, stays. The other gets no partitions, and the reason.
 
-Members that use a server are not compared with one another: hosts may reach one server by different URLs. Members of a release without this check are left
-alone.
+An index inside a process is compared by host and directory, one on a server by the id that its collection got when it was created: hosts may reach one
+server by different URLs, and an alias is another name of a collection. Members with the same `index.url` and `index.collection` always fit: a rebuild lets an
+alias lead to another collection while they run. Where an id is not known, because the server is away or the collection has none, only the names are compared.
+Members of a release without this check are left alone.
 """
 
 from __future__ import annotations
@@ -36,25 +38,33 @@ SETTLED = frozenset({"Stable", "Empty", "Dead"})
 
 @dataclass(frozen=True)
 class MemberIndex:
-    """Which index a member fills. `directory`: of an index inside the process; None: a server's. `since`: nanoseconds since 1970, when it started."""
+    """Which index a member fills. `directory`: of an index inside the process; None: a server's, which `url` and `collection` name. `since`: nanoseconds
+    since 1970, when it started. `identity`: of the server's collection, None if it is not known.
+    """
 
     host: str
     pid: int
     directory: str | None
     since: int = 0
     is_accepted: bool = False  # it has had an assignment
+    url: str | None = None
+    collection: str | None = None
+    identity: str | None = None
 
     @classmethod
-    def of(cls, settings: Settings, *, is_embedded: bool) -> MemberIndex:
-        host = settings.kafka.instance or socket.gethostname()
-        return cls(host, os.getpid(), str(settings.index_dir.resolve()) if is_embedded else None, time.time_ns())
+    def of(cls, settings: Settings, *, is_embedded: bool, identity: str | None = None) -> MemberIndex:
+        host, since = settings.kafka.instance or socket.gethostname(), time.time_ns()
+        if is_embedded:
+            return cls(host, os.getpid(), str(settings.index_dir.resolve()), since)
+        return cls(host, os.getpid(), None, since, url=settings.index.url, collection=settings.index.collection, identity=identity)
 
     @classmethod
     def read(cls, metadata: bytes | None) -> MemberIndex | None:
         """From the metadata of a member; None if it has none."""
         try:
             fields = json.loads(metadata or b"")[INDEX]
-            return cls(str(fields["host"]), int(fields["pid"]), fields["directory"], int(fields["since"]), bool(fields["is_accepted"]))
+            own = (str(fields["host"]), int(fields["pid"]), fields["directory"], int(fields["since"]), bool(fields["is_accepted"]))
+            return cls(*own, *map(fields.get, ("url", "collection", "identity")))
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -62,20 +72,25 @@ class MemberIndex:
         return {INDEX: asdict(self)}
 
     def conflicts_with(self, other: MemberIndex) -> bool:
-        """Whether one of the two is embedded, and the other one fills another index. A restarted process fills the same one."""
-        if self.directory is None and other.directory is None:
+        """Whether the two fill different indexes. A restarted process fills the same one."""
+        if self.directory is not None or other.directory is not None:
+            return (self.host, self.directory) != (other.host, other.directory)
+        if (self.url, self.collection) == (other.url, other.collection) or None in (self.collection, other.collection):
             return False
-        return (self.host, self.directory) != (other.host, other.directory)
+        if self.identity and other.identity:
+            return self.identity != other.identity
+        return self.collection != other.collection
 
     def __str__(self) -> str:
-        where = f"the index in {self.directory}" if self.directory else "a Qdrant server's index"
+        on_server = f"the collection {self.collection!r} at {self.url}" if self.collection else "a Qdrant server's index"
+        where = f"the index in {self.directory}" if self.directory else on_server
         return f"{self.host}, pid {self.pid}, with {where}"
 
 
 def refusal_text(own: MemberIndex, other: MemberIndex, group: str) -> str:
     return (
         f"this process ({own}) cannot join group {group}: its member ({other}) fills another index, so each would have a part of the history. "
-        "Stop one of the two, or set index.url (QDRANT_URL) of both to one Qdrant server"
+        "Stop one of the two, or set index.url (QDRANT_URL) and index.collection of both to one collection of one Qdrant server"
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 from infra.errors import CannotContinue
 from infra.settings.stream import IndexSettings, Quantization, Similarity
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 M, PAYLOAD_M = 0, 16
+#: Key of a collection's id in its metadata: an alias, and another URL of the server, lead to the same one.
+IDENTITY = "id"
 
 
 class Embedding(NamedTuple):
@@ -55,7 +58,7 @@ def creation(settings: IndexSettings, embedding: Embedding) -> dict[str, Any]:
         "replication_factor": settings.replication_factor,
         "write_consistency_factor": settings.write_consistency_factor,
         "on_disk_payload": settings.payload_on_disk,
-        "metadata": {"embedder": embedding.name},
+        "metadata": {"embedder": embedding.name, IDENTITY: str(uuid4())},
     }
 
 

@@ -22,7 +22,7 @@ from infra.errors import BadSetting, CannotContinue, DependencyBlocked, RetryLat
 from infra.settings.stream import IndexSettings, Similarity
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
-from streams.index.collection_layout import Embedding, check, creation
+from streams.index.collection_layout import IDENTITY, Embedding, check, creation
 from streams.index.history_index import SearchRequest
 from streams.index.server_errors import Place, ServerProblem, problem_of
 from streams.index.tenant_filter import (
@@ -70,6 +70,8 @@ class ServerIndex:
         self._collection = collection
         self._settings = settings
         self._place = Place(settings.url or LOCAL_MODE, collection)
+        #: Of the collection that `open` found or created, also behind an alias. None for a collection without one
+        self.identity: str | None = None
 
     @classmethod
     async def connect(cls, settings: IndexSettings, *, dimension: int, embedder: str, similarity: Similarity = Similarity.COSINE) -> Self:
@@ -192,7 +194,9 @@ class ServerIndex:
             OCCURRED_AT: models.PayloadSchemaType.INTEGER,
             BLANK: models.PayloadSchemaType.KEYWORD,
         }
-        for field in indexed.keys() - (await self._info()).payload_schema.keys():
+        info = await self._info()
+        self.identity = (info.config.metadata or {}).get(IDENTITY)
+        for field in indexed.keys() - info.payload_schema.keys():
             await self._send(f"index the field {field}", self._index_of(field, indexed[field]))
 
     def _index_of(self, field: str, schema: Any) -> Callable[[], Awaitable[Any]]:

@@ -50,7 +50,7 @@ def assert_names_both(log: str, first: StreamsProcess, first_host: str, refused:
     assert first.process and refused.process
     assert f"this process ({refused_host}, pid {refused.process.pid}, with the index in" in log
     assert f"its member ({first_host}, pid {first.process.pid}, with the index in" in log
-    assert "set index.url (QDRANT_URL) of both to one Qdrant server" in log
+    assert "set index.url (QDRANT_URL) and index.collection of both to one collection" in log
 
 
 @pytest.mark.parametrize("second", [MODULE, f"{MODULE} unchecked"], ids=["before it joins", "by the leader"])

@@ -86,6 +86,19 @@ def test_two_processes_share_a_server_and_one_takes_over_from_the_other(scenario
         assert second.is_running()
 
 
+def test_a_member_with_another_collection_is_refused_but_not_one_with_an_alias(scenario: QdrantScenario) -> None:
+    other, alias = f"{scenario.collection}-other", f"{scenario.collection}-alias"
+    with scenario.process("one") as first, scenario.process("two", collection=other) as second, scenario.process("two", collection=alias) as third:
+        first.start()
+        second.launch()
+        assert second.wait() == 1
+        assert f"the collection '{other}' at {scenario.url}) cannot join" in second.log()
+        assert f"the collection '{scenario.collection}' at {scenario.url}) fills another index" in second.log()
+        with scenario.aliases(alias, other):
+            third.start()
+            assert first.is_running()
+
+
 @IN_CONTRACT
 def test_strict_mode_takes_what_the_streams_ask(scenario: QdrantScenario) -> None:
     with scenario.process() as streams:

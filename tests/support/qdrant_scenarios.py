@@ -126,6 +126,24 @@ class QdrantScenario:
                 admin.update_collection(collection, strict_mode_config=strict)
 
     @contextmanager
+    def aliases(self, alias: str, *others: str) -> Iterator[None]:
+        """`alias`, and the same with the profiles' suffix, lead to the scenario's collections. Deletes both at the end, and the collections `others`."""
+        from qdrant_client import models
+
+        pairs = [(f"{alias}{collection.removeprefix(self.collection)}", collection) for collection in self._collections()]
+        with self.admin() as admin:
+            made = [models.CreateAlias(alias_name=name, collection_name=collection) for name, collection in pairs]
+            admin.update_collection_aliases([models.CreateAliasOperation(create_alias=each) for each in made])
+            try:
+                yield
+            finally:
+                gone = [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name)) for name, _ in pairs]
+                admin.update_collection_aliases(gone)
+                for collection in others:
+                    admin.delete_collection(collection)
+                    admin.delete_collection(f"{collection}-profiles")
+
+    @contextmanager
     def admin(self) -> Iterator[Any]:
         from qdrant_client import QdrantClient
 

@@ -16,7 +16,7 @@ from streams.app.member_index import MemberIndex, refused, wait_for_other_indexe
 NAMES = KafkaNames(KafkaSettings(group_prefix="team."))
 FIRST = MemberIndex("one", 11, "/state/index", since=1)
 OTHER = MemberIndex("two", 22, "/state/index", since=2)
-ON_SERVER = MemberIndex("three", 33, None, since=3)
+ON_SERVER = MemberIndex("three", 33, None, since=3, url="http://q:6333", collection="history", identity="a")
 
 
 def metadata(index: MemberIndex) -> bytes:
@@ -42,16 +42,24 @@ class Client:
         (FIRST, replace(FIRST, pid=12, since=9), False),  # its successor
         (FIRST, ON_SERVER, True),
         (ON_SERVER, replace(ON_SERVER, host="four"), False),
+        (ON_SERVER, replace(ON_SERVER, identity="b"), False),  # a rebuild switched the alias between their starts, or the server was wiped
+        (ON_SERVER, replace(ON_SERVER, collection="live"), False),  # an alias of the same collection
+        (ON_SERVER, replace(ON_SERVER, collection="live", identity="b"), True),
+        (ON_SERVER, replace(ON_SERVER, collection="live", identity=None), True),
+        (ON_SERVER, replace(ON_SERVER, url="https://q.example"), False),  # the same server
+        (ON_SERVER, replace(ON_SERVER, url="https://q.example", identity="b"), True),
+        (ON_SERVER, replace(ON_SERVER, url="https://q.example", identity=None), False),
+        (ON_SERVER, replace(ON_SERVER, url=None, collection=None, identity=None), False),  # an older release, which does not say
     ],
 )
-def test_two_members_conflict_if_one_has_an_index_of_its_own(one: MemberIndex, other: MemberIndex, conflicts: bool) -> None:
+def test_two_members_conflict_if_they_fill_different_indexes(one: MemberIndex, other: MemberIndex, conflicts: bool) -> None:
     assert one.conflicts_with(other) is other.conflicts_with(one) is conflicts
 
 
 def test_the_older_member_stays_unless_another_has_been_accepted() -> None:
     (text,) = refused({"a": OTHER, "b": FIRST}, "team.retouch-streams").values()
     assert text.startswith("this process (two, pid 22, with the index in /state/index) cannot join group team.retouch-streams: its member (one, pid 11, ")
-    assert "set index.url (QDRANT_URL)" in text
+    assert "set index.url (QDRANT_URL) and index.collection of both" in text
     assert refused({"a": OTHER, "b": FIRST}, "g").keys() == {"a"}
     assert refused({"a": replace(OTHER, is_accepted=True), "b": FIRST}, "g").keys() == {"b"}
     assert refused({"a": FIRST, "b": OTHER, "c": ON_SERVER}, "g").keys() == {"b", "c"}
@@ -61,6 +69,8 @@ def test_the_older_member_stays_unless_another_has_been_accepted() -> None:
 def test_the_index_of_a_member_is_read_from_its_metadata() -> None:
     own = MemberIndex.of(load(kafka={"instance": "one"}, stack={"dir": "/state"}), is_embedded=True)
     assert MemberIndex.read(metadata(own)) == own and (own.host, own.directory) == ("one", "/state/index")
+    on_server = MemberIndex.of(load(index={"url": "http://q:6333", "collection": "live"}), is_embedded=False, identity="a")
+    assert MemberIndex.read(metadata(on_server)) == on_server and (on_server.url, on_server.collection) == ("http://q:6333", "live")
     for unreadable in (None, b"", b"\xff", b"[]", b'{"url": "an older release"}', b'{"retouch_index": {"host": "one"}}'):
         assert MemberIndex.read(unreadable) is None
 
@@ -75,6 +85,13 @@ def test_a_member_that_stays_is_named_and_one_that_is_not_described_is_not() -> 
     with pytest.raises(CannotContinue, match=r"\(one, pid 11, .* group team\.retouch-streams: its member \(two, pid 22, "):
         wait_for_other_indexes(Client(("Stable", [metadata(OTHER)])), NAMES, FIRST, timeout_s=0)
     wait_for_other_indexes(Client(("PreparingRebalance", [])), NAMES, FIRST, timeout_s=0)
+
+
+def test_the_error_names_both_collections_and_the_setting() -> None:
+    other = replace(ON_SERVER, host="four", pid=44, collection="other", identity="b", since=4)
+    with pytest.raises(CannotContinue, match=r"\(four, pid 44, with the collection 'other' at http://q:6333\) .*\(three, .* 'history' .* index\.collection"):
+        wait_for_other_indexes(Client(("Stable", [metadata(ON_SERVER)])), NAMES, other, timeout_s=0)
+    assert refused({"a": ON_SERVER, "b": other}, "g").keys() == {"b"}
 
 
 def test_members_on_a_server_do_not_wait_for_one_another() -> None:
