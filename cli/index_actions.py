@@ -72,7 +72,7 @@ def _check(settings: Settings, option: str, name: str | None) -> None:
         raise BadSetting(f"{option} '': must be the name of a collection")
     if name is not None:
         try:
-            IndexSettings(collection=name)
+            IndexSettings(url=settings.index.url, collection=name)
         except ValidationError as error:
             raise BadSetting(f"{option} {name!r}: {error.errors()[0]['msg']}") from error
 

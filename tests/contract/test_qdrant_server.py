@@ -161,7 +161,7 @@ async def test_another_embedder_dimension_and_similarity_are_told_by_name(stub: 
 
 def test_more_confirmed_copies_than_copies_are_refused() -> None:
     with pytest.raises(ValidationError, match="write_consistency_factor=3 is more than replication_factor=2"):
-        IndexSettings(replication_factor=2, write_consistency_factor=3)
+        IndexSettings(url="http://127.0.0.1:6333", replication_factor=2, write_consistency_factor=3)
 
 
 @pytest.mark.parametrize(

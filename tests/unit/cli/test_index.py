@@ -36,6 +36,12 @@ def test_a_name_that_no_collection_can_have_is_refused(command: list[str], monke
     assert code == 2 and (f"--into {command[-1]!r}: " in error or f"NAME {command[-1]!r}: " in error)
 
 
+def test_a_name_that_a_collection_can_have_is_tried_at_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:1")
+    code, error = run("alias", "live")
+    assert code == 1 and "cannot be reached" in error
+
+
 def test_a_report_says_what_was_switched_and_left_out() -> None:
     text = _text(Report("live", "new", "old", points=7, digest="ab", left_out=["interactions/0/1-2"]))
     assert text.splitlines()[:2] == ["live leads to new, which has every point of old", "7 points, digest ab"]
