@@ -26,7 +26,7 @@ from infra.kafka.refusals import Use
 from infra.process.health import HEALTH, Condition
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
-from infra.settings.stream import Similarity
+from infra.settings.stream import PROFILES_SUFFIX, Similarity
 from schemas.topics import INTERACTIONS, PROFILES
 from streams.app.join_state import JoinState
 from streams.app.member_index import MemberIndex
@@ -40,7 +40,7 @@ from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex, LazyIndex
 from streams.index.progress import IndexProgress
-from streams.index.server import PROFILES_SUFFIX, ServerIndex
+from streams.index.server import ServerIndex
 from streams.outcomes.processor import OutcomesProcessor
 from streams.profiles.feature_tasks import FeatureTasks
 from streams.profiles.histories import FactorHistories

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -96,6 +95,17 @@ class KafkaSettings(Section):
         return self.ssl_key_password.get_secret_value() if self.ssl_key_password else ""
 
 
+#: Added to `index.collection` for the collection of the profiles.
+PROFILES_SUFFIX = "-profiles"
+
+
+def _history_collection(text: str) -> str:
+    collection = name(text, without='<>:"/\\|?*')
+    if collection.endswith(PROFILES_SUFFIX):
+        raise ValueError(f"must not end in {PROFILES_SUFFIX}, as the collection of the profiles does: choose another name, such as history")
+    return collection
+
+
 class Quantization(StrEnum):
     """How a Qdrant server compresses the vectors that it keeps in memory for searches. It compares the best ones again with the stored float32 vectors."""
 
@@ -116,7 +126,9 @@ class IndexSettings(Section):
 
     url: Annotated[str, url_of("http://127.0.0.1:6333", "index.api_key")] | None = None  # of the Qdrant server, such as http://127.0.0.1:6333
     api_key: HeaderSecret | None = None  # of the Qdrant server
-    collection: Annotated[str, AfterValidator(partial(name, without='<>:"/\\|?*'))] = "history"  # on the Qdrant server
+    collection: Annotated[str, AfterValidator(_history_collection)] = (
+        "history"  # on the Qdrant server; the profiles are in another one, which ends in -profiles
+    )
     grpc_port: Annotated[int, Field(ge=1, le=65_535)] | None = None  # the server's gRPC port, such as 6334, for all requests; None: REST at `url`
     timeout_s: Seconds = 10.0  # of one request to the Qdrant server, in whole seconds, at least 1
     retries: Annotated[int, Field(ge=0, le=10)] = 0  # of a request that fails for a moment; each begins within `timeout_s` of the first. 0: the caller retries

@@ -51,8 +51,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULTS = IndexSettings()
-#: Added to `index.collection` for the collection of the profiles.
-PROFILES_SUFFIX = "-profiles"
 #: A Qdrant server refuses requests of more than 32 MiB (`service.max_request_size_mb`); a third of that leaves room for what is counted roughly.
 REQUEST_BYTES = 10 << 20
 #: Of one number of a vector in JSON, at most.

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import BadSetting, CannotContinue
 from infra.kafka.forwarding import Forwarder
 from infra.settings import Settings
-from infra.settings.stream import Similarity
+from infra.settings.stream import PROFILES_SUFFIX, Similarity
 from schemas.interactions import Interaction
 from schemas.messages import Malformed
 from schemas.positions import Source
@@ -34,7 +34,6 @@ from schemas.records import ConsumedRecord
 from streams.embedding.embedder import Embedder
 from streams.history.processor import text_of
 from streams.index.collection_layout import Embedding
-from streams.index.server import PROFILES_SUFFIX
 from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
 from streams.rebuild.collections import Collection, Progress, name_of
 from streams.rebuild.interactions_log import Log

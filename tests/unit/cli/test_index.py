@@ -29,7 +29,7 @@ def test_an_embedded_index_is_refused_with_what_to_do_instead(command: list[str]
     assert "index.url: not set" in error and "no other process can open. Stop the process, remove " in error and "fills the index from the topic" in error
 
 
-@pytest.mark.parametrize("command", [["rebuild", "--into", "a/b"], ["alias", "a/b"], ["alias", ""]])
+@pytest.mark.parametrize("command", [["rebuild", "--into", "a/b"], ["alias", "a/b"], ["alias", ""], ["alias", "live-profiles"]])
 def test_a_name_that_no_collection_can_have_is_refused(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:1")
     code, error = run(*command)

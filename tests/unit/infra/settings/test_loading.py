@@ -66,6 +66,7 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("RETOUCH_KAFKA__SSL_CAFILE", "/nowhere/ca.pem", ["kafka.ssl_cafile='/nowhere/ca.pem'", "no such file"]),
         ("RETOUCH_KAFKA__INSTANCE", "two\nlines", ["kafka.instance='two\\nlines'", "one line"]),
         ("RETOUCH_INDEX__COLLECTION", "a/b", ["index.collection='a/b'", "must not hold /"]),
+        ("RETOUCH_INDEX__COLLECTION", "team-profiles", ["index.collection='team-profiles'", "must not end in -profiles", "choose another name"]),
         ("RETOUCH_REGISTRY__MODEL_NAME", "it's", ['registry.model_name="it\'s"', "must not hold '"]),
         ("RETOUCH_PROMOTION__TRIGGER_PHRASES", '["Buy", " "]', ["promotion.trigger_phrases.1=' '", "pattern"]),
         ("RETOUCH_STACK__DIR", "/dev/null", ["stack.dir='/dev/null'", "no directory"]),
