@@ -44,6 +44,18 @@ def ingest(
 
 
 @bench.command(epilog=TARGETS)
+def query(
+    out: Annotated[Path, typer.Option(help="Folder for query.json, query.png and the processes' logs.")] = Path("bench-out"),
+    quick: Quick = False,
+    as_json: Json = False,
+) -> None:
+    """Measure searches of 300,000 items, draft to context beside streaming history, and the overhead of all hops. About ten minutes, on an idle machine."""
+    from bench.query import command
+
+    run_command(lambda settings: command.run(settings, out, quick=quick, as_json=as_json))
+
+
+@bench.command(epilog=TARGETS)
 def train(
     out: Annotated[Path, typer.Option(help="Folder for train.json, train.md and train.png.")] = Path("bench-out"),
     quick: Quick = False,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import httpx
@@ -37,6 +37,8 @@ POLL_S, MEMORY_EVERY_S = 0.25, 2.0
 #: The process ends by itself after `streams.stall_timeout_s`, which is longer than its start.
 STALL_S, COMMIT_S, STOP_S, FLUSH_S = 180.0, 60.0, 20.0, 120.0
 SOURCE = "/bench/ingest"
+#: Interactions whose acknowledgements are awaited together: each has an object in memory until then.
+SENT_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ def fill_topic(settings: Settings, events: Iterable[Interaction]) -> int:
     apply_topology(settings)
     to = producer(settings, "bench-ingest", linger_ms=20)
     try:
-        sent = [send(to, INTERACTIONS, event, id=event.interaction_id, source=SOURCE) for event in events]
-        to.flush(timeout=FLUSH_S)
-        if failed := sum(not future.succeeded() for future in sent):
-            raise CannotContinue(f"the broker did not acknowledge {failed} of {len(sent)} interactions")
-        return len(sent)
+        total, left = 0, iter(events)
+        while sent := [send(to, INTERACTIONS, event, id=event.interaction_id, source=SOURCE) for event in islice(left, SENT_AT_ONCE)]:
+            to.flush(timeout=FLUSH_S)
+            if failed := sum(not future.succeeded() for future in sent):
+                raise CannotContinue(f"the broker did not acknowledge {failed} of {len(sent)} interactions")
+            total += len(sent)
+        return total
     finally:
         to.close(timeout=5)
 
@@ -69,14 +73,19 @@ def measure(stack: BenchStack, settings: Settings, name: str, events: int, comma
 
     `settings` name the topics. Each run has a consumer group of its own. Raises CannotContinue if the process fails or makes no progress.
     """
-    directory, port = settings.stack.dir / name, free_port(HOST)
-    settings = settings.changed(stack={"dir": directory}, kafka={"group_prefix": f"{name}."}, telemetry={"http_host": HOST, "http_port": port})
+    port = free_port(HOST)
+    settings = run_settings(settings, name).changed(telemetry={"http_host": HOST, "http_port": port})
     child = Child(name, [sys.executable, *command], stack.logs / f"{name}.log", environment(settings))
     with _running(child):
         samples = list(_samples(child, f"http://{HOST}:{port}/metrics", events, stack.broker.child.pid))
         with GroupLag(settings) as lag:
             lag.wait([INTERACTIONS], stall_s=COMMIT_S)
     return samples
+
+
+def run_settings(settings: Settings, name: str) -> Settings:
+    """The index directory and the consumer group of the run `name`."""
+    return settings.changed(stack={"dir": settings.stack.dir / name}, kafka={"group_prefix": f"{name}."})
 
 
 @contextmanager

@@ -63,4 +63,8 @@ def interactions(texts: Sequence[str] | Iterator[str], users: int) -> Iterator[I
     """One interaction for each text, of users in turn, a second apart."""
     for number, text in enumerate(texts):
         at = FIRST_AT + timedelta(seconds=number)
-        yield Interaction.observed(tenant=TENANT, user=f"u{number % users:05d}", source_id=number, domain=DOMAIN, content="", response=text, occurred_at=at)
+        yield Interaction.observed(tenant=TENANT, user=user_name(number % users), source_id=number, domain=DOMAIN, content="", response=text, occurred_at=at)
+
+
+def user_name(number: int) -> str:
+    return f"u{number:05d}"
