@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 import numpy as np
 
@@ -35,18 +37,34 @@ class EmbedderProcesses:
         """The rows of all steps, in order. Raises RetryLater if a process died."""
         loop, pool = asyncio.get_running_loop(), self._pool
         try:
-            return np.concatenate(await asyncio.gather(*(loop.run_in_executor(pool, _encode, list(step)) for step in steps)))
+            with _interrupts_blocked():
+                results = [loop.run_in_executor(pool, _encode, list(step)) for step in steps]
+            return np.concatenate(await asyncio.gather(*results))
         except BrokenProcessPool as error:
             if self._pool is pool:
                 self._pool = self._start()
             raise RetryLater("a process of embedder.processes ended; all of them are started again") from error
 
     def close(self) -> None:
+        """Ends the processes at once: they hold nothing, and one that imports torch for the first time would be waited for."""
+        for process in list((self._pool._processes or {}).values()):  # Python 3.14 has `terminate_workers`
+            process.terminate()
         self._pool.shutdown(cancel_futures=True)
 
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of this process's threads
         return ProcessPoolExecutor(self._settings.processes, context, _load, (self._settings,))
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes that start in this block begin with SIGINT blocked, until `_load` ignores it: an interrupted import would print a traceback."""
+    resource_tracker.ensure_running()  # its start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _load(settings: EmbedderSettings) -> None:

@@ -65,6 +65,46 @@ async def test_processes_that_died_are_started_again(embedder: LocalEmbedder) ->
     np.testing.assert_allclose(await embedder.embed(HISTORY), before, atol=1e-6)
 
 
+@LONG
+@pytest.mark.parametrize(("signum", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+def test_a_stop_while_processes_import_is_quiet_and_ends_them(checkpoint: Path, signum: signal.Signals, whole_group: bool) -> None:
+    code = f"""
+import asyncio, multiprocessing, sys
+from contextlib import closing
+from infra.process.lifecycle import stop_on_signals
+from infra.settings.stream import EmbedderSettings
+from streams.embedding.local import LocalEmbedder
+
+async def embed(embedder, stop):
+    task = asyncio.ensure_future(embedder.embed(["sea", "war"]))
+    await asyncio.sleep(0)
+    while not multiprocessing.active_children():
+        await asyncio.sleep(0.01)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    while not stop.is_set():
+        await asyncio.sleep(0.01)
+    task.cancel()
+
+if __name__ == "__main__":
+    stop = stop_on_signals()
+    with closing(LocalEmbedder(EmbedderSettings(model={str(checkpoint)!r}, processes=2, batch_size=1))) as embedder:
+        asyncio.run(embed(embedder, stop))
+    print("ended", flush=True)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        deadline = time.monotonic() + WAIT_S
+        while "libtorch" not in Path(f"/proc/{pids[0]}/maps").read_text():
+            assert time.monotonic() < deadline, "no import of torch"
+            time.sleep(0.005)
+        (os.killpg if whole_group else os.kill)(parent.pid, signum)
+        out, err = parent.communicate(timeout=WAIT_S)
+    assert parent.returncode == 0 and out == "ended\n", err
+    assert "Traceback" not in err and not any(Path(f"/proc/{pid}/maps").exists() for pid in pids), err
+
+
 def test_processes_end_with_a_parent_that_is_killed(checkpoint: Path) -> None:
     code = f"""
 import asyncio, multiprocessing, time
