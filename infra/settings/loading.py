@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from infra.errors import BadSetting
@@ -255,6 +257,8 @@ def load(**overrides: Any) -> Settings:
         if name.startswith("RETOUCH_") and name != "RETOUCH_CONFIG" and section not in sections:
             raise BadSetting(f"{name}: no such setting; sections are {', '.join(sorted(sections))}")
     try:
+        if path and (problems := list(_wrong_types(Settings, tomllib.loads(Path(path).read_text(encoding="utf-8")), ()))):
+            raise BadSetting("; ".join(problems))
         settings = Settings(**overrides)
     except ValidationError as error:
         raise BadSetting("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
@@ -277,6 +281,35 @@ def _check_variables_of_libraries(settings: Settings) -> None:
         headers = os.environ.get(name)
         if headers and settings.telemetry.otlp_endpoint and (problem := header_list_problem(headers)):
             raise BadSetting(f"{name}: {problem}")
+
+
+#: What is right, by pydantic's type of the error.
+_TYPES = {
+    "int_type": "must be a whole number such as 2, without quotes and decimal point",
+    "int_from_float": "must be a whole number such as 2, without quotes and decimal point",
+    "float_type": "must be a number such as 0.5, without quotes",
+    "bool_type": "must be true or false, without quotes",
+}
+
+
+def _wrong_types(model: type[BaseModel], values: Any, above: tuple[str | int, ...]) -> Iterator[str]:
+    """Texts and truth values of the file that stand for numbers, and the like. Variables are texts, so the settings themselves must take those for numbers."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        field = model.model_fields.get(name)
+        if field is None or value == "":  # an unknown key, or not set
+            continue
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _wrong_types(field.annotation, value, (*above, name))
+        elif name == "domains" and isinstance(value, dict):
+            for domain, entry in value.items():
+                yield from _wrong_types(DomainSettings, entry, (*above, name, domain))
+        else:
+            try:
+                TypeAdapter(field.annotation).validate_json(json.dumps(value, default=str), strict=True)
+            except ValidationError as error:
+                for each in error.errors(include_url=False):
+                    if each["type"] in _TYPES:
+                        yield _explain(each | {"loc": (*above, name, *each["loc"]), "msg": _TYPES[each["type"]]})
 
 
 def _explain(error: Any) -> str:

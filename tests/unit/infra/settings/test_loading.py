@@ -104,6 +104,49 @@ def test_a_file_that_is_not_toml_is_an_error_of_one_line_with_its_path(content: 
     assert str(raised.value).startswith(f"RETOUCH_CONFIG={file}: {words}") and "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ('[domains.tone]\nk = "2"\n', "domains.tone.k='2': must be a whole number such as 2, without quotes"),
+        ("[domains.tone]\nk = true\n", "domains.tone.k=True: must be a whole number"),
+        ("[domains.tone]\nmax_new_tokens = 2.0\n", "domains.tone.max_new_tokens=2.0: must be a whole number"),
+        ('[domains.tone]\nordered = "yes"\n', "domains.tone.ordered='yes': must be true or false, without quotes"),
+        ('[kafka]\npartitions = "9"\n', "kafka.partitions='9': must be a whole number"),
+        ("[kafka]\npartitions = true\n", "kafka.partitions=True: must be a whole number"),
+        ('[trainer.rl]\ntop_p = "0.9"\n', "trainer.rl.top_p='0.9': must be a number such as 0.5, without quotes"),
+        ("[strategies.weights]\nrpo = true\n", "strategies.weights.rpo=True: must be a number"),
+        ('[hydra]\ntrain = "true"\n', "hydra.train='true': must be true or false"),
+        (
+            '[index]\nshards = "2"\nurl = "http://q:1"\n[base]\nattempts = "3"\n',
+            "index.shards='2': must be a whole number such as 2, without quotes and decimal",
+        ),
+    ],
+)
+def test_a_number_in_quotes_and_a_truth_value_for_a_number_are_refused_in_toml(
+    content: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "retouch.toml"
+    file.write_text(content)
+    monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    with pytest.raises(BadSetting) as raised:
+        load()
+    assert str(raised.value).startswith(text), raised.value
+    assert "base.attempts='3': must be" in str(raised.value) or "attempts" not in content
+
+
+def test_every_kind_of_value_is_accepted_in_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "retouch.toml"
+    lists = 'targets = ["q_proj"]\nrank = 4\nalpha = 8\n[promotion]\ntrigger_phrases = ["Buy"]\n[workers]\norder = "key"\n'
+    file.write_text(
+        f'[stack]\ndir = "{tmp_path}"\nstop_timeout_s = 5\n[strategies]\nweights = {{rpo = 1, rag = 0.5}}\n[trainer.lora]\n{lists}[base]\nmodel = ""\n'
+    )
+    monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    settings = load()
+    assert (settings.trainer.lora.alpha, settings.stack.stop_timeout_s, settings.workers.order) == (8.0, 5.0, "key")
+    monkeypatch.setenv("RETOUCH_KAFKA__PARTITIONS", "9")
+    assert load().kafka.partitions == 9
+
+
 def test_an_unreadable_file_is_an_error_of_one_line_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_CONFIG", "/proc/self/mem")  # a file whose first bytes even root cannot read
     with pytest.raises(BadSetting, match="RETOUCH_CONFIG=/proc/self/mem: cannot be read: "):
