@@ -10,7 +10,12 @@ import typer
 from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, run_command, show, show_json, show_table
 
 if TYPE_CHECKING:
+    from infra.kafka.contract_check import ContractCheck
     from infra.settings import Settings
+    from schemas.topics import Topic
+
+#: The descriptor of standard input.
+STDIN = 0
 
 schemas = typer.Typer(help="The contract with platforms: topics, headers, keys and messages.", no_args_is_help=True)
 
@@ -25,7 +30,9 @@ def export(
 
 @schemas.command("validate", epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 no record is refused, 1 a record is refused, or failed"))
 def validate(
-    source: Annotated[str, typer.Argument(metavar="FILE|TOPIC", help="JSON Lines of messages or CloudEvents events, also as *.gz, or a topic on the broker.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|TOPIC", help="JSON Lines of messages or CloudEvents events, also as *.gz, - for standard input, or a topic.")
+    ],
     topic: Annotated[str | None, typer.Option(help="Topic of the messages of a file, if its lines are no CloudEvents events.")] = None,
     last: Annotated[int, typer.Option(min=1, help="Check the newest records of a topic, about this many.")] = 100_000,
     as_json: Json = False,
@@ -42,11 +49,16 @@ def _validate(settings: Settings, source: str, topic: str | None, last: int, as_
     from infra.local import running_settings
     from traffic.datasets.files import DataFile
 
-    settings, path = running_settings(settings), Path(source)
+    settings, path, is_stdin = running_settings(settings), Path(source), source == "-"
     of_messages = topic_named(topic, settings) if topic else None
-    if of_messages and not path.exists():
+    if of_messages and not is_stdin and not path.exists():
         raise BadSetting(f"--topic {topic} is for a file, and there is no file {source}")
-    check = check_lines(DataFile(path).byte_lines(), of_messages) if path.exists() else check_topic(settings, topic_named(source, settings), last)
+    if is_stdin or (path.exists() and not path.is_file() and not path.is_dir()):
+        check = _check_stream(STDIN if is_stdin else path, source, of_messages)
+    elif path.exists():
+        check = check_lines(DataFile(path).byte_lines(), of_messages)
+    else:
+        check = check_topic(settings, topic_named(source, settings), last)
     if as_json:
         show_json({"records": check.records, "refused": check.refused, "findings": [asdict(finding) for finding in check.findings]})
     else:
@@ -55,6 +67,21 @@ def _validate(settings: Settings, source: str, topic: str | None, last: int, as_
             show_table(("", "records", "reason", "first places"), rows)
         show(f"{check.records} records, {check.refused} refused")
     return FAILED if check.refused else OK
+
+
+def _check_stream(opened: int | Path, name: str, topic: Topic | None) -> ContractCheck:
+    """Checks a pipe or a terminal, which is read once: at a path, or an open descriptor. Raises BadData."""
+    from infra.kafka.contract_check import check_lines
+    from traffic.datasets.files import BadData, stream_lines
+
+    try:
+        with open(opened, "rb", closefd=opened != STDIN) as file:
+            check = check_lines(stream_lines(file, name), topic)
+    except OSError as error:
+        raise BadData(f"{name}: cannot be read: {error.strerror or error}") from None
+    if not check.records:
+        raise BadData(f"{name}: holds no record; write JSON Lines of messages or CloudEvents events into it")
+    return check
 
 
 def _export(out: Path | None) -> None:

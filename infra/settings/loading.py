@@ -296,7 +296,7 @@ def _wrong_types(model: type[BaseModel], values: Any, above: tuple[str | int, ..
     """Texts and truth values of the file that stand for numbers, and the like. Variables are texts, so the settings themselves must take those for numbers."""
     for name, value in values.items() if isinstance(values, dict) else ():
         field = model.model_fields.get(name)
-        if field is None or value == "":  # an unknown key, or not set
+        if field is None or field.annotation is None or value == "":  # an unknown key, or not set
             continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _wrong_types(field.annotation, value, (*above, name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import itertools
 import json
 import os
@@ -159,6 +160,20 @@ class DataFile:
             raise self.bad("the content is a tar archive; unpack it")
         if b"\x00" in head[:2]:
             raise self.bad("the content begins with NUL bytes, as UTF-16 does; convert the file to UTF-8")
+
+
+def stream_lines(file: io.BufferedReader, name: str) -> Iterator[tuple[int, bytes]]:
+    """All lines of a pipe, which is read once, as `DataFile.byte_lines` has those of a file. gzip is recognized by its first bytes. Raises BadData."""
+    limited = MAX_ROW_BYTES + 1
+    try:
+        content: IO[bytes] = gzip.GzipFile(fileobj=file) if file.peek(len(_GZIP)).startswith(_GZIP) else file  # type: ignore[assignment]  # reads bytes
+        for number, line in enumerate(iter(lambda: content.readline(limited), b""), 1):
+            if len(line) == limited:
+                raise BadData(f"{shown(name)}:{number}: a line of more than {MAX_ROW_BYTES >> 20} MiB; expected one row a line, ended by a line feed")
+            whole = line.removesuffix(b"\n").removesuffix(b"\r")
+            yield number, whole.removeprefix(codecs.BOM_UTF8) if number == 1 else whole
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadData(f"{shown(name)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +105,37 @@ def test_a_compressed_file_is_read(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["schemas", "validate", str(path), "--topic", "queries", "--json"])
     report = json.loads(result.stdout)
     assert (report["records"], report["refused"], report["findings"][0]["first"]) == (2, 1, ["line 2"])
+
+
+VALIDATE = [sys.executable, "-c", "from cli.app import main; main()", "schemas", "validate"]
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_standard_input_is_read_from_a_pipe(name: str, compress: Callable[[bytes], bytes]) -> None:
+    lines = b"\xef\xbb\xbf" + make_query(1).model_dump_json().encode() + b"\r\n\n{}\n"
+    ended = subprocess.run([*VALIDATE, name, "--topic", "queries", "--json"], input=compress(lines), capture_output=True, check=False)
+    report = json.loads(ended.stdout)
+    assert (ended.returncode, report["records"], report["refused"], report["findings"][0]["first"]) == (1, 2, 1, ["line 3"])
+
+
+def test_a_pipe_that_cannot_be_checked_is_named() -> None:
+    compressed = gzip.compress(make_query(1).model_dump_json().encode() * 100)
+    for name, given, problem in (
+        ("-", b"", b"-: holds no record; write JSON Lines of messages"),
+        ("/dev/stdin", b"\n\n", b"/dev/stdin: holds no record; write JSON Lines"),
+        ("-", compressed[:60], b"-: cannot be read: Compressed file ended before"),
+    ):
+        ended = subprocess.run([*VALIDATE, name, "--topic", "queries"], input=given, capture_output=True, check=False)
+        assert ended.returncode == 2 and problem in ended.stderr and ended.stderr.count(b"\n") == 1, ended.stderr
+
+
+def test_standard_input_that_is_a_file_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "queries.jsonl"
+    path.write_text(make_query(1).model_dump_json() + "\n")
+    with path.open("rb") as file:
+        ended = subprocess.run([*VALIDATE, "-", "--topic", "queries"], stdin=file, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, b"1 records, 0 refused\n"), ended.stderr
 
 
 def test_a_file_that_cannot_be_checked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
