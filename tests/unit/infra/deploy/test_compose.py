@@ -19,6 +19,8 @@ from workers.__main__ import SERVICES as WORKERS
 
 FOLDER = DEPLOY / "compose"
 COMPOSE = Path(sys.executable).with_name("docker-compose")
+#: The only secret that `make-secrets.sh` does not make: the platform's schema registry has it.
+REGISTRY_PASSWORD = "schema-registry-password"
 SERVERS = {"kafka", "qdrant", "postgres", "mlflow"}
 
 
@@ -42,14 +44,24 @@ def services(secrets: Path, sources_file: Path) -> dict[str, Any]:
 
 def configured(secrets: Path, *options: str, **variables: str) -> dict[str, Any]:
     """The services as Docker Compose understands them."""
+    found: dict[str, Any] = understood(secrets, *options, **variables)["services"]
+    return found
+
+
+def configured_file(secrets: Path, name: str, *options: str, **variables: str) -> Path:
+    """The file of a secret."""
+    return Path(understood(secrets, *options, **variables)["secrets"][name]["file"])
+
+
+def understood(secrets: Path, *options: str, **variables: str) -> dict[str, Any]:
     if not COMPOSE.exists():
         pytest.skip("docker-compose has no package for this platform")
     command = [str(COMPOSE), "--file", str(FOLDER / "compose.yaml"), *options, "config"]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("OPENAI_BASE_URL", "COMPOSE_PROFILES", "RETOUCH_SOURCES__FILE")}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("OPENAI_BASE_URL", "COMPOSE_PROFILES") and "SOURCES" not in name}
     environment = inherited | {"RETOUCH_SECRETS": str(secrets)} | variables
     read = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert read.returncode == 0 and not read.stderr, read.stderr
-    found: dict[str, Any] = yaml.safe_load(read.stdout)["services"]
+    found: dict[str, Any] = yaml.safe_load(read.stdout)
     return found
 
 
@@ -86,6 +98,24 @@ def test_without_a_file_of_sources_no_worker_reads_topics_of_a_platform(secrets:
     assert [volume["source"] for volume in services["topics"]["volumes"]] == ["/dev/null"]
 
 
+def test_the_password_of_a_schema_registry_comes_from_a_file(secrets: Path, sources_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    password = tmp_path / "password"
+    password.write_text("of the registry\n")
+    registry = {"REGISTRY_URL": "https://registry:8081", "REGISTRY_USERNAME": "ann", "REGISTRY_PASSWORD_FILE": str(password)}
+    variables = {f"RETOUCH_SOURCES__{name}": value for name, value in registry.items()}
+    options = ("--profile", "sources")
+    worker = configured(secrets, *options, RETOUCH_SOURCES__FILE=str(sources_file), **variables)["sources"]
+    assert REGISTRY_PASSWORD in [secret["source"] for secret in worker["secrets"]]
+    environment = worker["environment"]
+    assert environment["RETOUCH_SOURCES__REGISTRY_PASSWORD_FILE"] == f"/run/secrets/{REGISTRY_PASSWORD}"
+    for name in ("REGISTRY_URL", "REGISTRY_USERNAME"):
+        monkeypatch.setenv(f"RETOUCH_SOURCES__{name}", environment[f"RETOUCH_SOURCES__{name}"])
+    monkeypatch.setenv("RETOUCH_SOURCES__REGISTRY_PASSWORD_FILE", str(configured_file(secrets, REGISTRY_PASSWORD, *options, **variables)))
+    found = load().sources
+    assert found.registry_password and found.registry_password.get_secret_value() == "of the registry" and found.registry_username == "ann"
+    assert str(configured_file(secrets, REGISTRY_PASSWORD, *options)) == "/dev/null"
+
+
 def test_ports_are_published_on_loopback_only(services: dict[str, Any]) -> None:
     published = {name: [(port["host_ip"], port["target"]) for port in service["ports"]] for name, service in services.items() if service.get("ports")}
     assert published == {"kafka": [("127.0.0.1", 19092)], "promoter": [("127.0.0.1", 8080)]}
@@ -108,7 +138,7 @@ def test_every_server_asks_for_a_password(services: dict[str, Any]) -> None:
 def test_passwords_come_from_files_only(services: dict[str, Any], secrets: Path) -> None:
     made = {path.name for path in secrets.iterdir()}
     used = {secret["source"] for service in services.values() for secret in service.get("secrets", ())}
-    assert used <= made and made - used == {"kafka-broker-password"}
+    assert used - made == {REGISTRY_PASSWORD} and made - used == {"kafka-broker-password"}
     words = re.compile(r"PASSWORD|API_KEY|TOKEN|SECRET")
     open_texts = {
         f"{name}: {variable}"
