@@ -95,7 +95,13 @@ def values_schema() -> str:
             **{name: _object(("ports", "to"), ports={"type": "array", "minItems": 1, "items": PORT}, to=ANY_MAPS) for name in DESTINATIONS},
         ),
         monitoring=_object(
-            ("podMonitor", "rules", "dashboard", "labels", "everyS"), podMonitor=YES_NO, rules=YES_NO, dashboard=YES_NO, labels=TEXTS, everyS=POSITIVE
+            ("podMonitor", "rules", "runbook", "dashboard", "labels", "everyS"),
+            podMonitor=YES_NO,
+            rules=YES_NO,
+            runbook={"type": "string", "pattern": r"^[^\s#'\"]+$"},
+            dashboard=YES_NO,
+            labels=TEXTS,
+            everyS=POSITIVE,
         ),
         serviceAccount=_object(annotations=TEXTS),
         podAnnotations=TEXTS,

@@ -112,13 +112,22 @@ def test_two_secrets_for_one_setting_of_a_process_are_refused() -> None:
 def test_rules_and_dashboard_are_rendered_for_the_namespace() -> None:
     found = {
         manifest["kind"]: manifest
-        for manifest in parsed(rendered(program(), "production", ()))
+        for manifest in parsed(rendered(program(), "production", ("--set", "monitoring.runbook=docs/deploy.md")))
         if manifest["metadata"]["name"] in ("retouch", "retouch-dashboard")
     }
     own = ALERTS.read_text().replace("absent(retouch_group_lag_records{", 'absent(retouch_group_lag_records{namespace="retouch", ')
     assert found["PrometheusRule"]["spec"] == yaml.safe_load(own)
     assert found["ConfigMap"]["data"]["retouch.json"].rstrip() == (CHART / "files" / "dashboard.json").read_text().rstrip()
     assert found["PrometheusRule"]["metadata"]["labels"]["release"] == found["PodMonitor"]["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_runbook_of_alerts_is_a_page_of_this_repository_or_the_url_of_a_copy() -> None:
+    url = "https://git.example.com/retouch/docs/deploy.md"
+    for page, values in (("docs/deploy.md", ()), (url, ("--set", f"monitoring.runbook={url}"))):
+        found = parsed(rendered(program(), "default", ("--set", "monitoring.rules=true", *values)))
+        (rules,) = (manifest for manifest in found if manifest["kind"] == "PrometheusRule")
+        pages = {rule["annotations"]["runbook_url"].partition("#")[0] for group in rules["spec"]["groups"] for rule in group["rules"]}
+        assert pages == {page}
 
 
 def test_a_process_that_is_off_has_no_alert_for_its_group() -> None:
