@@ -17,7 +17,7 @@ from schemas.positions import Source
 from schemas.queries import Query
 from schemas.records import ConsumedRecord
 
-#: How often a waiting query looks again at what no batch tells: the assignment, the committed offset and the end of the log.
+#: How often a waiting query checks again what no batch reports: the assignment, the committed offset and the end of the log.
 CHECK_S = 0.25
 #: Share of the time to the query's deadline that it may wait. The rest is for the search, and for the steps after it.
 WAIT_SHARE = 0.5

@@ -1,4 +1,4 @@
-"""What the adapter of a Qdrant server tells about it, over HTTP: layouts, refusals and failures, each told apart by name. On a stub of the server."""
+"""What the adapter reports of a Qdrant server, over HTTP: layouts, refusals and failures, each with its own cause. On a stub of the server."""
 
 from __future__ import annotations
 

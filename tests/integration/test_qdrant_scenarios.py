@@ -18,7 +18,7 @@ from tests.support.qdrant_scenarios import USERS, QdrantScenario
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
 KEY, READ_ONLY, WRONG = "key-of-the-writer", "key-of-the-reader", "key-of-nobody"
-IN_CONTRACT = pytest.mark.long("the contract suite tells this failure apart; with whole processes each takes half a minute on a busy machine")
+IN_CONTRACT = pytest.mark.long("the contract suite covers this failure; with whole processes each takes half a minute on a busy machine")
 RETRIES = "attempt failed; retrying"
 
 
