@@ -319,7 +319,11 @@ def _explain(error: Any) -> str:
     shown = _shown(key, error)
     variable = next((name for name, parts in USUAL_NAMES.items() if ".".join(parts) == key and os.environ.get(name)), None)
     by = f" ({variable})" if variable and not os.environ.get(variable_of(key)) else ""
-    return f"{key}{'' if shown is None else f'={shown!r}'}{by}: {error['msg'].removeprefix('Value error, ')}"
+    text = error["msg"].removeprefix("Value error, ")
+    of_others = [
+        f"{field} comes from {name}" for name, (section, field) in USUAL_NAMES.items() if section == key and os.environ.get(name) and text.startswith(field)
+    ]
+    return "; ".join([f"{key}{'' if shown is None else f'={shown!r}'}{by}: {text}", *of_others])
 
 
 def variable_of(key: str) -> str:

@@ -69,6 +69,12 @@ def test_the_error_names_all_of_them_and_both_ways_out(given: dict[str, Any], te
     assert str(raised.value).startswith(text), raised.value
 
 
+def test_a_variable_that_other_tools_use_too_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    with pytest.raises(BadSetting, match=r"^index: api_key: used only with index\.url, .*; api_key comes from QDRANT_API_KEY$"):
+        load()
+
+
 def test_a_default_that_is_written_out_is_accepted() -> None:
     written = {"timeout_s": 10.0, "quantization": "int8", "retries": 0}
     assert load(index=written, embedder={"processes": 0, "concurrency": 4}, teacher={"timeout_s": 60.0}).index == Settings().index
