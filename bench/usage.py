@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import Self
 
 import psutil
@@ -52,6 +53,30 @@ def _cpu_s(process: psutil.Process) -> float:
 def tree_bytes(root: psutil.Process) -> int:
     """Proportional set size of `root` and all its descendants; resident set size if the system has no proportional one."""
     return sum(_bytes(process) for process in [root, *root.children(recursive=True)])
+
+
+@dataclass(frozen=True)
+class TreeUse:
+    """Of a process and all its descendants: proportional and resident set size in bytes, open file descriptors, threads."""
+
+    pss_bytes: int
+    rss_bytes: int
+    open_files: int
+    threads: int
+
+
+def tree_use(root: psutil.Process) -> TreeUse:
+    """What the tree uses now. Processes that have ended count with 0; where the system has no proportional set size, it is the resident one."""
+    uses = [_use(process) for process in [root, *root.children(recursive=True)]]
+    return TreeUse(*(sum(getattr(use, name) for use in uses) for name in TreeUse.__dataclass_fields__))
+
+
+def _use(process: psutil.Process) -> TreeUse:
+    try:
+        memory = process.memory_full_info()
+        return TreeUse(int(getattr(memory, "pss", 0) or memory.rss), int(memory.rss), process.num_fds(), process.num_threads())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return TreeUse(0, 0, 0, 0)
 
 
 def _bytes(process: psutil.Process) -> int:

@@ -56,6 +56,21 @@ def query(
 
 
 @bench.command(epilog=TARGETS)
+def soak(
+    out: Annotated[Path, typer.Option(help="Folder for soak.json, soak.png and the state directory.")] = Path("bench-out/soak"),
+    minutes: Annotated[float, typer.Option(min=1, help="Minutes of steady load.")] = 30.0,
+    quick: Quick = False,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated users and of the load.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Run the whole stack at 70 % of its capacity: memory, open files, lag and latency over time. Takes MINUTES and about four more."""
+    from bench.soak import command
+
+    options = command.SoakOptions(out, minutes, quick=quick, seed=seed)
+    run_command(lambda settings: command.run(settings, options, as_json=as_json))
+
+
+@bench.command(epilog=TARGETS)
 def train(
     out: Annotated[Path, typer.Option(help="Folder for train.json, train.md and train.png.")] = Path("bench-out"),
     quick: Quick = False,
