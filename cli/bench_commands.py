@@ -71,6 +71,18 @@ def soak(
 
 
 @bench.command(epilog=TARGETS)
+def growth(
+    out: Annotated[Path, typer.Option(help="Folder for growth.json, growth.png, the processes' logs, and the index during the run.")] = Path("bench-out"),
+    items: Annotated[int, typer.Option(min=10_000, help="Items of the largest index; a hundredth and a tenth are measured too.")] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """Measure events, searches, memory and disk of the embedded index as it grows a hundredfold. About six minutes, on an otherwise idle machine."""
+    from bench.growth import command
+
+    run_command(lambda settings: command.run(settings, command.GrowthOptions(out, items), as_json=as_json))
+
+
+@bench.command(epilog=TARGETS)
 def train(
     out: Annotated[Path, typer.Option(help="Folder for train.json, train.md and train.png.")] = Path("bench-out"),
     quick: Quick = False,

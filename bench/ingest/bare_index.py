@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.ingest.child import finished, shown
 from bench.ingest.texts import interactions, short
 from bench.ingest.vectors_given import ChecksumEmbedder
 from infra.process.child import Child
+from schemas.interactions import Interaction
 from schemas.positions import Source
 from schemas.topics import INTERACTIONS
 from streams.history.processor import text_of
@@ -63,9 +65,7 @@ async def fill(job: BareJob) -> BareFigures:
     wall_s = cpu_s = 0.0
     events, number = interactions(short(job.points), job.users), 0
     while batch := list(islice(events, job.batch)):
-        vectors = embedder.vectors([text_of(each) for each in batch])
-        sources = (Source(topic=INTERACTIONS.name, partition=0, offset=number + at) for at in range(len(batch)))
-        points = [IndexPoint(each, source, vector) for each, source, vector in zip(batch, sources, vectors, strict=True)]
+        points = points_of(batch, number, embedder)
         before, began_s = process.cpu_times(), time.monotonic()
         await index.upsert(points)
         wall_s += time.monotonic() - began_s
@@ -74,6 +74,13 @@ async def fill(job: BareJob) -> BareFigures:
         number += len(batch)
     await index.close()
     return BareFigures(round(job.points / wall_s, 1), round(cpu_s * 1000 / job.points, 3))
+
+
+def points_of(batch: Sequence[Interaction], first_offset: int, embedder: ChecksumEmbedder) -> list[IndexPoint]:
+    """The points of interactions that follow one another in the topic."""
+    vectors = embedder.vectors([text_of(each) for each in batch])
+    sources = (Source(topic=INTERACTIONS.name, partition=0, offset=first_offset + at) for at in range(len(batch)))
+    return [IndexPoint(each, source, vector) for each, source, vector in zip(batch, sources, vectors, strict=True)]
 
 
 def main() -> int:
