@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: A flush stops every query of the process, so it is frequent and short.
 FLUSH_EVERY_POINTS = 2_000
+#: Segments that a thread of the log prepares, and renames at any time. No record is in one.
+PREPARED = "tmp-"
 #: Points that are read in time order on the event loop.
 SCROLLED_AT_ONCE = 20
 
@@ -127,6 +129,8 @@ class EdgeIndex:
 
     def _sync_log(self) -> None:
         for segment in (self._directory / "shard" / "wal").iterdir():
+            if segment.name.startswith(PREPARED):
+                continue
             descriptor = os.open(segment, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
