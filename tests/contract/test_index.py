@@ -23,10 +23,10 @@ from infra.errors import CannotContinue
 from infra.settings.stream import IndexSettings, Similarity
 from schemas.interactions import Interaction
 from schemas.positions import Source
-from streams.index.edge import EdgeIndex
+from streams.index.edge import EdgeIndex, read_payloads
 from streams.index.history_index import HistoryIndex, SearchRequest
 from streams.index.server import ServerIndex
-from streams.index.tenant_filter import BLANK, OCCURRED_AT, SOURCE, TENANT, USER, IndexPoint, Scope, StoredPoint, Vector, content_of
+from streams.index.tenant_filter import BLANK, DOMAIN, OCCURRED_AT, SOURCE, TENANT, USER, IndexPoint, Scope, StoredPoint, Vector, content_of
 from tests.support.qdrant_stub import QdrantStub, qdrant_stub
 
 DIMENSION = 8
@@ -249,8 +249,29 @@ async def test_points_of_older_versions_are_found(index: HistoryIndex) -> None:
 
 async def test_edge_indexes_each_field_that_its_filters_compare(tmp_path: Path) -> None:
     index = EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="test")
-    assert index._shard.info().payload_schema.keys() == {TENANT, USER, OCCURRED_AT, BLANK}
+    assert index._shard.info().payload_schema.keys() == {TENANT, USER, DOMAIN, OCCURRED_AT, BLANK}
     await index.close()
+
+
+async def test_edge_indexes_the_fields_that_an_older_version_did_not(tmp_path: Path) -> None:
+    import qdrant_edge as edge
+
+    older = await open_index("edge", tmp_path)
+    await older.upsert([point(1), point(2, domain="tweet")])
+    older._shard.update(edge.UpdateOperation.delete_field_index(DOMAIN))  # type: ignore[attr-defined]
+    await older.close()
+    index = EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="test")
+    assert DOMAIN in index._shard.info().payload_schema
+    assert (await found(index), await found(index, domain="tweet")) == (["1"], ["2"])
+    await index.close()
+
+
+async def test_edge_reads_the_payloads_before_it_opens_them_within_a_bound(tmp_path: Path) -> None:
+    assert read_payloads(tmp_path / "index" / "shard") == 0
+    index = await open_index("edge", tmp_path)
+    await index.upsert([point(1)])
+    await index.close()
+    assert read_payloads(tmp_path / "index" / "shard", 1_000) == 1_000 < read_payloads(tmp_path / "index" / "shard")
 
 
 async def test_each_search_of_a_batch_has_its_own_user_vector_time_domain_and_limit(index: HistoryIndex) -> None:
