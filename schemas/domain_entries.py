@@ -64,6 +64,13 @@ class DomainEntry(BaseModel):
     def _check_options(cls, options: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if options is None else stored_options(options)
 
+    @field_validator("k", "max_new_tokens", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, number: Any) -> Any:
+        if isinstance(number, bool):
+            raise ValueError("must be a whole number, not true or false")
+        return number
+
     @field_validator("metric", "reward")
     @classmethod
     def _check_measure(cls, name: str | None) -> str | None:

@@ -82,6 +82,8 @@ def test_a_variable_sets_one_field_and_is_its_source(example: Path, monkeypatch:
         ({"options": "P1,P2"}, "domains.email_reply.options='P1,P2': must be a list"),
         ({"metric": "no_such_module:tone"}, "domains.email_reply.metric='no_such_module:tone': the module no_such_module cannot be imported"),
         ({"templates": "x"}, "domains.email_reply.templates: "),
+        ({"k": True}, "domains.email_reply.k=True: must be a whole number, not true or false"),
+        ({"max_new_tokens": False}, "domains.email_reply.max_new_tokens=False: must be a whole number, not true or false"),
     ],
 )
 def test_an_entry_that_cannot_work_is_refused_by_its_key(entry: dict[str, Any], problem: str) -> None:
