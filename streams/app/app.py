@@ -13,7 +13,8 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import faust
@@ -34,6 +35,7 @@ from schemas.dead_letters import is_id_conflict, original_position
 from schemas.envelope import header_values
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import JOIN_STATE_CHANGELOG, JOIN_STATE_CHANGELOG_BYTES
+from streams.app.batches import Batches
 from streams.app.credentials import credentials
 from streams.app.member_index import MemberIndex
 from streams.app.one_index import OneIndexAssignor
@@ -121,6 +123,7 @@ class Runner:
         self.attempt_since: float | None = None
         self._app = app
         self._on_failure = on_failure
+        self._batches = Batches(processor.batch, processor.linger_s)
         self._waits = Waits(lambda event: wait_of(consumed_record(app.transport.names, event.message))) if wait_of else None
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
@@ -131,8 +134,8 @@ class Runner:
 
     @property
     def holds(self) -> bool:
-        """Whether records wait."""
-        return self._waits is not None and self._waits.holds
+        """Whether records wait, for their batch or for something else."""
+        return self._batches.holds or (self._waits is not None and self._waits.holds)
 
     async def drain(self) -> None:
         """Take no further batch, and wait for the current one. Returns at once while that batch pauses because a store is away.
@@ -146,14 +149,15 @@ class Runner:
         try:
             incoming = stream.noack().events()
             released = self._waits.released(incoming) if self._waits else incoming
-            async for events in batches(released, self.processor.batch, self.processor.linger_s):
-                if self._draining.is_set():
-                    return
-                self.busy = True
-                self._attempt_begins()
-                await self._handle(events)
-                self._attempt_ends()
-                self.busy = False
+            async with aclosing(self._batches.of(released)) as batches:
+                async for events in batches:
+                    if self._draining.is_set():
+                        return
+                    self.busy = True
+                    self._attempt_begins()
+                    await self._handle(events)
+                    self._attempt_ends()
+                    self.busy = False
         except Exception as error:
             # Faust would restart the agent after the failed batch; if the process ends, the next one reads the batch again.
             self._on_failure(error)
@@ -207,30 +211,6 @@ def count_acknowledged(processor: str, records: Sequence[ConsumedRecord], produc
         elif (record.topic, f"{record.partition}/{record.offset}".encode()) in forwarded:
             outcome = StreamOutcome.FORWARDED
         STREAMS_RECORDS.add(processor=processor, outcome=outcome)
-
-
-async def batches(events: AsyncIterator[Any], max_events: int, linger_s: float) -> AsyncIterator[list[Any]]:
-    """Micro-batches of at most `max_events` events, without acknowledgement. Waits at most `linger_s` for more events after the first."""
-    pending: asyncio.Future[Any] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.ensure_future(anext(events))
-            batch = [await pending]
-            pending = None
-            until = time.monotonic() + linger_s
-            while len(batch) < max_events:
-                pending = asyncio.ensure_future(anext(events))
-                await asyncio.wait((pending,), timeout=max(0.0, until - time.monotonic()))
-                if not pending.done():
-                    break
-                batch.append(pending.result())
-                pending = None
-            yield batch
-    except StopAsyncIteration:
-        return
-    finally:
-        if pending is not None:
-            pending.cancel()
 
 
 async def retry_until_done(attempt: Callable[[], Awaitable[T]], name: str, reason: RetryReason, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:

@@ -1,4 +1,4 @@
-"""Faust's Kafka transport with eight changes:
+"""Faust's Kafka transport with nine changes:
 
 - Read committed: the workers write in transactions, and Faust reads aborted records unless its own exactly-once mode is on.
 - Idempotent producer: a retried send must not swap two records of one user.
@@ -12,6 +12,8 @@
 - Poll input only between rebalances: after it restored the table, Faust polls input while it still seeks to the committed offsets, and then clears the
   buffers. Records that it polls after a partition's seek would never be handled, and the next commit would be after them. For the same reason the
   records of a poll during which a rebalance begins are polled again: Faust drops them.
+- A record is put into its buffer without a task. Faust makes four tasks for each record, so that a full buffer cannot hold up a rebalance; here a poll
+  always fits.
 - A poll is limited in bytes (`infra.kafka.batches`).
 - A batch that cannot be decoded becomes the transport's `failure`, and nothing more is polled: the service ends when the records before it are handled.
 """
@@ -149,8 +151,24 @@ class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> ReadCommittedThread:
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Polls until `fetcher` stops. Records of one poll reach the buffers without a pause between them, so no rebalance begins meanwhile."""
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                await asyncio.sleep(0)
+                async for tp, message in self.getmany(timeout=1.0):
+                    read_to = self._read_offset[tp]  # a seek sets it back
+                    if read_to is None or message.offset >= read_to:
+                        await self.callback(message)
+                        self._read_offset[tp] = message.offset
+        except (*self.consumer_stopped_errors, asyncio.CancelledError):
+            if not self.app.should_stop:
+                raise
+
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
-        pollable = {tp for tp in active_partitions if self._is_wanted(tp) and self._has_space(tp.topic)}
+        wanted = {tp for tp in active_partitions if self._is_wanted(tp)}
+        with_space = {topic for topic in {tp.topic for tp in wanted} if self._has_space(topic)}
+        pollable = {tp for tp in wanted if tp.topic in with_space}
         if not pollable or self.transport.failure:  # aiokafka takes an empty set for all partitions
             await asyncio.sleep(REFILL_S)
             return {}

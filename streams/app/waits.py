@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 #: Maximum number of events that are held back. At that number no further event is taken until one leaves.
@@ -34,7 +34,7 @@ class Waits:
     def holds(self) -> bool:
         return self._held > 0
 
-    async def released(self, events: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def released(self, events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
         """The events, each when it need not wait. Raises what a wait raises. Ends when `events` has ended and nothing is held."""
         incoming: asyncio.Future[Any] | None = None
         ended = False

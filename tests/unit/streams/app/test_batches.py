@@ -1,121 +1,131 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from types import SimpleNamespace
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
-from faust.exceptions import ProducerSendError
 
-from infra.errors import CannotContinue, RetryLater
-from infra.kafka.forwarding import Forwarder
-from infra.kafka.names import KafkaNames
-from infra.settings.stream import KafkaSettings
-from infra.telemetry.metrics import STREAMS_RECORDS, RetryReason
-from schemas.dead_letters import dead_letter
-from schemas.messages import IdConflict, Malformed
-from schemas.records import ConsumedRecord, ProducedRecord
-from streams.app.app import batches, count_acknowledged, deliver, retry_until_done
-from streams.app.app import consumed_record as app_record
-from streams.app.processor import GROUP
-from tests.support.streams_fakes import consumed_record, interaction
-
-NAMES = KafkaNames(KafkaSettings())
+from streams.app.batches import Batches
 
 
-async def pieces(queue: asyncio.Queue[int | None]) -> AsyncIterator[int]:
-    while (piece := await queue.get()) is not None:
-        yield piece
+class Source:
+    """A stream of numbers. `read` counts those that were taken; `is_closed` is set when its reader ends."""
+
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
+        self.queue: asyncio.Queue[int | Exception | None] = asyncio.Queue()
+        self.read, self.is_closed = 0, False
+        self.put(*numbers)
+
+    def put(self, *pieces: int | Exception | None) -> None:
+        """None ends the stream, and an exception is raised."""
+        for piece in pieces:
+            self.queue.put_nowait(piece)
+
+    async def events(self) -> AsyncGenerator[int, None]:
+        try:
+            while (piece := await self.queue.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                self.read += 1
+                yield piece
+        finally:
+            self.is_closed = True
 
 
-def filled(*numbers: int | None) -> asyncio.Queue[int | None]:
-    queue: asyncio.Queue[int | None] = asyncio.Queue()
-    for number in numbers:
-        queue.put_nowait(number)
-    return queue
+async def next_of(batches: AsyncGenerator[list[Any], None]) -> list[Any]:
+    return await asyncio.wait_for(anext(batches), 30)
+
+
+async def rest_of(batches: AsyncGenerator[list[Any], None]) -> list[list[Any]]:
+    async with asyncio.timeout(30):
+        return [batch async for batch in batches]
+
+
+async def settle() -> None:
+    """Until the other tasks have done what they can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def test_available_events_come_in_full_batches() -> None:
-    stream = batches(pieces(filled(1, 2, 3, 4, 5)), max_events=2, linger_s=5)
-    assert [await asyncio.wait_for(anext(stream), 5) for _ in range(2)] == [[1, 2], [3, 4]]
-    await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+    async with aclosing(Batches(2, linger_s=60).of(Source([1, 2, 3, 4, 5]).events())) as batches:
+        assert [await next_of(batches) for _ in range(2)] == [[1, 2], [3, 4]]
 
 
 async def test_a_batch_does_not_wait_longer_than_its_linger_time() -> None:
-    queue = filled(1, 2)
-    stream = batches(pieces(queue), max_events=8, linger_s=0.01)
-    assert await asyncio.wait_for(anext(stream), 5) == [1, 2]
-    queue.put_nowait(3)
-    assert await asyncio.wait_for(anext(stream), 5) == [3]
-    await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+    source = Source([1, 2])
+    async with aclosing(Batches(8, linger_s=0.01).of(source.events())) as batches:
+        assert await next_of(batches) == [1, 2]
+        source.put(3)
+        assert await next_of(batches) == [3]
 
 
-async def test_an_attempt_is_retried_until_it_succeeds() -> None:
-    left = [RetryLater("away"), RetryLater("away")]
-
-    async def attempt() -> str:
-        if left:
-            raise left.pop()
-        return "done"
-
-    assert await retry_until_done(attempt, "test", RetryReason.OTHER) == "done"
+async def test_one_batch_is_collected_ahead_while_another_is_handled() -> None:
+    source, collecting = Source(range(10)), Batches(3, linger_s=60)
+    async with aclosing(collecting.of(source.events())) as batches:
+        assert await next_of(batches) == [0, 1, 2]
+        await settle()
+        assert source.read == 6 and collecting.holds
+        assert [await next_of(batches) for _ in range(2)] == [[3, 4, 5], [6, 7, 8]]
 
 
-async def test_cannot_continue_is_not_retried() -> None:
-    async def attempt() -> None:
-        raise CannotContinue("broken")
-
-    with pytest.raises(CannotContinue):
-        await retry_until_done(attempt, "test", RetryReason.OTHER)
-
-
-class RefusingProducer:
-    """Its broker answers each record with this error."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    async def send(self, *record: object) -> asyncio.Future[None]:
-        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        sent.set_exception(self._error)
-        return sent
+async def test_no_event_is_lost_or_moved_at_any_pace() -> None:
+    source, handled = Source(), list[int]()
+    async with aclosing(Batches(4, linger_s=0.0).of(source.events())) as batches:
+        for number in range(100):
+            source.put(number)
+            if number % 7 == 0:
+                handled += await next_of(batches)
+            if number % 3 == 0:
+                await settle()
+        while len(handled) < 100:
+            handled += await next_of(batches)
+    assert handled == list(range(100))
 
 
-@pytest.mark.parametrize(
-    ("error", "raised", "text"),
-    [
-        (MessageSizeTooLargeError(), CannotContinue, "MessageSizeTooLargeError: compare max.message.bytes"),
-        (TopicAuthorizationFailedError("drafts"), CannotContinue, "User:ANONYMOUS lacks WRITE on topic drafts; `retouch topics acls`"),
-        (ProducerSendError(f"Error while sending: {TopicAuthorizationFailedError('drafts')!r}"), CannotContinue, "lacks WRITE on topic drafts"),
-        (KafkaTimeoutError(), RetryLater, "KafkaTimeoutError"),
-    ],
-    ids=["size", "right", "right, at once", "time"],
-)
-async def test_a_permanent_error_is_not_retried(error: Exception, raised: type[Exception], text: str) -> None:
-    app = SimpleNamespace(producer=RefusingProducer(error), transport=SimpleNamespace(names=NAMES, kafka=KafkaSettings()), conf=SimpleNamespace(id=GROUP))
-    with pytest.raises(raised, match=text):
-        await deliver(app, [ProducedRecord("contexts", b"k", b"v")])
+async def test_one_task_takes_all_events() -> None:
+    loop, made = asyncio.get_running_loop(), list[asyncio.Task[Any]]()
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(asyncio.Task(coroutine, loop=loop, **options))
+        return made[-1]
+
+    loop.set_task_factory(factory)
+    try:
+        async with aclosing(Batches(100, linger_s=60).of(Source(range(1_000)).events())) as batches:
+            for _ in range(10):
+                await anext(batches)
+    finally:
+        loop.set_task_factory(None)
+    assert len(made) == 1
 
 
-def test_acknowledged_records_are_counted_by_outcome() -> None:
-    good, bad, other, misplaced = (consumed_record("interactions", interaction("sea"), offset=offset) for offset in (0, 1, 2, 3))
-    copy = Forwarder(lambda topic: 4).forward(misplaced, b"acme/alice")
-    produced = [dead_letter(bad, GROUP, Malformed("why")), dead_letter(other, GROUP, IdConflict(good.source)), copy]
-    count_acknowledged("counted", [good, bad, other, misplaced], produced)
-    counts = {dict(labels)["outcome"]: count for labels, count in STREAMS_RECORDS.values().items() if dict(labels)["processor"] == "counted"}
-    assert counts == {"done": 1, "set_aside": 1, "conflict": 1, "forwarded": 1}
+async def test_the_end_of_the_stream_ends_the_batches() -> None:
+    source, collecting = Source([1, 2]), Batches(2, linger_s=60)
+    async with aclosing(collecting.of(source.events())) as batches:
+        assert await next_of(batches) == [1, 2]
+        source.put(None)
+        assert await rest_of(batches) == []
+    assert not collecting.holds
 
 
-def test_any_time_of_a_record_fits_into_a_dead_letter() -> None:
-    message = {"topic": "drafts", "partition": 1, "offset": 2, "key": None, "value": b"v", "headers": []}
-    for seconds, timestamp_ms in ((None, -1), (-1e-3, -1), (0.0, 0), ((2**63 - 1) / 1000, 2**63 - 1)):
-        read = app_record(NAMES, SimpleNamespace(timestamp=seconds, **message))
-        assert read.timestamp_ms == timestamp_ms
-        assert dead_letter(read, GROUP, Malformed("why")).headers
+@pytest.mark.parametrize("numbers", [[], [1], [1, 2, 3]])
+async def test_an_error_of_the_stream_is_raised_and_ends_the_batches(numbers: list[int]) -> None:
+    source, collecting = Source(numbers), Batches(2, linger_s=60)
+    source.put(ValueError("a wait failed"))
+    async with aclosing(collecting.of(source.events())) as batches:
+        with pytest.raises(ValueError, match="a wait failed"):
+            await rest_of(batches)
+    assert not collecting.holds
 
 
-def test_a_null_header_stays_null() -> None:
-    """For all readers it counts as missing; an empty one would hide an earlier header of its name."""
-    read = app_record(NAMES, SimpleNamespace(topic="drafts", partition=1, offset=2, timestamp=3.5, key=None, value=b"v", headers=[("a", None), ("b", b"")]))
-    assert read == ConsumedRecord("drafts", 1, 2, 3500, None, b"v", (("a", None), ("b", b"")))
+@pytest.mark.parametrize("numbers", [[1, 2], [1, 2, 3], [1, 2, 3, 4, 5]], ids=["none ahead", "some ahead", "a full batch ahead"])
+async def test_closed_batches_close_their_stream_and_leave_no_task(numbers: list[int]) -> None:
+    source, collecting = Source(numbers), Batches(2, linger_s=60)
+    async with aclosing(collecting.of(source.events())) as batches:
+        assert await next_of(batches) == [1, 2]
+        await settle()
+    assert source.is_closed and not collecting.holds
+    assert len(asyncio.all_tasks()) == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import TopicPartition
 
 from infra.settings import Settings
@@ -74,3 +76,63 @@ async def test_nothing_is_polled_while_only_input_is_wanted_during_a_rebalance()
     consumer.app.on_rebalance_start()
     assert await asyncio.wait_for(consumer._getmany({DRAFT}, 0.1), 10) == {}
     assert consumer.polled == []
+
+
+class Fetched(Client):
+    """A consumer whose polls return these offsets of DRAFT. Then its fetcher stops, or `error` is raised."""
+
+    def __init__(self, *polls: list[int], error: Exception | None = None) -> None:
+        super().__init__()
+        self._polls, self._error = list(polls), error
+        self.fetcher = SimpleNamespace(should_stop=False)
+        self.delivered: list[int] = []
+        self.callback = self._deliver
+
+    async def getmany(self, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109  # Faust's signature
+        for offset in self._polls.pop(0):
+            yield DRAFT, SimpleNamespace(offset=offset)
+        self.fetcher.should_stop = not self._polls and self._error is None
+        if not self._polls and self._error:
+            raise self._error
+
+    async def _deliver(self, message: Any) -> None:
+        self.delivered.append(message.offset)
+
+    async def drain(self) -> list[int]:
+        await asyncio.wait_for(self._drain_messages(self.fetcher), 30)
+        return self.delivered
+
+
+async def test_polled_records_are_delivered_in_order_until_the_fetcher_stops() -> None:
+    assert await Fetched([7, 8], [], [9, 12]).drain() == [7, 8, 9, 12]
+
+
+async def test_records_before_the_position_of_a_seek_are_not_delivered() -> None:
+    consumer = Fetched([7, 8, 9, 10])
+    consumer._read_offset[DRAFT] = 9
+    assert await consumer.drain() == [9, 10]
+
+
+async def test_a_delivery_that_a_rebalance_cancels_is_not_counted_as_read() -> None:
+    consumer = Fetched([7, 8])
+
+    async def block(message: Any) -> None:
+        if message.offset == 8:
+            await asyncio.Event().wait()
+
+    consumer.callback = block
+    draining = asyncio.ensure_future(consumer._drain_messages(consumer.fetcher))
+    await asyncio.sleep(0.01)
+    draining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await draining
+    assert consumer._read_offset[DRAFT] == 7
+
+
+async def test_a_client_that_stops_is_an_error_unless_the_app_stops() -> None:
+    consumer = Fetched([7], error=ConsumerStoppedError())
+    with pytest.raises(ConsumerStoppedError):
+        await consumer.drain()
+    stopping = Fetched([7], error=ConsumerStoppedError())
+    stopping.app._stopped.set()
+    assert await stopping.drain() == [7]
