@@ -25,7 +25,7 @@ from schemas.positions import Source
 from schemas.topics import INTERACTIONS
 from streams.history.processor import text_of
 from streams.index.edge import EdgeIndex
-from streams.index.tenant_filter import IndexPoint
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction
 
 UPSERT_S, STOP_S = 900.0, 10.0
 
@@ -80,7 +80,7 @@ def points_of(batch: Sequence[Interaction], first_offset: int, embedder: Checksu
     """The points of interactions that follow one another in the topic."""
     vectors = embedder.vectors([text_of(each) for each in batch])
     sources = (Source(topic=INTERACTIONS.name, partition=0, offset=first_offset + at) for at in range(len(batch)))
-    return [IndexPoint(each, source, vector) for each, source, vector in zip(batch, sources, vectors, strict=True)]
+    return [IndexPoint(LoggedInteraction(each, source), vector) for each, source, vector in zip(batch, sources, vectors, strict=True)]
 
 
 def main() -> int:

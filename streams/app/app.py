@@ -81,6 +81,7 @@ def make_app(settings: Settings, index: MemberIndex) -> faust.App:
     app.transport = Transport(brokers, app, kafka, index)
     app.producer_transport = app.transport
     app.conf.Table = StateTable
+    app.conf.Monitor = EventlessMonitor
     return app
 
 
@@ -96,6 +97,18 @@ class StateTable(faust.Table):  # type: ignore[misc]  # Faust is not analysed
     def _changelog_topic_name(self) -> str:
         changelog: str = self.app.transport.names.topic(JOIN_STATE_CHANGELOG)
         return changelog
+
+
+class EventlessMonitor(faust.Monitor):  # type: ignore[misc]  # Faust is not analysed
+    """Keeps no statistics of single events: `infra.telemetry.metrics` counts them."""
+
+    def on_message_in(self, *_: Any) -> None: ...
+
+    def on_message_out(self, *_: Any) -> None: ...
+
+    def on_stream_event_in(self, *_: Any) -> None: ...
+
+    def on_stream_event_out(self, *_: Any) -> None: ...
 
 
 def is_idle(app: faust.App, runners: Sequence[Runner]) -> bool:

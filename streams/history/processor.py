@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from infra.errors import PoisonMessage
 from schemas.dead_letters import dead_letter
@@ -18,7 +19,7 @@ from streams.history.forward_once import ForwardOnce
 from streams.history.freshness import Freshness
 from streams.index.history_index import HistoryIndex
 from streams.index.progress import IndexProgress
-from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, StoredPoint
 from streams.profiles.feature_tasks import FeatureTasks
 from streams.profiles.summaries import Summaries
 
@@ -69,7 +70,7 @@ class HistoryProcessor:
 
     async def _embed(self, records: Sequence[ConsumedRecord]) -> tuple[list[IndexPoint], list[ProducedRecord]]:
         """The points to write; the records to forward, and the dead letters."""
-        readable: list[tuple[ConsumedRecord, Interaction]] = []
+        readable: list[tuple[ConsumedRecord, LoggedInteraction]] = []
         others: list[ProducedRecord] = []
         for record in records:
             try:
@@ -77,30 +78,27 @@ class HistoryProcessor:
                 if self._forwarding and (forwarded := self._forwarding.forward(record, interaction.key)):
                     others.append(forwarded)
                 else:
-                    readable.append((record, interaction))
+                    readable.append((record, LoggedInteraction(interaction, record.source)))
             except (Malformed, PoisonMessage) as error:
                 others.append(dead_letter(record, GROUP, error))
         others += self._forwarding.take_changes() if self._forwarding else []
         new = await self._new(readable, others)
-        vectors = await self._embedder.embed([text_of(interaction) for _, interaction in new])
-        return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(new, vectors, strict=True)], others
+        vectors = await self._embedder.embed([text_of(logged.interaction) for logged in new])
+        return [IndexPoint(logged, vector) for logged, vector in zip(new, vectors, strict=True)], others
 
-    async def _new(
-        self, readable: Sequence[tuple[ConsumedRecord, Interaction]], dead_letters: list[ProducedRecord]
-    ) -> list[tuple[ConsumedRecord, Interaction]]:
+    async def _new(self, readable: Sequence[tuple[ConsumedRecord, LoggedInteraction]], dead_letters: list[ProducedRecord]) -> list[LoggedInteraction]:
         """The interactions to write. Leaves out repeats, and adds a dead letter for each conflict.
 
         A record that the index has from the same offset is written again: it may be read again because its write was not confirmed.
         """
-        first = dict(await self._index.stored([point_id(interaction) for _, interaction in readable]))
-        new: list[tuple[ConsumedRecord, Interaction]] = []
-        for record, interaction in readable:
-            id, point = point_id(interaction), StoredPoint(record.source, content_of(interaction))
-            earlier = first.setdefault(id, point)
-            if earlier.content != point.content:
+        first: dict[UUID, StoredPoint | LoggedInteraction] = dict(await self._index.stored([logged.id for _, logged in readable]))
+        new: list[LoggedInteraction] = []
+        for record, logged in readable:
+            earlier = first.setdefault(logged.id, logged)
+            if earlier.content != logged.content:
                 dead_letters.append(dead_letter(record, GROUP, IdConflict(earlier.source)))
-            elif earlier.source == point.source:
-                new.append((record, interaction))
+            elif earlier.source == logged.source:
+                new.append(logged)
         return new
 
 

@@ -76,7 +76,7 @@ class EdgeIndex:
         # On the event loop: a call takes less than a change of thread.
         if not ids:
             return {}
-        points = self._shard.retrieve([str(id) for id in ids], with_payload=True, with_vector=False)
+        points = self._shard.retrieve(list(ids), with_payload=True, with_vector=False)
         return {UUID(str(point.id)): stored_point(point.payload or {}) for point in points}
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
@@ -140,7 +140,7 @@ class EdgeIndex:
     def _write(self, points: Sequence[Point]) -> None:
         import qdrant_edge as edge
 
-        rows = [edge.Point(str(point.id), point.vector.tolist(), point.payload()) for point in points]
+        rows = [edge.Point(point.id, point.vector.tolist(), point.payload()) for point in points]
         self._shard.update(edge.UpdateOperation.upsert_points(rows))
         self._sync_log()
         self._unflushed += len(rows)

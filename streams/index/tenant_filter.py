@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -31,6 +32,7 @@ BLANK, IS_BLANK = "blank", "yes"
 SOURCE = "source"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,43 @@ def content_of(interaction: Interaction) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class IndexPoint:
-    """An interaction with its embedding and its position in the topic."""
+class LoggedInteraction:
+    """An interaction and its position in the topic. Id and content of its point are computed once."""
 
     interaction: Interaction
     source: Source
-    vector: Vector
 
-    @property
+    @cached_property
     def id(self) -> UUID:
         return point_id(self.interaction)
 
+    @cached_property
+    def content(self) -> Mapping[str, Any]:
+        return content_of(self.interaction)
+
+
+@dataclass(frozen=True)
+class IndexPoint:
+    """An interaction of the topic with its embedding."""
+
+    logged: LoggedInteraction
+    vector: Vector
+
+    @property
+    def interaction(self) -> Interaction:
+        return self.logged.interaction
+
+    @property
+    def source(self) -> Source:
+        return self.logged.source
+
+    @property
+    def id(self) -> UUID:
+        return self.logged.id
+
     def payload(self) -> dict[str, Any]:
         flag = {BLANK: IS_BLANK} if is_blank(self.interaction.response) else {}
-        return {**content_of(self.interaction), **flag, SOURCE: self.source.model_dump()}
+        return {**self.logged.content, **flag, SOURCE: self.source.model_dump()}
 
 
 def best_first(hits: Iterable[tuple[float, Mapping[str, Any]]]) -> list[HistoryItem]:
@@ -141,4 +166,4 @@ def item_of(score: float, payload: Mapping[str, Any]) -> HistoryItem:
 
 def microseconds(at: datetime) -> int:
     """Whole microseconds since 1970, exact as a double until the year 2255."""
-    return (at - EPOCH) // timedelta(microseconds=1)
+    return (at - EPOCH) // _MICROSECOND

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from infra.errors import BadSetting, CannotContinue
 from infra.kafka.forwarding import Forwarder
@@ -34,7 +35,7 @@ from schemas.records import ConsumedRecord
 from streams.embedding.embedder import Embedder
 from streams.history.processor import text_of
 from streams.index.collection_layout import Embedding
-from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction
 from streams.rebuild.collections import Collection, Progress, name_of
 from streams.rebuild.interactions_log import Log
 from streams.rebuild.proof import Proof, places, prove
@@ -219,25 +220,24 @@ class Rebuild:
     async def _copy(self, batch: Sequence[ConsumedRecord], *, is_switched: bool) -> None:
         """Writes the records that the serving collection has, and the new one has not. Embeds only these."""
         found = list(self._readable(batch))
-        ids = list({point_id(interaction) for _, interaction in found})
+        ids = list({logged.id for _, logged in found})
         served, written = await self._old.stored(ids), await self._new.stored(ids)
-        wanted: dict[Any, tuple[Interaction, Source]] = {}
-        for record, interaction in found:
-            id = point_id(interaction)
-            if (point := served.get(id)) is None:
-                if not is_switched and not self._forwarder.is_misplaced(record, interaction.key):
+        wanted: dict[UUID, LoggedInteraction] = {}
+        for record, logged in found:
+            if (point := served.get(logged.id)) is None:
+                if not is_switched and not self._forwarder.is_misplaced(record, logged.interaction.key):
                     self._left_out.append(record.source)
-            elif point == StoredPoint(point.source, content_of(interaction)) and written.get(id) != point:
-                wanted[id] = (interaction, point.source)
-        vectors = await self._embedder.embed([text_of(interaction) for interaction, _ in wanted.values()])
-        await self._new.upsert([IndexPoint(interaction, source, vector) for (interaction, source), vector in zip(wanted.values(), vectors, strict=True)])
+            elif point.content == logged.content and written.get(logged.id) != point:
+                wanted[logged.id] = LoggedInteraction(logged.interaction, point.source)
+        vectors = await self._embedder.embed([text_of(logged.interaction) for logged in wanted.values()])
+        await self._new.upsert([IndexPoint(logged, vector) for logged, vector in zip(wanted.values(), vectors, strict=True)])
         self._report.copied += len(wanted)
 
-    def _readable(self, batch: Sequence[ConsumedRecord]) -> list[tuple[ConsumedRecord, Interaction]]:
+    def _readable(self, batch: Sequence[ConsumedRecord]) -> list[tuple[ConsumedRecord, LoggedInteraction]]:
         readable = []
         for record in batch:
             try:
-                readable.append((record, record.read(Interaction)[0]))
+                readable.append((record, LoggedInteraction(record.read(Interaction)[0], record.source)))
             except Malformed:  # the streams process has written its dead letter
                 self._report.unreadable += 1
         return readable

@@ -26,7 +26,7 @@ from schemas.positions import Source
 from streams.index.edge import EdgeIndex, read_payloads
 from streams.index.history_index import HistoryIndex, SearchRequest
 from streams.index.server import ServerIndex
-from streams.index.tenant_filter import BLANK, DOMAIN, OCCURRED_AT, SOURCE, TENANT, USER, IndexPoint, Scope, StoredPoint, Vector, content_of
+from streams.index.tenant_filter import BLANK, DOMAIN, OCCURRED_AT, SOURCE, TENANT, USER, IndexPoint, LoggedInteraction, Scope, StoredPoint, Vector, content_of
 from tests.support.qdrant_stub import QdrantStub, qdrant_stub
 
 DIMENSION = 8
@@ -109,7 +109,8 @@ def point(
     interaction = Interaction.observed(
         tenant=scope.tenant, user=scope.user, source_id=name, domain=domain, content=f"content {name}", response=response, occurred_at=at
     )
-    return IndexPoint(interaction, Source(topic="interactions", partition=2, offset=offset), axis(0) if vector is None else vector)
+    logged = LoggedInteraction(interaction, Source(topic="interactions", partition=2, offset=offset))
+    return IndexPoint(logged, axis(0) if vector is None else vector)
 
 
 async def found(
@@ -178,7 +179,7 @@ async def test_no_scope_sees_the_items_of_another(index: HistoryIndex, other: Sc
 async def test_another_users_record_with_the_same_id_overwrites_nothing(index: HistoryIndex) -> None:
     own = point(1, ALICE)
     stolen = own.interaction.model_copy(update={"tenant": "globex", "content": "content forged"})
-    await index.upsert([own, IndexPoint(stolen, own.source, own.vector)])
+    await index.upsert([own, IndexPoint(LoggedInteraction(stolen, own.source), own.vector)])
     assert await found(index, ALICE) == ["1"]
     assert await found(index, Scope("globex", "alice")) == ["forged"]
 
@@ -343,7 +344,7 @@ async def test_items_of_one_time_are_in_the_order_of_the_log(index: HistoryIndex
 async def test_unusual_user_ids_are_plain_ids(index: HistoryIndex, user: str) -> None:
     scope = Scope("acme", user)
     odd = point(1).interaction.model_copy(update={"user": user})
-    await index.upsert([point(2, ALICE), IndexPoint(odd, Source(topic="interactions", partition=0, offset=0), axis(0))])
+    await index.upsert([point(2, ALICE), IndexPoint(LoggedInteraction(odd, Source(topic="interactions", partition=0, offset=0)), axis(0))])
     assert await found(index, scope) == ["1"]
     assert await found(index, ALICE) == ["2"]
 

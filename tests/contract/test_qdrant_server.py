@@ -25,7 +25,7 @@ from streams.index.history_index import SearchRequest
 from streams.index.server import ServerIndex
 from streams.index.server_errors import BLOCKING, Place, ServerProblem
 from streams.index.server_errors import problem_of as problem_of_client
-from streams.index.tenant_filter import IndexPoint, Scope
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope
 from tests.support.qdrant_stub import QdrantStub, qdrant_stub
 from tests.support.streams_fakes import NOON, interaction
 
@@ -62,7 +62,7 @@ async def opened(settings: IndexSettings, *, dimension: int = 8, embedder: str =
 
 
 def point(name: str) -> IndexPoint:
-    return IndexPoint(interaction(name), Source(topic="interactions", partition=0, offset=1), AXIS)
+    return IndexPoint(LoggedInteraction(interaction(name), Source(topic="interactions", partition=0, offset=1)), AXIS)
 
 
 async def write(index: ServerIndex) -> None:

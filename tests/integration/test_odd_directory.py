@@ -16,7 +16,7 @@ from infra.settings import Settings, load
 from schemas.interactions import Interaction
 from schemas.positions import Source
 from streams.index.edge import EdgeIndex
-from streams.index.tenant_filter import IndexPoint, Scope
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope
 from tests.support.odd_names import ODD
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -54,7 +54,7 @@ def _send_and_read(settings: Settings) -> None:
 async def _index_and_search(settings: Settings) -> None:
     ada = {"tenant": "local", "user": "ada", "domain": "movie_tag"}
     interaction = Interaction.observed(**ada, source_id=1, content="a film", response="comedy", occurred_at=datetime.now(UTC))
-    point = IndexPoint(interaction, Source(topic="interactions", partition=0, offset=0), np.full(4, 0.5, dtype=np.float32))
+    point = IndexPoint(LoggedInteraction(interaction, Source(topic="interactions", partition=0, offset=0)), np.full(4, 0.5, dtype=np.float32))
     for _ in range(2):
         index = EdgeIndex(settings.index_dir, dimension=4, embedder="test")
         await index.upsert([point])

@@ -6,17 +6,21 @@ from types import SimpleNamespace
 import pytest
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from faust.exceptions import ProducerSendError
+from faust.types import TP
 
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.forwarding import Forwarder
 from infra.kafka.names import KafkaNames
+from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_RECORDS, RetryReason
 from schemas.dead_letters import dead_letter
 from schemas.messages import IdConflict, Malformed
 from schemas.records import ConsumedRecord, ProducedRecord
+from schemas.topics import INTERACTIONS
 from streams.app.app import consumed_record as app_record
-from streams.app.app import count_acknowledged, deliver, retry_until_done
+from streams.app.app import count_acknowledged, deliver, make_app, retry_until_done
+from streams.app.member_index import MemberIndex
 from streams.app.processor import GROUP
 from tests.support.streams_fakes import consumed_record, interaction
 
@@ -68,6 +72,17 @@ async def test_a_permanent_error_is_not_retried(error: Exception, raised: type[E
     app = SimpleNamespace(producer=RefusingProducer(error), transport=SimpleNamespace(names=NAMES, kafka=KafkaSettings()), conf=SimpleNamespace(id=GROUP))
     with pytest.raises(raised, match=text):
         await deliver(app, [ProducedRecord("contexts", b"k", b"v")])
+
+
+async def test_faust_keeps_no_statistics_of_single_events() -> None:
+    settings = Settings(kafka={"bootstrap_servers": "127.0.0.1:9"})
+    monitor = make_app(settings, MemberIndex.of(settings, is_embedded=True)).monitor
+    place, message, stream = TP(INTERACTIONS.name, 0), SimpleNamespace(), SimpleNamespace(task_owner=None)
+    monitor.on_message_in(place, 7, message)
+    state = monitor.on_stream_event_in(place, 7, stream, SimpleNamespace(message=message))
+    monitor.on_stream_event_out(place, 7, stream, SimpleNamespace(message=message), state)
+    monitor.on_message_out(place, 7, message)
+    assert (monitor.messages_received_total, monitor.events_total, list(monitor.events_runtime), vars(message)) == (0, 0, [], {})
 
 
 def test_acknowledged_records_are_counted_by_outcome() -> None:

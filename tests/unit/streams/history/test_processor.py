@@ -14,7 +14,7 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, MAX_MESSAGE_BYTES
 from streams.history.forward_once import ForwardOnce
 from streams.history.processor import HistoryProcessor, text_of
-from streams.index.tenant_filter import IndexPoint, Scope, best_first
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope, best_first
 from tests.support.streams_fakes import MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, interaction
 
 
@@ -104,7 +104,7 @@ async def test_a_time_beyond_the_calendar_is_dead_lettered() -> None:
 @pytest.mark.parametrize("at", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
 def test_every_valid_time_survives_the_index_payload(at: datetime) -> None:
     kept = consumed_record(INTERACTIONS.name, interaction("sea", at=at))
-    point = IndexPoint(kept.read(Interaction)[0], kept.source, np.zeros(1, dtype=np.float32))
+    point = IndexPoint(LoggedInteraction(kept.read(Interaction)[0], kept.source), np.zeros(1, dtype=np.float32))
     (item,) = best_first([(0.5, point.payload())])
     assert item.occurred_at == at
 

@@ -9,7 +9,7 @@ from infra.errors import CannotContinue, RetryLater
 from schemas.interactions import Interaction
 from schemas.topics import INTERACTIONS
 from streams.index.history_index import HistoryIndex, LazyIndex
-from streams.index.tenant_filter import IndexPoint, Scope
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope
 from streams.service import open_or_lazy
 from tests.support.streams_fakes import NOON, MemoryIndex, consumed_record, interaction
 
@@ -18,7 +18,7 @@ SCOPE = Scope("acme", "alice")
 
 def point() -> IndexPoint:
     arrival = consumed_record(INTERACTIONS.name, interaction("sea"))
-    return IndexPoint(arrival.read(Interaction)[0], arrival.source, np.ones(1, dtype=np.float32))
+    return IndexPoint(LoggedInteraction(arrival.read(Interaction)[0], arrival.source), np.ones(1, dtype=np.float32))
 
 
 class Store:
