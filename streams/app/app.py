@@ -39,7 +39,7 @@ from streams.app.batches import Batches
 from streams.app.credentials import credentials
 from streams.app.member_index import MemberIndex
 from streams.app.one_index import OneIndexAssignor
-from streams.app.processor import GROUP, Processor
+from streams.app.processor import GROUP, LooksAhead, Processor
 from streams.app.spans import processing
 from streams.app.transport import BUFFERED, POLLED, Transport
 from streams.app.waits import Waits
@@ -136,7 +136,8 @@ class Runner:
         self.attempt_since: float | None = None
         self._app = app
         self._on_failure = on_failure
-        self._batches = Batches(processor.batch, processor.linger_s)
+        on_full = (lambda events: processor.look_ahead(self._records(events))) if isinstance(processor, LooksAhead) else None
+        self._batches = Batches(processor.batch, processor.linger_s, on_full)
         self._waits = Waits(lambda event: wait_of(consumed_record(app.transport.names, event.message))) if wait_of else None
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
@@ -179,8 +180,11 @@ class Runner:
             if self._waits:
                 self._waits.cancel()
 
+    def _records(self, events: Sequence[Any]) -> list[ConsumedRecord]:
+        return [consumed_record(self._app.transport.names, event.message) for event in events]
+
     async def _handle(self, events: Sequence[Any]) -> None:
-        records = [consumed_record(self._app.transport.names, event.message) for event in events]
+        records = self._records(events)
         name, began = self.processor.name, time.monotonic()
         with processing(records, name) as traced:
             produced = await retry_until_done(lambda: self.processor.handle(traced), name, RetryReason.INDEX, self._wait)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -11,11 +11,12 @@ from typing import Any
 class Batches:
     """Batches of at most `max_events` events, in their order. A batch that is not full waits at most `linger_s` for more events after its first.
 
-    One task takes all events, also while a batch is handled: at most `max_events` of the next one. Used on one event loop.
+    One task takes all events, also while a batch is handled: at most `max_events` of the next one. `on_full` gets the events of a batch once it is full, before
+    it is the next one to be handled. Used on one event loop.
     """
 
-    def __init__(self, max_events: int, linger_s: float) -> None:
-        self._max_events, self._linger_s = max_events, linger_s
+    def __init__(self, max_events: int, linger_s: float, on_full: Callable[[Sequence[Any]], None] | None = None) -> None:
+        self._max_events, self._linger_s, self._on_full = max_events, linger_s, on_full
         self._taken: list[Any] = []
         self._has_some, self._is_full, self._is_handed_over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -53,6 +54,8 @@ class Batches:
                     self._taken.append(event)
                     self._has_some.set()
                     if len(self._taken) >= self._max_events:
+                        if self._on_full:
+                            self._on_full(self._taken)
                         self._is_handed_over.clear()
                         self._is_full.set()
                         await self._is_handed_over.wait()

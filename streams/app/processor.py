@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from infra.errors import PoisonMessage
 from infra.telemetry.tracing import sending
@@ -38,6 +38,14 @@ class Processor(Protocol):
         """How long a batch that is not full waits for more records."""
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]: ...
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A processor that begins slow work on the next batch, such as embedding, while a batch is handled."""
+
+    def look_ahead(self, records: Sequence[ConsumedRecord]) -> None:
+        """The next call of `handle` for another batch gets these records. Has no effects on stores, and raises nothing: `handle` reports what fails."""
 
 
 def output(topic: Topic, message: Message, *, id: object, traceparent: str, links: Sequence[str] = ()) -> ProducedRecord:

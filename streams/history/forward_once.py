@@ -26,12 +26,15 @@ class ForwardOnce:
         self._partitions = partitions
         self._changed: dict[bytes, int] = {}
 
+    def is_due(self, record: ConsumedRecord, key: bytes) -> bool:
+        """Whether `forward` returns a record for this one, or raises."""
+        return self._forwarder.is_misplaced(record, key) and record.offset >= self._forwarded_to(_entry(record))
+
     def forward(self, record: ConsumedRecord, key: bytes) -> ProducedRecord | None:
         """The record to write instead of handling this one. None for a record to handle here. Raises PoisonMessage if it cannot be written again."""
-        entry = FORWARDED_TO + record.partition.to_bytes(4, "big")
-        if not self._forwarder.is_misplaced(record, key) or record.offset < self._forwarded_to(entry):
+        if not self.is_due(record, key):
             return None
-        forwarded = self._forwarder.forward(record, key)
+        forwarded, entry = self._forwarder.forward(record, key), _entry(record)
         self._entries[entry] = _OFFSET.pack(record.offset + 1)
         self._changed[entry] = record.partition % self._partitions
         return forwarded
@@ -45,3 +48,7 @@ class ForwardOnce:
         """0 for an entry that another program wrote."""
         content = self._entries.get(entry, b"")
         return int(_OFFSET.unpack(content)[0]) if len(content) == _OFFSET.size else 0
+
+
+def _entry(record: ConsumedRecord) -> bytes:
+    return FORWARDED_TO + record.partition.to_bytes(4, "big")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
-from infra.errors import PoisonMessage
+from infra.errors import PoisonMessage, RetryLater
 from schemas.dead_letters import dead_letter
 from schemas.envelope import new_traceparent
 from schemas.interactions import Interaction
 from schemas.messages import IdConflict, Malformed
+from schemas.positions import Source
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.sameness import is_blank
 from schemas.topics import INTERACTIONS, PROFILE_TASKS
@@ -19,9 +23,23 @@ from streams.history.forward_once import ForwardOnce
 from streams.history.freshness import Freshness
 from streams.index.history_index import HistoryIndex
 from streams.index.progress import IndexProgress
-from streams.index.tenant_filter import IndexPoint, LoggedInteraction, StoredPoint
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, StoredPoint, Vector
 from streams.profiles.feature_tasks import FeatureTasks
 from streams.profiles.summaries import Summaries
+
+#: What a record is: an interaction, or the reason why it cannot be read.
+Read = LoggedInteraction | Malformed
+#: Partition and offset.
+Position = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A batch that was read and is being embedded before it is handled. `vectors` returns those of its new interactions."""
+
+    positions: list[Position]
+    read: list[Read]
+    vectors: asyncio.Future[dict[Position, Vector]]
 
 
 class HistoryProcessor:
@@ -49,6 +67,15 @@ class HistoryProcessor:
         self.batch = batch
         self._summaries, self._features, self._forwarding, self._freshness, self._progress = summaries, features, forwarding, freshness, progress
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
+        self._ahead: deque[_Ahead] = deque(maxlen=2)  # the batch that is handled, which may be retried, and the next one
+        self._last_ids: Collection[UUID] = ()  # of the points of the batch that was read last
+
+    def look_ahead(self, records: Sequence[ConsumedRecord]) -> None:
+        """Reads the next batch and begins to embed it, so that the embedder does not wait while a batch is written."""
+        being_handled, read = self._last_ids, self._read(records)
+        vectors = asyncio.ensure_future(self._embed_ahead(records, read, being_handled))
+        vectors.add_done_callback(lambda done: done.cancelled() or done.exception())  # a process that ends handles no further batch
+        self._ahead.append(_Ahead([_position(record) for record in records], read, vectors))
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
         """Index every new interaction. Returns records to forward, and dead letters for unreadable ones and for conflicts with the index or within this batch.
@@ -68,23 +95,53 @@ class HistoryProcessor:
         tasks += await self._features.after(points) if self._features else []
         return [*(output(PROFILE_TASKS, task, id=task.task_id, traceparent=new_traceparent()) for task in tasks), *others]
 
+    def _read(self, records: Sequence[ConsumedRecord]) -> list[Read]:
+        read = [_read(record) for record in records]
+        self._last_ids = {each.id for each in read if isinstance(each, LoggedInteraction)}
+        return read
+
+    async def _embed_ahead(self, records: Sequence[ConsumedRecord], read: Sequence[Read], being_handled: Collection[UUID]) -> dict[Position, Vector]:
+        """Leaves out what may not be new: records to forward, repeats, and what the batch before has too."""
+        logged = [(record, each) for record, each in zip(records, read, strict=True) if isinstance(each, LoggedInteraction)]
+        here = [each for record, each in logged if not (self._forwarding and self._forwarding.is_due(record, each.interaction.key))]
+        stored = await self._index.stored([each.id for each in here])
+        first: dict[UUID, StoredPoint | LoggedInteraction] = dict(stored)
+        return await self._vectors([each for each in here if first.setdefault(each.id, each).source == each.source and each.id not in being_handled])
+
     async def _embed(self, records: Sequence[ConsumedRecord]) -> tuple[list[IndexPoint], list[ProducedRecord]]:
         """The points to write; the records to forward, and the dead letters."""
+        positions = [_position(record) for record in records]
+        ahead = next((each for each in self._ahead if each.positions == positions), None)
+        vectors = await self._vectors_of(ahead) if ahead else {}
         readable: list[tuple[ConsumedRecord, LoggedInteraction]] = []
         others: list[ProducedRecord] = []
-        for record in records:
+        for record, read in zip(records, ahead.read if ahead else self._read(records), strict=True):
             try:
-                interaction = record.read(Interaction)[0]
-                if self._forwarding and (forwarded := self._forwarding.forward(record, interaction.key)):
+                if isinstance(read, Malformed):
+                    raise read
+                if self._forwarding and (forwarded := self._forwarding.forward(record, read.interaction.key)):
                     others.append(forwarded)
                 else:
-                    readable.append((record, LoggedInteraction(interaction, record.source)))
+                    readable.append((record, read))
             except (Malformed, PoisonMessage) as error:
                 others.append(dead_letter(record, GROUP, error))
         others += self._forwarding.take_changes() if self._forwarding else []
         new = await self._new(readable, others)
+        late = [logged for logged in new if _position(logged.source) not in vectors]
+        if late:
+            vectors = vectors | await self._vectors(late)
+        return [IndexPoint(logged, vectors[_position(logged.source)]) for logged in new], others
+
+    async def _vectors_of(self, ahead: _Ahead) -> dict[Position, Vector]:
+        try:
+            return await ahead.vectors
+        except RetryLater:
+            self._ahead.remove(ahead)  # the next attempt embeds the batch itself
+            raise
+
+    async def _vectors(self, new: Sequence[LoggedInteraction]) -> dict[Position, Vector]:
         vectors = await self._embedder.embed([text_of(logged.interaction) for logged in new])
-        return [IndexPoint(logged, vector) for logged, vector in zip(new, vectors, strict=True)], others
+        return {_position(logged.source): vector for logged, vector in zip(new, vectors, strict=True)}
 
     async def _new(self, readable: Sequence[tuple[ConsumedRecord, LoggedInteraction]], dead_letters: list[ProducedRecord]) -> list[LoggedInteraction]:
         """The interactions to write. Leaves out repeats, and adds a dead letter for each conflict.
@@ -105,3 +162,14 @@ class HistoryProcessor:
 def text_of(interaction: Interaction) -> str:
     """The text of an interaction that is embedded: content and response, without blank ones."""
     return "\n".join(part for part in (interaction.content, interaction.response) if not is_blank(part))
+
+
+def _read(record: ConsumedRecord) -> Read:
+    try:
+        return LoggedInteraction(record.read(Interaction)[0], record.source)
+    except Malformed as error:
+        return error
+
+
+def _position(of: ConsumedRecord | Source) -> Position:
+    return of.partition, of.offset

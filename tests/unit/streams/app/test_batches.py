@@ -71,6 +71,16 @@ async def test_one_batch_is_collected_ahead_while_another_is_handled() -> None:
         assert [await next_of(batches) for _ in range(2)] == [[3, 4, 5], [6, 7, 8]]
 
 
+async def test_a_full_batch_is_shown_before_it_is_handled() -> None:
+    source, shown = Source(range(5)), list[list[int]]()
+    async with aclosing(Batches(2, linger_s=0.01, on_full=lambda events: shown.append(list(events))).of(source.events())) as batches:
+        assert await next_of(batches) == [0, 1]
+        await settle()
+        assert shown == [[0, 1], [2, 3]]
+        assert [await next_of(batches) for _ in range(2)] == [[2, 3], [4]]
+    assert shown == [[0, 1], [2, 3]]
+
+
 async def test_no_event_is_lost_or_moved_at_any_pace() -> None:
     source, handled = Source(), list[int]()
     async with aclosing(Batches(4, linger_s=0.0).of(source.events())) as batches:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ from schemas.dead_letters import is_id_conflict
 from schemas.interactions import Interaction
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import INTERACTIONS, JOIN_STATE_CHANGELOG, MAX_MESSAGE_BYTES
+from streams.app.processor import LooksAhead
+from streams.embedding.embedder import Matrix
 from streams.history.forward_once import ForwardOnce
 from streams.history.processor import HistoryProcessor, text_of
-from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope, best_first
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope, StoredPoint, best_first
 from tests.support.streams_fakes import MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, interaction
 
 
@@ -64,9 +69,9 @@ async def test_another_users_interaction_with_the_same_id_is_another_one() -> No
 async def test_a_repeat_is_not_embedded_but_a_record_read_again_is_written_again() -> None:
     index, embedder = MemoryIndex(), WordEmbedder()
     history = HistoryProcessor(embedder, index, batch=8)
-    for offset, embedded in ((3, 1), (5, 0), (3, 1)):
+    for offset, embedded in ((3, 1), (5, 1), (3, 2)):
         assert await history.handle([consumed_record(INTERACTIONS.name, interaction("sea"), offset=offset)]) == []
-        assert len(embedder.calls[-1][0]) == embedded
+        assert sum(len(texts) for texts, _ in embedder.calls) == embedded
     assert [point.source.offset for point in index.points.values()] == [3]
 
 
@@ -167,3 +172,123 @@ async def test_a_misplaced_interaction_that_cannot_be_written_again_is_set_aside
     (letter,) = await Partitions().handle(replace(record, headers=(*record.headers, ("large", bytes(MAX_MESSAGE_BYTES)))))
     assert letter.topic == "interactions-dlt"
     assert b"not on its user's partition" in dict(letter.headers)["kafka_dlt-exception-message"]
+
+
+class SlowEmbedder(WordEmbedder):
+    """Answers once `may_answer` is set. The first `failures` calls raise RetryLater."""
+
+    def __init__(self, failures: int = 0) -> None:
+        super().__init__()
+        self.may_answer, self._failures = asyncio.Event(), failures
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
+        vectors = await super().embed(texts, urgent=urgent)
+        await self.may_answer.wait()
+        if len(self.calls) <= self._failures:
+            raise RetryLater("the embedder is away")
+        return vectors
+
+
+class AwayIndex(UnavailableIndex):
+    """Its look-up of points fails too."""
+
+    async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
+        await self._check_available()
+        return await super().stored(ids)
+
+
+def batch_of(*interactions: Interaction, offset: int = 0) -> list[ConsumedRecord]:
+    return [consumed_record(INTERACTIONS.name, each, offset=at) for at, each in enumerate(interactions, offset)]
+
+
+def texts(embedder: WordEmbedder) -> list[list[str]]:
+    """The words of each call."""
+    return [[text.splitlines()[0].removeprefix("about ") for text in call] for call, _ in embedder.calls]
+
+
+async def test_the_next_batch_is_embedded_while_one_is_handled_and_only_once() -> None:
+    index, embedder = MemoryIndex(), SlowEmbedder()
+    history, first, second = (
+        HistoryProcessor(embedder, index, batch=2),
+        batch_of(interaction("sea"), interaction("war")),
+        batch_of(interaction("love"), offset=2),
+    )
+    assert isinstance(history, LooksAhead)
+    handling = asyncio.ensure_future(history.handle(first))
+    await asyncio.sleep(0)
+    history.look_ahead(second)
+    await asyncio.sleep(0)
+    assert texts(embedder) == [["sea", "war"], ["love"]] and not index.points
+    embedder.may_answer.set()
+    await handling
+    await history.handle([replace(record) for record in second])  # a traced record is another object
+    assert len(embedder.calls) == 2
+    expected = await WordEmbedder().embed(["about sea\ncomedy", "about war\ncomedy", "about love\ncomedy"])
+    assert np.array_equal([point.vector for point in index.points.values()], expected)
+    assert [point.source.offset for point in index.points.values()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+async def test_unreadable_repeated_and_changed_records_are_the_same_after_a_look_ahead(looks: bool) -> None:
+    index, embedder = MemoryIndex(), WordEmbedder()
+    history, good = HistoryProcessor(embedder, index, batch=8), interaction("sea")
+    changed, other = good.model_copy(update={"response": "x"}), interaction("war")
+    await history.handle(batch_of(other, offset=90))
+    batch = [replace(batch_of(good)[0], value=b"{"), *batch_of(good, good, changed, other, interaction("love"), offset=1)]
+    if looks:
+        history.look_ahead(batch)
+    letters = await history.handle(batch)
+    assert [is_id_conflict(letter.headers) for letter in letters] == [False, True]
+    assert [(point.source.offset, point.interaction.response) for point in index.points.values()] == [(90, "comedy"), (1, "comedy"), (5, "comedy")]
+    assert texts(embedder) == [["war"], ["sea", "love"]]
+
+
+async def test_what_the_batch_before_writes_is_a_repeat_for_the_next_one() -> None:
+    index, embedder = MemoryIndex(), WordEmbedder()
+    history, sea = HistoryProcessor(embedder, index, batch=2), interaction("sea")
+    first, second = batch_of(sea), batch_of(sea, sea.model_copy(update={"response": "x"}), interaction("war"), offset=1)
+    history.look_ahead(first)
+    history.look_ahead(second)
+    assert await history.handle(first) == []
+    (letter,) = await history.handle(second)
+    assert is_id_conflict(letter.headers)
+    assert texts(embedder) == [["sea"], ["war"]] and [point.source.offset for point in index.points.values()] == [0, 3]
+
+
+@pytest.mark.parametrize("place", ["the embedder", "the index"])
+async def test_a_failure_ahead_is_retried_by_the_batch_itself(place: str) -> None:
+    embedder = SlowEmbedder(failures=1 if place == "the embedder" else 0)
+    index = AwayIndex(times=1 if place == "the index" else 0)
+    history, batch = HistoryProcessor(embedder, index, batch=2), batch_of(interaction("sea"), interaction("war"))
+    embedder.may_answer.set()
+    history.look_ahead(batch)
+    with pytest.raises(RetryLater):
+        await history.handle(batch)
+    assert await history.handle(batch) == []
+    assert len(index.points) == 2
+
+
+async def test_a_batch_is_not_embedded_again_when_its_retry_follows_a_look_ahead() -> None:
+    index, embedder = AwayIndex(times=0), WordEmbedder()
+    history, first, second = HistoryProcessor(embedder, index, batch=2), batch_of(interaction("sea")), batch_of(interaction("war"), offset=1)
+    history.look_ahead(first)
+    await asyncio.sleep(0.01)
+    index.failures_left = 1  # its look-up before the write
+    with pytest.raises(RetryLater):
+        await history.handle(first)
+    history.look_ahead(second)
+    await asyncio.sleep(0.01)
+    for batch in (first, second):
+        await history.handle(batch)
+    assert texts(embedder) == [["sea"], ["war"]] and len(index.points) == 2
+
+
+async def test_records_to_forward_are_not_embedded_ahead() -> None:
+    partitions, embedder = Partitions(), WordEmbedder()
+    forwarding = ForwardOnce(Forwarder(lambda topic: 4), {}, 4)
+    history = HistoryProcessor(embedder, partitions.index, batch=2, forwarding=forwarding)
+    batch = [consumed_record(INTERACTIONS.name, interaction(name), partition=at, offset=9) for name, at in (("sea", HOME), ("war", (HOME + 1) % 4))]
+    history.look_ahead(batch)
+    copy, _ = await history.handle(batch)
+    assert (copy.topic, copy.value) == (INTERACTIONS.name, batch[1].value)
+    assert texts(embedder) == [["sea"]] and len(partitions.index.points) == 1
