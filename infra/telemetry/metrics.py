@@ -57,6 +57,7 @@ class RetryReason(StrEnum):
     ENGINE = "engine"
     BROKER = "broker"
     INDEX = "index"
+    EMBEDDER = "embedder"  # the endpoint of embedder.url, or a process of embedder.processes
     SCHEMA_REGISTRY = "schema_registry"
     OTHER = "other"
 

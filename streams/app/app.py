@@ -231,13 +231,16 @@ def count_acknowledged(processor: str, records: Sequence[ConsumedRecord], produc
 
 
 async def retry_until_done(attempt: Callable[[], Awaitable[T]], name: str, reason: RetryReason, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:
-    """Call `attempt` until it succeeds, with growing pauses. The supervisor in `streams.service` bounds the time, see `Runner`."""
+    """Call `attempt` until it succeeds, with growing pauses. `reason` is counted for an error without a reason of its own.
+
+    The supervisor in `streams.service` bounds the time, see `Runner`.
+    """
     pause = FIRST_RETRY_S
     while True:
         try:
             return await attempt()
         except RetryLater as error:
-            STREAMS_RETRIES.add(processor=name, reason=reason)
+            STREAMS_RETRIES.add(processor=name, reason=reason if error.reason == RetryReason.OTHER else error.reason)
             log.warning("attempt failed; retrying", extra={"processor": name, "reason": str(error), "pause_s": pause})
             await wait(pause * random.uniform(0.8, 1.2))  # noqa: S311  # spreads retries, guards nothing
             pause = min(2 * pause, LAST_RETRY_S)

@@ -18,6 +18,7 @@ import numpy as np
 
 from infra.errors import BadSetting, CannotContinue, RetouchError, RetryLater
 from infra.settings.stream import EmbedderSettings, Similarity
+from infra.telemetry.metrics import RetryReason
 from infra.urls import without_user
 from schemas.sameness import is_blank
 from streams.embedding.embedder import Matrix, distinct
@@ -100,7 +101,7 @@ class EndpointEmbedder:
         try:
             self._request([PROBE], timeout_s)
         except _TextRefused:
-            raise RetryLater(f"{refused}, whatever the text: check embedder.model and embedder.parameters") from refused
+            raise RetryLater(f"{refused}, whatever the text: check embedder.model and embedder.parameters", reason=RetryReason.EMBEDDER) from refused
 
     def _request(self, texts: Sequence[str], timeout_s: float) -> Matrix:
         """The rows as the server sends them. Raises _TextRefused, RetryLater, and before the first answer BadSetting."""
@@ -109,7 +110,7 @@ class EndpointEmbedder:
         try:
             answer = self._client.post(f"{(self._settings.url or '').rstrip('/')}/embeddings", json=body, timeout=timeout_s)
         except httpx.HTTPError as error:
-            raise RetryLater(f"the embedder at {self._address} does not answer: {type(error).__name__}") from error
+            raise RetryLater(f"the embedder at {self._address} does not answer: {type(error).__name__}", reason=RetryReason.EMBEDDER) from error
         if answer.status_code in TEXT_REFUSED:
             raise _TextRefused(f"the embedder at {self._address} answers {answer.status_code}")
         if answer.status_code in REMEDIES:
@@ -118,7 +119,7 @@ class EndpointEmbedder:
         if answer.is_redirect:
             raise self._wrong_answer(f"the embedder at {self._address} redirects ({answer.status_code}): set embedder.url to the address it names")
         if answer.status_code != httpx.codes.OK:
-            raise RetryLater(f"the embedder at {self._address} answers {answer.status_code}")
+            raise RetryLater(f"the embedder at {self._address} answers {answer.status_code}", reason=RetryReason.EMBEDDER)
         return self._rows(answer, len(texts))
 
     def _rows(self, answer: httpx.Response, wanted: int) -> Matrix:
@@ -136,7 +137,7 @@ class EndpointEmbedder:
 
     def _wrong_answer(self, text: str) -> RetouchError:
         """To the first request it is a wrong setting. Later the server may be in repair."""
-        return RetryLater(text) if self.dimension else BadSetting(text)
+        return RetryLater(text, reason=RetryReason.EMBEDDER) if self.dimension else BadSetting(text)
 
 
 class _TextRefused(Exception):

@@ -17,6 +17,7 @@ import numpy as np
 
 from infra.errors import RetryLater
 from infra.settings.stream import EmbedderSettings
+from infra.telemetry.metrics import RetryReason
 from streams.embedding.embedder import Matrix
 from streams.embedding.model import SentenceModel
 
@@ -43,7 +44,7 @@ class EmbedderProcesses:
         except BrokenProcessPool as error:
             if self._pool is pool:
                 self._pool = self._start()
-            raise RetryLater("a process of embedder.processes ended; all of them are started again") from error
+            raise RetryLater("a process of embedder.processes ended; all of them are started again", reason=RetryReason.EMBEDDER) from error
 
     def close(self) -> None:
         """Ends the processes at once: they hold nothing, and one that imports torch for the first time would be waited for."""

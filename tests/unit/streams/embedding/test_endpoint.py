@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings.stream import EmbedderSettings
+from infra.telemetry.metrics import RetryReason
 from streams.embedding.endpoint import PROBE, SHORT_CHARS, EndpointEmbedder
 from streams.embedding.factory import make_embedder
 from tests.support.openai_server import OpenAiServer, ScriptedAnswer, failure, serving
@@ -92,8 +93,9 @@ def test_a_server_that_refuses_at_the_start_is_a_bad_setting(server: OpenAiServe
 async def test_a_server_that_refuses_or_fails_later_is_asked_again(server: OpenAiServer, opened: ExitStack, status: int) -> None:
     embedder = opened.enter_context(closing(EndpointEmbedder(settings(server))))
     server.respond = lambda _: failure(status)
-    with pytest.raises(RetryLater, match=str(status)):
+    with pytest.raises(RetryLater, match=str(status)) as raised:
         await embedder.embed(["sea"])
+    assert raised.value.reason == RetryReason.EMBEDDER
     server.respond = embeddings
     assert (await embedder.embed(["sea"])).shape == (1, 2)
 
@@ -119,8 +121,9 @@ async def test_a_server_that_refuses_or_fails_later_is_asked_again(server: OpenA
 async def test_an_answer_that_is_no_embedding_is_asked_again(server: OpenAiServer, opened: ExitStack, body: Any) -> None:
     embedder = opened.enter_context(closing(EndpointEmbedder(settings(server))))
     server.respond = lambda _: ScriptedAnswer(body)
-    with pytest.raises(RetryLater, match=r"the embedder at http://127\.0\.0\.1"):
+    with pytest.raises(RetryLater, match=r"the embedder at http://127\.0\.0\.1") as raised:
         await embedder.embed(["sea"])
+    assert raised.value.reason == RetryReason.EMBEDDER
 
 
 async def test_vectors_of_another_dimension_end_the_process(server: OpenAiServer, opened: ExitStack) -> None:
@@ -166,8 +169,9 @@ def test_an_address_that_is_no_embedder_is_a_bad_setting(server: OpenAiServer, a
 
 
 def test_a_server_that_is_away_is_waited_for() -> None:
-    with pytest.raises(RetryLater, match="does not answer: ConnectError"):
+    with pytest.raises(RetryLater, match="does not answer: ConnectError") as raised:
         EndpointEmbedder(EmbedderSettings(url=f"http://127.0.0.1:{closed_port()}/v1"))
+    assert raised.value.reason == RetryReason.EMBEDDER
 
 
 @pytest.mark.parametrize(
