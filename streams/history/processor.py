@@ -114,23 +114,33 @@ class HistoryProcessor:
         ahead = next((each for each in self._ahead if each.positions == positions), None)
         vectors = await self._vectors_of(ahead) if ahead else {}
         readable: list[tuple[ConsumedRecord, LoggedInteraction]] = []
+        misplaced: list[tuple[ConsumedRecord, LoggedInteraction]] = []
         others: list[ProducedRecord] = []
         for record, read in zip(records, ahead.read if ahead else self._read(records), strict=True):
-            try:
-                if isinstance(read, Malformed):
-                    raise read
-                if self._forwarding and (forwarded := self._forwarding.forward(record, read.interaction.key)):
-                    others.append(forwarded)
-                else:
-                    readable.append((record, read))
-            except (Malformed, PoisonMessage) as error:
-                others.append(dead_letter(record, GROUP, error))
-        others += self._forwarding.take_changes() if self._forwarding else []
+            if isinstance(read, Malformed):
+                others.append(dead_letter(record, GROUP, read))
+            elif self._forwarding and self._forwarding.is_due(record, read.interaction.key):
+                misplaced.append((record, read))
+            else:
+                readable.append((record, read))
         new = await self._new(readable, others)
         late = [logged for logged in new if _position(logged.source) not in vectors]
         if late:
             vectors = vectors | await self._vectors(late)
-        return [IndexPoint(logged, vectors[_position(logged.source)]) for logged in new], others
+        points = [IndexPoint(logged, vectors[_position(logged.source)]) for logged in new]
+        # Last, because it marks the records as forwarded, and a retry of this batch would then index them here.
+        return points, others + (self._forwarded(self._forwarding, misplaced) if self._forwarding else [])
+
+    def _forwarded(self, forwarding: ForwardOnce, misplaced: Sequence[tuple[ConsumedRecord, LoggedInteraction]]) -> list[ProducedRecord]:
+        """The records to forward and the state that remembers them; dead letters for those that cannot be forwarded."""
+        produced: list[ProducedRecord] = []
+        for record, logged in misplaced:
+            try:
+                forwarded = forwarding.forward(record, logged.interaction.key)
+            except PoisonMessage as error:
+                forwarded = dead_letter(record, GROUP, error)
+            produced += [forwarded] if forwarded else []
+        return produced + forwarding.take_changes()
 
     async def _vectors_of(self, ahead: _Ahead) -> dict[Position, Vector]:
         try:

@@ -292,3 +292,17 @@ async def test_records_to_forward_are_not_embedded_ahead() -> None:
     copy, _ = await history.handle(batch)
     assert (copy.topic, copy.value) == (INTERACTIONS.name, batch[1].value)
     assert texts(embedder) == [["sea"]] and len(partitions.index.points) == 1
+
+
+@pytest.mark.parametrize("place", ["the embedder", "the index"])
+async def test_a_record_is_forwarded_by_the_retry_of_a_batch_that_failed(place: str) -> None:
+    embedder = SlowEmbedder(failures=1 if place == "the embedder" else 0)
+    embedder.may_answer.set()
+    index = AwayIndex(times=1 if place == "the index" else 0)
+    history = HistoryProcessor(embedder, index, batch=2, forwarding=ForwardOnce(Forwarder(lambda topic: 4), {}, 4))
+    batch = [consumed_record(INTERACTIONS.name, interaction(name), partition=at, offset=9) for name, at in (("sea", HOME), ("war", (HOME + 1) % 4))]
+    with pytest.raises(RetryLater):
+        await history.handle(batch)
+    copy, _ = await history.handle(batch)
+    assert (copy.topic, copy.value) == (INTERACTIONS.name, batch[1].value)
+    assert len(index.points) == 1
