@@ -17,7 +17,7 @@ from infra.settings.stream import DeliveryMode, KeyOrder
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.long("measures under load for a minute or two")]
 
 #: A window of load is longer than the start of its process on a busy machine, and has more than one commit.
-PLAN = replace(QUICK, throughput_s=4.0, latency_s=1.5, kill_every_s=2.5, poison_s=3.0, flood=100)
+PLAN = replace(QUICK, throughput_s=4.0, latency_s=1.5, kill_every_s=2.5, poison_s=6.0, flood=100)
 RATE = 30.0
 
 
