@@ -219,7 +219,14 @@ def retouch(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(RUN_TIMEOUT_S)
-@pytest.mark.parametrize("stage", ["at once", pytest.param("while starting", marks=pytest.mark.long("it starts half a stack")), "while learning"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "at once",
+        pytest.param("while starting", marks=pytest.mark.long("it starts half a stack")),
+        pytest.param("while learning", marks=pytest.mark.long("it starts the stack")),
+    ],
+)
 def test_ctrl_c_leaves_no_process_and_no_lock(stage: str, tmp_path: Path, tag: str) -> None:
     out = tmp_path / "report"
     process = start(out, tag)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("fills an index several times"), pytest.mark.timeout(600)]
 
 COMMAND = [sys.executable, "-m", "cli.app", "bench", "growth"]
 START_S, END_S = 120.0, 60.0

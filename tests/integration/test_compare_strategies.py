@@ -28,7 +28,7 @@ from tests.support.streams_process import running
 from trainer.promotion.bootstrap import bootstrap
 from trainer.promotion.discovery import find_promoter
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("routes users between two strategies of a running system"), pytest.mark.timeout(300)]
 
 WITHIN_S = 90.0
 USERS, EACH = 120, 8

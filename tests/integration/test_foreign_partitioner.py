@@ -33,7 +33,7 @@ from tests.support.streams_process import StreamsClient, StreamsProcess, running
 from tests.support.worker_process import USERS_TEXT, process
 from traffic.lag import GroupLag
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("two streams processes forward to each other, and read the history twice"), pytest.mark.timeout(900)]
 
 USERS = [f"user-{n}" for n in range(8)]
 STALL_S = 90.0

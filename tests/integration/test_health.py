@@ -20,7 +20,7 @@ from trainer.promotion.bootstrap import bootstrap
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("module", ["workers base", "streams"])
+@pytest.mark.parametrize("module", [pytest.param("workers base", marks=pytest.mark.long("it waits for the end of a session")), "streams"])
 def test_a_process_is_ready_while_it_is_a_member_of_its_group(module: str, tmp_path: Path) -> None:
     environment = {"RETOUCH_TELEMETRY__HTTP_PORT": "0", "RETOUCH_KAFKA__SESSION_TIMEOUT_MS": "3000"}
     with own_broker(tmp_path / "broker") as broker, serving(lambda _: completion("comedy")) as endpoint:

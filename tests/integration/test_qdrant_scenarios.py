@@ -58,6 +58,7 @@ def test_a_server_that_is_killed_during_ingest_misses_nothing(scenario: QdrantSc
         assert all(len(context.items) == 6 for context in scenario.contexts(USERS))
 
 
+@pytest.mark.long("processes start and stop for a minute")
 def test_a_server_that_was_wiped_is_filled_from_the_log(scenario: QdrantScenario) -> None:
     with scenario.process() as streams:
         streams.start()
@@ -86,6 +87,7 @@ def test_two_processes_share_a_server_and_one_takes_over_from_the_other(scenario
         assert second.is_running()
 
 
+@pytest.mark.long("processes start and stop for a minute")
 def test_a_member_with_another_collection_is_refused_but_not_one_with_an_alias(scenario: QdrantScenario) -> None:
     other, alias = f"{scenario.collection}-other", f"{scenario.collection}-alias"
     with scenario.process("one") as first, scenario.process("two", collection=other) as second, scenario.process("two", collection=alias) as third:

@@ -52,7 +52,7 @@ from tests.support.openai_server import completion, serving
 from tests.support.small_datasets import write_jsonl
 from traffic.lag import GroupLag
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("starts every process with exactly its rights"), pytest.mark.timeout(900)]
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 WORKERS = ("workers base", "workers strategies", "workers reflection", "workers teacher", "workers profiles", "workers sources")

@@ -19,7 +19,7 @@ from schemas.strategies import Strategy
 from tests.support.openai_server import ScriptedAnswer, completion, serving
 from tests.support.profiled_user import SUBJECTS, WAIT_S, ProfiledUser
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long("loads RPM in a worker that is killed"), pytest.mark.timeout(600)]
 
 ITEMS = 90
 

@@ -130,6 +130,7 @@ def test_kills_under_load_lose_nothing_and_repeat_with_equal_ids(group: StreamsG
         group.wait_for_all_output()
 
 
+@pytest.mark.long("processes start and leave for a minute")
 def test_members_that_join_and_leave_lose_nothing(group: StreamsGroup) -> None:
     with group.member("one"):
         responses = group.send_responses(200)  # their feedback comes after the rebalance

@@ -21,8 +21,9 @@ from tests.support.tiny_embedder import TEXTS, make_contriever
 
 #: Each process imports torch, at a low priority.
 LONG = pytest.mark.long("starts processes that embed")
-#: A bound for a busy machine.
-WAIT_S = 120.0
+#: A bound for a busy machine: the processes have a low priority.
+WAIT_S = 600.0
+pytestmark = pytest.mark.timeout(2 * WAIT_S)
 #: Of several steps, some of them equal.
 HISTORY = [f"{text} {'film about ' * (number % 7)}" for number in range(30) for text in TEXTS]
 
@@ -102,9 +103,13 @@ if __name__ == "__main__":
         (os.killpg if whole_group else os.kill)(parent.pid, signum)
         out, err = parent.communicate(timeout=WAIT_S)
     assert parent.returncode == 0 and out == "ended\n", err
-    assert "Traceback" not in err and not any(Path(f"/proc/{pid}/maps").exists() for pid in pids), err
+    assert "Traceback" not in err, err
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline + WAIT_S, "processes that embed are left"
+        time.sleep(0.05)
 
 
+@LONG
 def test_processes_end_with_a_parent_that_is_killed(checkpoint: Path) -> None:
     code = f"""
 import asyncio, multiprocessing, time
@@ -116,12 +121,12 @@ if __name__ == "__main__":
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     time.sleep(600)
 """
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    with parent.stdout:
-        child = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait(WAIT_S)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        try:
+            child = int(parent.stdout.readline())
+        finally:
+            parent.kill()
     deadline = time.monotonic() + WAIT_S
     while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
         assert time.monotonic() < deadline, f"process {child} outlives its parent"

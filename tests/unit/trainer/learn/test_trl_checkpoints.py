@@ -19,6 +19,7 @@ from trainer.learn.policy import Policy, trained_weights, weights_digest
 from trainer.learn.sft import SftResult, SftStep, train
 
 pytestmark = pytest.mark.timeout(300)
+LONG = pytest.mark.long("trains twice")
 
 SFT = SftSettings(batch_size=3, max_steps=7, epochs=50, learning_rate=1e-2, k=1, k_max=3)
 EVERY = 3
@@ -56,7 +57,7 @@ def ask_to_stop(step: SftStep, stop: threading.Event) -> None:
     stop.set()
 
 
-@pytest.mark.parametrize(("number", "end"), [(2, kill), (5, kill), (5, ask_to_stop), (7, kill)])
+@pytest.mark.parametrize(("number", "end"), [pytest.param(2, kill, marks=LONG), (5, kill), (5, ask_to_stop), pytest.param(7, kill, marks=LONG)])
 def test_stopped_or_killed_sft_resumes_to_the_same_end(
     tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, SftResult, list[SftStep]], number: int, end: Callable[[SftStep, threading.Event], None]
 ) -> None:
