@@ -21,6 +21,7 @@ def targets(figures: Mapping[str, Any]) -> list[Target]:
     pipeline = figures["pipeline"][0]
     at = f"at {figures['points']} points"
     lost = sum(each["lost"] for each in (restarted, idle, loaded, *figures["pipeline"]))
+    without_items = sum(each["without_items"] for each in (restarted, idle, loaded))
     return [
         Target(f"{RETRIEVE} {at}, ms", Bound.BELOW, RETRIEVE_P99_MS, _of(idle, "retrieve_ms", "p99")),
         Target(f"{RETRIEVE} {at}, right after a restart, ms", Bound.BELOW, RETRIEVE_P99_MS, _of(restarted, "retrieve_ms", "p99")),
@@ -28,6 +29,7 @@ def targets(figures: Mapping[str, Any]) -> list[Target]:
         Target(f"{OVERHEAD} p50 at {pipeline['rate_per_s']:g}/s, ms", Bound.BELOW, OVERHEAD_P50_MS, _of(pipeline, "overhead_ms", "p50")),
         Target(f"{OVERHEAD} p99 at {pipeline['rate_per_s']:g}/s, ms", Bound.BELOW, OVERHEAD_P99_MS, _of(pipeline, "overhead_ms", "p99")),
         Target("drafts and questions without their answer", Bound.AT_MOST, 0, lost),
+        Target("contexts without items", Bound.AT_MOST, 0, without_items),
     ]
 
 

@@ -46,11 +46,10 @@ from streams.index.time_order import ends_of_history
 if TYPE_CHECKING:
     import qdrant_edge
 
-#: A flush stops every query of the process. It is short after few points, but about 100 writes wait for the disk in it (65 msync, 34 fsync), so on a slow disk
-#: it takes hundreds of milliseconds whatever it writes. So flushes come after so many points, and take at most FLUSH_SHARE of the time; at the latest they come
-#: after MOST_UNFLUSHED points, which the next start replays in about 3 s. While 300,000 points were written to beside a busy disk, eight wakeups of the event
-#: loop had a p99 of 1.2 s with a flush every 2,000 points, and of 0.05 to 0.15 s with one every 20,000 (2026-12-01).
-FLUSH_EVERY_POINTS, MOST_UNFLUSHED = 2_000, 50_000
+#: A flush stops every query of the process. It is short after few points, but about 100 of its writes wait for the disk (65 msync, 34 fsync), so on a slow disk
+#: it takes hundreds of milliseconds whatever it writes. So a flush starts after FLUSH_EVERY_POINTS points if flushes take at most FLUSH_SHARE of the time, and
+#: after MOST_UNFLUSHED points in any case, because the next start replays them.
+FLUSH_EVERY_POINTS, MOST_UNFLUSHED = 2_000, 20_000
 FLUSH_SHARE = 0.03
 #: Points of one update. It holds the GIL for 35 us a point; between two the event loop runs.
 UPDATED_AT_ONCE = 32

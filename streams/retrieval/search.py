@@ -146,23 +146,21 @@ class HistorySearch:
         return [answers.get(n, ([], RetrievalStatus.INDEX_AWAY)) for n in range(len(batch))]
 
     async def _attempt(self, batch: Sequence[Wanted], answers: dict[int, Answer], read: Read) -> str | None:
-        """Adds the missing answers. Returns why it could not. When the deadline of one query passes meanwhile, the others are read again in the time left."""
-        until = time.monotonic() + SEARCH_S
-        while waiting := self._waiting(batch, answers):
-            bound_s, nearest_s = until - time.monotonic(), min(waiting.values())
-            try:
-                async with asyncio.timeout(min(bound_s, nearest_s)):
-                    found = await read(list(waiting))
-            except RetryLater as error:
-                return str(error)
-            except TimeoutError:
-                if nearest_s >= bound_s:
-                    return f"no answer within {SEARCH_S:g} s"
-                # That deadline was too near to blame the index.
-                answers |= {n: ([], RetrievalStatus.DEADLINE_PASSED) for n, left_s in waiting.items() if left_s <= nearest_s}
-            else:
-                self._breaker.succeeded()
-                answers |= {n: (items, RetrievalStatus.SEARCHED) for n, items in zip(waiting, found, strict=True)}
+        """Adds the missing answers. Returns why it could not. The index gets all queries in one call, which ends at the latest deadline or after SEARCH_S."""
+        waiting = self._waiting(batch, answers)
+        if not waiting:
+            return None
+        latest_s = max(waiting.values())
+        try:
+            async with asyncio.timeout(min(SEARCH_S, latest_s)):
+                found = await read(list(waiting))
+        except RetryLater as error:
+            return str(error)
+        except TimeoutError:
+            answers |= {n: ([], RetrievalStatus.DEADLINE_PASSED) for n, left_s in waiting.items() if left_s < SEARCH_S}
+            return f"no answer within {SEARCH_S:g} s" if latest_s >= SEARCH_S else None  # those deadlines were too near to blame the index
+        self._breaker.succeeded()
+        answers |= {n: (items, RetrievalStatus.SEARCHED) for n, items in zip(waiting, found, strict=True)}
         return None
 
     def _waiting(self, batch: Sequence[Wanted], answers: dict[int, Answer]) -> dict[int, float]:

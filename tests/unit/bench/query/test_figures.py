@@ -32,9 +32,10 @@ def context(id: str, retrieve_ms: float = 3.0, items: int = 6) -> dict[str, Any]
     return {"draft": {"query": {"query_id": id}}, "retrieve_ms": retrieve_ms, "items": [{}] * items}
 
 
-def arm(context_p99: float = 20.0, retrieve_p99: float = 8.0, lost: int = 0) -> dict[str, Any]:
+def arm(context_p99: float = 20.0, retrieve_p99: float = 8.0, lost: int = 0, without_items: int = 0) -> dict[str, Any]:
     return {
         "lost": lost,
+        "without_items": without_items,
         "context_ms": SPREAD | {"p99": context_p99},
         "retrieve_ms": SPREAD | {"p99": retrieve_p99},
         "context_percentiles_ms": [1.0, 2.0],
@@ -115,6 +116,7 @@ def test_each_target_is_missed_by_its_own_figure_and_has_a_cause() -> None:
         (cause,) = causes(figures, [only])
         assert text in cause
     assert missed(measured(loaded=arm(lost=1) | {"history": {"per_s": 1.0}})) == ["drafts and questions without their answer"]
+    assert missed(measured(idle=arm(without_items=1))) == ["contexts without items"]
 
 
 def test_figures_without_any_answer_are_not_measured_and_not_met() -> None:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from infra.errors import RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
-from schemas.contexts import AfterStatus, Context, RetrievalStatus
+from schemas.contexts import AfterStatus, Context, HistoryItem, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.envelope import read_message
 from schemas.ids import derive
@@ -20,6 +22,7 @@ from schemas.strategies import Strategy
 from schemas.topics import DRAFTS, INTERACTIONS, LOOKUPS
 from streams.embedding.embedder import Matrix
 from streams.history.processor import HistoryProcessor
+from streams.index.history_index import SearchRequest
 from streams.index.progress import IndexProgress
 from streams.retrieval.processor import CONTEXT_BYTES, LookupKind, LookupProcessor, RetrievalProcessor, context_of, query_text
 from streams.retrieval.search import ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S
@@ -181,15 +184,41 @@ async def test_only_queries_that_need_vectors_go_without_items_while_the_embedde
     assert context((await retrieval.handle(records))[0]).retrieval is RetrievalStatus.SEARCHED
 
 
-async def test_a_search_that_hangs_ends_at_the_deadline() -> None:
+@pytest.mark.parametrize(("search_s", "later"), [(5.0, 40), (0.03, None)])
+async def test_a_search_that_hangs_ends_at_the_latest_deadline_or_its_bound(monkeypatch: pytest.MonkeyPatch, search_s: float, later: int | None) -> None:
+    monkeypatch.setattr("streams.retrieval.search.SEARCH_S", search_s)
     index, breaker = UnavailableIndex(times=1, hangs=True), CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-    near = draft(query(deadline=NOON + timedelta(milliseconds=20)))
+    queries = [query(deadline=None if ms is None else NOON + timedelta(milliseconds=ms)) for ms in (20, later)]
     records = await RetrievalProcessor(search(WordEmbedder(), index, now=lambda: NOON, breaker=breaker), k_max=6).handle(
+        [consumed_record(DRAFTS.name, draft(each)) for each in queries]
+    )
+    second = RetrievalStatus.SEARCHED if later is None else RetrievalStatus.DEADLINE_PASSED
+    assert [context(r).retrieval for r in records] == [RetrievalStatus.DEADLINE_PASSED, second]
+    assert index.calls == (2 if later is None else 1), "after the bound of a search the others are searched again"
+    assert not breaker.is_open
+
+
+class SlowIndex(MemoryIndex):
+    """Searches for 20 ms. Keeps the sizes of its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[HistoryItem]]:
+        self.batches.append(len(requests))
+        await asyncio.sleep(0.02)
+        return await super().search_batch(requests)
+
+
+async def test_a_near_deadline_does_not_repeat_the_search_of_its_batch() -> None:
+    index = SlowIndex()
+    near = draft(query(deadline=NOON + timedelta(milliseconds=1)))
+    records = await RetrievalProcessor(search(WordEmbedder(), index, now=lambda: NOON), k_max=6).handle(
         [consumed_record(DRAFTS.name, near), consumed_record(DRAFTS.name, draft(query()))]
     )
-    assert [context(r).retrieval for r in records] == [RetrievalStatus.DEADLINE_PASSED, RetrievalStatus.SEARCHED]
-    assert index.calls == 2, "the other query is searched again at once"
-    assert not breaker.is_open
+    assert [context(r).retrieval for r in records] == [RetrievalStatus.SEARCHED] * 2
+    assert index.batches == [2]
 
 
 def test_a_context_without_retrieval_status_counts_as_searched() -> None:
