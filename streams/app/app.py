@@ -167,9 +167,12 @@ class Runner:
                 async for events in batches:
                     if self._draining.is_set():
                         return
+                    current = self._without_former(events)
+                    if not current:
+                        continue
                     self.busy = True
                     self._attempt_begins()
-                    await self._handle(events)
+                    await self._handle(current)
                     self._attempt_ends()
                     self.busy = False
         except Exception as error:
@@ -179,6 +182,21 @@ class Runner:
             self._idle.set()
             if self._waits:
                 self._waits.cancel()
+
+    def _without_former(self, events: Sequence[Any]) -> Sequence[Any]:
+        """The events of the group's present generation. The others were polled before a rebalance. They are not acknowledged, so the owners of their partitions
+        read them again.
+
+        Faust checks this when an event leaves its buffer. After that an event waits for its batch to be full, and for the batch before.
+        """
+        generation = self._app.consumer_generation_id if self._app.flow_control.is_active() else None  # it is suspended while a rebalance lasts
+        former = [event for event in events if event.message.generation_id != generation]
+        if not former:
+            return events
+        log.info("records that were read before a rebalance are dropped", extra={"processor": self.processor.name, "records": len(former)})
+        if self._waits:
+            self._waits.drop(former)
+        return [event for event in events if event.message.generation_id == generation]
 
     def _records(self, events: Sequence[Any]) -> list[ConsumedRecord]:
         return [consumed_record(self._app.transport.names, event.message) for event in events]

@@ -1,7 +1,8 @@
 """Holds back events of a processor until what they wait for is there, while the other events go on.
 
 Events of one key leave in the order in which they came, so an event also waits for those of its key before it. The events of a partition are acknowledged in
-order, so a commit never passes an event that waits: `streams.app.transport` commits the highest acknowledged offset.
+order, so a commit never passes an event that waits: `streams.app.transport` commits the highest acknowledged offset. After a rebalance the same events may
+come again, so each generation of the consumer group has its own order.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ MAX_HELD = 1_000
 
 #: What an event waits for; None if it need not wait. It must be bounded.
 WaitOf = Callable[[Any], Awaitable[None] | None]
+#: A partition, and the generation of the consumer group in which it was assigned.
+Assigned = tuple[Any, int]
 
 
 class Waits:
-    """Used on one event loop. Events are Faust's: `event.message` has `tp`, `offset` and `key`."""
+    """Used on one event loop. Events are Faust's: `event.message` has `tp`, `generation_id`, `offset` and `key`."""
 
     def __init__(self, wait_of: WaitOf) -> None:
         self._wait_of = wait_of
@@ -27,8 +30,8 @@ class Waits:
         self._ready: deque[tuple[Any, asyncio.Future[None] | None]] = deque()
         self._woken = asyncio.Event()
         self._held = 0
-        self._pending: dict[Any, set[int]] = {}  # offsets of events that were held back and are not handled, by partition
-        self._done: dict[Any, list[Any]] = {}  # handled events behind a held one, by partition
+        self._pending: dict[Assigned, set[int]] = {}  # offsets of events that were held back and are not handled
+        self._done: dict[Assigned, list[Any]] = {}  # handled events behind a held one
 
     @property
     def holds(self) -> bool:
@@ -65,14 +68,20 @@ class Waits:
     def acknowledge(self, events: Iterable[Any]) -> None:
         """The events are handled. Acknowledges those before which no event of their partition is held."""
         for event in events:
-            message = event.message
-            held = self._pending.get(message.tp)
+            assigned = _assigned(event)
+            held = self._pending.get(assigned)
             if held is None:
                 event.ack()
                 continue
-            held.discard(message.offset)
-            self._done.setdefault(message.tp, []).append(event)
-            self._acknowledge_done(message.tp)
+            held.discard(event.message.offset)
+            self._done.setdefault(assigned, []).append(event)
+            self._acknowledge_done(assigned)
+
+    def drop(self, events: Iterable[Any]) -> None:
+        """The events are of a former generation and are not handled. Neither they nor handled events behind them are ever acknowledged."""
+        for assigned in set(map(_assigned, events)):
+            self._pending.pop(assigned, None)
+            self._done.pop(assigned, None)
 
     def cancel(self) -> None:
         """End all waits. What is held is never acknowledged, so it is read again."""
@@ -99,7 +108,7 @@ class Waits:
             return
         task = None if wait is None else asyncio.ensure_future(wait)
         self._queues.setdefault(key, deque()).append((event, task))
-        self._pending.setdefault(event.message.tp, set()).add(event.message.offset)
+        self._pending.setdefault(_assigned(event), set()).add(event.message.offset)
         self._held += 1
         if task is not None:
             task.add_done_callback(lambda _: self._release(key))
@@ -113,11 +122,15 @@ class Waits:
             self._queues.pop(key, None)
         self._woken.set()
 
-    def _acknowledge_done(self, tp: Any) -> None:
-        held, done = self._pending[tp], self._done[tp]
+    def _acknowledge_done(self, assigned: Assigned) -> None:
+        held, done = self._pending[assigned], self._done[assigned]
         first_held = min(held, default=None)
         done.sort(key=lambda event: event.message.offset)
         while done and (first_held is None or done[0].message.offset < first_held):
             done.pop(0).ack()
         if not held and not done:
-            del self._pending[tp], self._done[tp]
+            del self._pending[assigned], self._done[assigned]
+
+
+def _assigned(event: Any) -> Assigned:
+    return event.message.tp, event.message.generation_id

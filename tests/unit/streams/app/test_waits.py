@@ -12,10 +12,14 @@ from streams.app.waits import Waits
 
 
 class Events:
-    """Events of several users on partitions, and the future that each of `held` waits for. `acked` are offsets in the order of their acknowledgement."""
+    """Events of several users on partitions, and the future that each of `held` waits for. `acked` are offsets in the order of their acknowledgement.
+
+    `generation` is that of the events that come.
+    """
 
     def __init__(self, held: set[int]) -> None:
         self.acked: list[int] = []
+        self.generation = 1
         self.futures: dict[int, asyncio.Future[None]] = {offset: asyncio.get_running_loop().create_future() for offset in held}
         self.incoming: asyncio.Queue[Any] = asyncio.Queue()
         self.waits = Waits(self._wait_of)
@@ -24,7 +28,7 @@ class Events:
     def come(self, *events: tuple[int, str]) -> None:
         """Offset and user of each, on the partition that is the offset's hundreds."""
         for offset, user in events:
-            message = SimpleNamespace(tp=offset // 100, offset=offset, key=user.encode())
+            message = SimpleNamespace(tp=offset // 100, generation_id=self.generation, offset=offset, key=user.encode())
             self.incoming.put_nowait(SimpleNamespace(message=message, ack=lambda offset=offset: self.acked.append(offset)))
 
     def end(self) -> None:
@@ -116,6 +120,37 @@ async def test_the_stream_ends_when_nothing_is_held_and_a_failed_wait_is_raised(
     events.futures[0].set_exception(ValueError("a bug"))
     with pytest.raises(ValueError, match="a bug"):
         await taking
+
+
+async def test_a_dropped_event_lets_no_acknowledgement_pass_its_repeat() -> None:
+    events = Events(held={1})
+    events.come((0, "ada"), (1, "ada"), (2, "bob"))
+    assert await events.offsets(2) == [0, 2]
+    first_wait, events.futures[1] = events.futures[1], asyncio.get_running_loop().create_future()
+    events.generation = 2
+    events.come((1, "cleo"), (2, "bob"))
+    assert await events.offsets(1) == [2]
+    first_wait.set_result(None)
+    former = await events.next()
+    assert (former.message.offset, former.message.generation_id) == (1, 1)
+    events.waits.drop([former])
+    assert events.acked == [0]
+    events.futures[1].set_result(None)
+    assert await events.offsets(1) == [1]
+    assert events.acked == [0, 1, 2] and not events.waits.holds
+
+
+async def test_an_event_that_never_comes_again_holds_no_acknowledgements() -> None:
+    """Its partition was lost, and comes back with a later offset."""
+    events = Events(held={1})
+    events.come((1, "ada"), (2, "bob"))
+    assert await events.offsets(1) == [2]
+    events.futures[1].set_result(None)
+    events.waits.drop([await events.next()])
+    events.generation = 3
+    events.come((9, "bob"))
+    assert await events.offsets(1) == [9]
+    assert events.acked == [9]
 
 
 async def test_cancelling_ends_the_waits_and_acknowledges_nothing() -> None:
