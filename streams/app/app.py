@@ -23,6 +23,7 @@ from faust.exceptions import ProducerSendError
 from yarl import URL
 
 from infra.errors import CannotContinue, RetryLater
+from infra.kafka.batches import held_bytes
 from infra.kafka.clients import LAST_TIMESTAMP, NO_TIMESTAMP
 from infra.kafka.forwarding import FORWARDED_FROM
 from infra.kafka.names import KafkaNames
@@ -137,7 +138,7 @@ class Runner:
         self._app = app
         self._on_failure = on_failure
         on_full = (lambda events: processor.look_ahead(self._records(events))) if isinstance(processor, LooksAhead) else None
-        self._batches = Batches(processor.batch, processor.linger_s, on_full)
+        self._batches = Batches(processor.batch, processor.linger_s, lambda event: held_bytes(event.message), on_full)
         self._waits = Waits(lambda event: wait_of(consumed_record(app.transport.names, event.message))) if wait_of else None
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()

@@ -7,17 +7,22 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
+#: A batch with this many bytes is full. It may be larger by one event.
+BATCH_BYTES = 8 << 20
+
 
 class Batches:
-    """Batches of at most `max_events` events, in their order. A batch that is not full waits at most `linger_s` for more events after its first.
+    """Batches of events, in their order. A batch is full with `max_events` events or `BATCH_BYTES`, as `bytes_of` counts them. Another one waits at most
+    `linger_s` for more events after its first.
 
-    One task takes all events, also while a batch is handled: at most `max_events` of the next one. `on_full` gets the events of a batch once it is full, before
-    it is the next one to be handled. Used on one event loop.
+    One task takes all events, also while a batch is handled: at most the next batch. `on_full` gets the events of a batch once it is full, before it is the
+    next one to be handled. Used on one event loop.
     """
 
-    def __init__(self, max_events: int, linger_s: float, on_full: Callable[[Sequence[Any]], None] | None = None) -> None:
-        self._max_events, self._linger_s, self._on_full = max_events, linger_s, on_full
+    def __init__(self, max_events: int, linger_s: float, bytes_of: Callable[[Any], int], on_full: Callable[[Sequence[Any]], None] | None = None) -> None:
+        self._max_events, self._linger_s, self._bytes_of, self._on_full = max_events, linger_s, bytes_of, on_full
         self._taken: list[Any] = []
+        self._taken_bytes = 0
         self._has_some, self._is_full, self._is_handed_over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @property
@@ -37,13 +42,13 @@ class Batches:
                 if taking.done():
                     taking.result()
                     return
-                batch, self._taken = self._taken, []
+                batch, self._taken, self._taken_bytes = self._taken, [], 0
                 self._has_some.clear()
                 self._is_full.clear()
                 self._is_handed_over.set()
                 yield batch
         finally:
-            self._taken = []
+            self._taken, self._taken_bytes = [], 0
             taking.cancel()
             await asyncio.wait([taking])
 
@@ -52,8 +57,9 @@ class Batches:
             async with aclosing(events):
                 async for event in events:
                     self._taken.append(event)
+                    self._taken_bytes += self._bytes_of(event)
                     self._has_some.set()
-                    if len(self._taken) >= self._max_events:
+                    if len(self._taken) >= self._max_events or self._taken_bytes >= BATCH_BYTES:
                         if self._on_full:
                             self._on_full(self._taken)
                         self._is_handed_over.clear()

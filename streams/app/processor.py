@@ -31,7 +31,7 @@ class Processor(Protocol):
 
     @property
     def batch(self) -> int:
-        """Maximum number of records in a batch."""
+        """Maximum number of records in a batch. A batch of large records has fewer, see `streams.app.batches`."""
 
     @property
     def linger_s(self) -> float:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
+from streams.app import batches as batches_module
 from streams.app.batches import Batches
 
 
@@ -34,6 +35,11 @@ class Source:
             self.is_closed = True
 
 
+def batches_of(max_events: int, linger_s: float, on_full: Callable[[Sequence[Any]], None] | None = None) -> Batches:
+    """A number has as many bytes as it says."""
+    return Batches(max_events, linger_s, lambda number: number, on_full)
+
+
 async def next_of(batches: AsyncGenerator[list[Any], None]) -> list[Any]:
     return await asyncio.wait_for(anext(batches), 30)
 
@@ -50,20 +56,20 @@ async def settle() -> None:
 
 
 async def test_available_events_come_in_full_batches() -> None:
-    async with aclosing(Batches(2, linger_s=60).of(Source([1, 2, 3, 4, 5]).events())) as batches:
+    async with aclosing(batches_of(2, linger_s=60).of(Source([1, 2, 3, 4, 5]).events())) as batches:
         assert [await next_of(batches) for _ in range(2)] == [[1, 2], [3, 4]]
 
 
 async def test_a_batch_does_not_wait_longer_than_its_linger_time() -> None:
     source = Source([1, 2])
-    async with aclosing(Batches(8, linger_s=0.01).of(source.events())) as batches:
+    async with aclosing(batches_of(8, linger_s=0.01).of(source.events())) as batches:
         assert await next_of(batches) == [1, 2]
         source.put(3)
         assert await next_of(batches) == [3]
 
 
 async def test_one_batch_is_collected_ahead_while_another_is_handled() -> None:
-    source, collecting = Source(range(10)), Batches(3, linger_s=60)
+    source, collecting = Source(range(10)), batches_of(3, linger_s=60)
     async with aclosing(collecting.of(source.events())) as batches:
         assert await next_of(batches) == [0, 1, 2]
         await settle()
@@ -71,9 +77,31 @@ async def test_one_batch_is_collected_ahead_while_another_is_handled() -> None:
         assert [await next_of(batches) for _ in range(2)] == [[3, 4, 5], [6, 7, 8]]
 
 
+async def test_a_batch_is_full_with_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "BATCH_BYTES", 100)
+    source, shown = Source([40, 40, 40, 500, 99, 1, 30, 30]), list[list[int]]()
+    async with aclosing(batches_of(64, linger_s=60, on_full=lambda events: shown.append(list(events))).of(source.events())) as batches:
+        assert await next_of(batches) == [40, 40, 40]
+        await settle()
+        assert source.read == 4
+        assert [await next_of(batches) for _ in range(2)] == [[500], [99, 1]]
+        source.put(40)
+        assert await next_of(batches) == [30, 30, 40]
+    assert shown == [[40, 40, 40], [500], [99, 1], [30, 30, 40]]
+
+
+async def test_the_bytes_of_a_batch_that_was_not_full_do_not_count_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "BATCH_BYTES", 100)
+    source = Source([60])
+    async with aclosing(batches_of(2, linger_s=0.01).of(source.events())) as batches:
+        assert await next_of(batches) == [60]
+        source.put(70, 20)
+        assert await next_of(batches) == [70, 20]
+
+
 async def test_a_full_batch_is_shown_before_it_is_handled() -> None:
     source, shown = Source(range(5)), list[list[int]]()
-    async with aclosing(Batches(2, linger_s=0.01, on_full=lambda events: shown.append(list(events))).of(source.events())) as batches:
+    async with aclosing(batches_of(2, linger_s=0.01, on_full=lambda events: shown.append(list(events))).of(source.events())) as batches:
         assert await next_of(batches) == [0, 1]
         await settle()
         assert shown == [[0, 1], [2, 3]]
@@ -83,7 +111,7 @@ async def test_a_full_batch_is_shown_before_it_is_handled() -> None:
 
 async def test_no_event_is_lost_or_moved_at_any_pace() -> None:
     source, handled = Source(), list[int]()
-    async with aclosing(Batches(4, linger_s=0.0).of(source.events())) as batches:
+    async with aclosing(batches_of(4, linger_s=0.0).of(source.events())) as batches:
         for number in range(100):
             source.put(number)
             if number % 7 == 0:
@@ -104,7 +132,7 @@ async def test_one_task_takes_all_events() -> None:
 
     loop.set_task_factory(factory)
     try:
-        async with aclosing(Batches(100, linger_s=60).of(Source(range(1_000)).events())) as batches:
+        async with aclosing(batches_of(100, linger_s=60).of(Source(range(1_000)).events())) as batches:
             for _ in range(10):
                 await anext(batches)
     finally:
@@ -113,7 +141,7 @@ async def test_one_task_takes_all_events() -> None:
 
 
 async def test_the_end_of_the_stream_ends_the_batches() -> None:
-    source, collecting = Source([1, 2]), Batches(2, linger_s=60)
+    source, collecting = Source([1, 2]), batches_of(2, linger_s=60)
     async with aclosing(collecting.of(source.events())) as batches:
         assert await next_of(batches) == [1, 2]
         source.put(None)
@@ -123,7 +151,7 @@ async def test_the_end_of_the_stream_ends_the_batches() -> None:
 
 @pytest.mark.parametrize("numbers", [[], [1], [1, 2, 3]])
 async def test_an_error_of_the_stream_is_raised_and_ends_the_batches(numbers: list[int]) -> None:
-    source, collecting = Source(numbers), Batches(2, linger_s=60)
+    source, collecting = Source(numbers), batches_of(2, linger_s=60)
     source.put(ValueError("a wait failed"))
     async with aclosing(collecting.of(source.events())) as batches:
         with pytest.raises(ValueError, match="a wait failed"):
@@ -133,7 +161,7 @@ async def test_an_error_of_the_stream_is_raised_and_ends_the_batches(numbers: li
 
 @pytest.mark.parametrize("numbers", [[1, 2], [1, 2, 3], [1, 2, 3, 4, 5]], ids=["none ahead", "some ahead", "a full batch ahead"])
 async def test_closed_batches_close_their_stream_and_leave_no_task(numbers: list[int]) -> None:
-    source, collecting = Source(numbers), Batches(2, linger_s=60)
+    source, collecting = Source(numbers), batches_of(2, linger_s=60)
     async with aclosing(collecting.of(source.events())) as batches:
         assert await next_of(batches) == [1, 2]
         await settle()
