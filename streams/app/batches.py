@@ -13,7 +13,7 @@ BATCH_BYTES = 8 << 20
 
 class Batches:
     """Batches of events, in their order. A batch is full with `max_events` events or `BATCH_BYTES`, as `bytes_of` counts them. Another one waits at most
-    `linger_s` for more events after its first.
+    `linger_s` for more events after its first, which may come while the batch before is handled.
 
     One task takes all events, also while a batch is handled: at most the next batch. `on_full` gets the events of a batch once it is full, before it is the
     next one to be handled. Used on one event loop.
@@ -23,6 +23,7 @@ class Batches:
         self._max_events, self._linger_s, self._bytes_of, self._on_full = max_events, linger_s, bytes_of, on_full
         self._taken: list[Any] = []
         self._taken_bytes = 0
+        self._due = 0.0  # when the taken events are handed over, on the loop's clock
         self._has_some, self._is_full, self._is_handed_over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @property
@@ -37,7 +38,7 @@ class Batches:
             while True:
                 await self._has_some.wait()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._linger_s):
+                    async with asyncio.timeout_at(self._due):
                         await self._is_full.wait()
                 if taking.done():
                     taking.result()
@@ -53,9 +54,12 @@ class Batches:
             await asyncio.wait([taking])
 
     async def _take(self, events: AsyncGenerator[Any, None]) -> None:
+        loop = asyncio.get_running_loop()
         try:
             async with aclosing(events):
                 async for event in events:
+                    if not self._taken:
+                        self._due = loop.time() + self._linger_s
                     self._taken.append(event)
                     self._taken_bytes += self._bytes_of(event)
                     self._has_some.set()

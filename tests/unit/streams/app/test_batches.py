@@ -68,6 +68,16 @@ async def test_a_batch_does_not_wait_longer_than_its_linger_time() -> None:
         assert await next_of(batches) == [3]
 
 
+async def test_the_linger_time_of_a_batch_begins_while_the_one_before_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, source = asyncio.get_running_loop(), Source([1, 2, 3])
+    async with aclosing(batches_of(2, linger_s=3600).of(source.events())) as batches:
+        assert await next_of(batches) == [1, 2]
+        await settle()
+        clock = loop.time
+        monkeypatch.setattr(loop, "time", lambda: clock() + 3600)
+        assert await next_of(batches) == [3]
+
+
 async def test_one_batch_is_collected_ahead_while_another_is_handled() -> None:
     source, collecting = Source(range(10)), batches_of(3, linger_s=60)
     async with aclosing(collecting.of(source.events())) as batches:
