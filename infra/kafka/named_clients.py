@@ -18,11 +18,10 @@ from infra.kafka.connection_failures import AccessRefused
 from infra.kafka.connections import Connections
 from infra.kafka.names import KafkaNames
 
+log = logging.getLogger(__name__)
+
 #: How long the threads of a producer whose transaction failed may take to end.
 CLOSE_S = 5.0
-
-#: It warns of a member whose metadata is not a consumer's, such as Faust's, and quotes all of it.
-logging.getLogger("kafka.admin._groups").setLevel(logging.ERROR)
 
 
 class NamedProducer(KafkaProducer):  # type: ignore[misc]  # the client has no types
@@ -170,6 +169,7 @@ class Admin:
     def __init__(self, names: KafkaNames, **options: Any) -> None:
         self._names = names
         self._client = KafkaAdminClient(**options)
+        self._undecoded: set[str] = set()  # ids of members that were logged
 
     def close(self) -> None:
         self._client.close()
@@ -198,14 +198,26 @@ class Admin:
         except RetriableError:  # a new broker has no coordinators yet
             return None
 
-    def group_members(self, group: str) -> tuple[str, list[bytes]]:
-        """The group's state, and the data that each member joined with, which the broker shows of a stable group only. Raises GroupAuthorizationFailedError."""
+    def group_members(self, group: str) -> tuple[str, list[bytes | None]]:
+        """The group's state, and the data that each member joined with. It is empty unless the group is stable, and None if kafka-python cannot decode it,
+        which is logged once for each member. Raises GroupAuthorizationFailedError.
+        """
         try:
             described = self._client.describe_groups([self._names.group(group)])[self._names.group(group)]
         except RetriableError:  # a new broker has no coordinators yet, so it has no members either
             return "Empty", []
-        joined = (member["member_metadata"] for member in described["members"])
-        return described["group_state"], [metadata["user_data"] or b"" for metadata in joined if isinstance(metadata, dict)]
+        return described["group_state"], [self._joined_with(member) for member in described["members"]]
+
+    def _joined_with(self, member: Mapping[str, Any]) -> bytes | None:
+        metadata, member_id = member["member_metadata"], member["member_id"]
+        if isinstance(metadata, Mapping):
+            return str(metadata["user_data"] or "").encode()  # kafka-python returns bytes as text
+        if not metadata:
+            return b""
+        if member_id not in self._undecoded:
+            self._undecoded.add(member_id)
+            log.warning("cannot decode the metadata of a group's member", extra={"member": member_id})
+        return None
 
     def create_topics(self, new: Mapping[str, Any], **options: Any) -> Any:
         answer = self._client.create_topics({self._names.topic(name): topic for name, topic in new.items()}, **options)

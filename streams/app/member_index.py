@@ -11,7 +11,7 @@ with which it joins the group. So the check needs no state directory, topic or r
 An index inside a process is compared by host and directory, one on a server by the id that its collection got when it was created: hosts may reach one
 server by different URLs, and an alias is another name of a collection. Members with the same `index.url` and `index.collection` always fit: a rebuild lets an
 alias lead to another collection while they run. Where an id is not known, because the server is away or the collection has none, only the names are compared.
-Members of a release without this check are left alone.
+Members of a release without this check are left alone. A member whose metadata kafka-python cannot decode is compared by the leader only.
 """
 
 from __future__ import annotations

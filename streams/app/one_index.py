@@ -20,6 +20,7 @@ REFUSAL = "retouch_refusal"
 class OneIndexAssignor(PartitionAssignor):  # type: ignore[misc]  # Faust is not analysed
     """Faust's assignor among the members that fill one index. `refusal` is set if this member is not one of them. `app.transport.index` is this member's."""
 
+    version = 0  # Faust's layout; its own 4 makes other clients read fields that are not there
     refusal: CannotContinue | None = None
     is_accepted = False
 

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300
 MODULE = "tests.support.small_streams"
 SESSION_MS = 6_000
 WITHIN_S = 120.0
+#: In the log of a process that begins to consume, and of a member whose group another process joins.
+CONSUMER_STARTS, REBALANCE = "BufferedConsumer]: Starting", "because it is rebalancing"
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +55,8 @@ def assert_names_both(log: str, first: StreamsProcess, first_host: str, refused:
     assert "set index.url (QDRANT_URL) and index.collection of both to one collection" in log
 
 
-@pytest.mark.parametrize("second", [MODULE, f"{MODULE} unchecked"], ids=["before it joins", "by the leader"])
-def test_a_second_embedded_index_is_refused_and_the_first_goes_on(broker: Broker, tmp_path: Path, second: str) -> None:
+@pytest.mark.parametrize(("second", "joins"), [(MODULE, False), (f"{MODULE} unchecked", True)], ids=["before it joins", "by the leader"])
+def test_a_second_embedded_index_is_refused_and_the_first_goes_on(broker: Broker, tmp_path: Path, second: str, joins: bool) -> None:
     one, two = on_host(broker, tmp_path, "one"), on_host(broker, tmp_path, "two")
     with ExitStack() as ending:
         first = process(one)
@@ -70,6 +72,8 @@ def test_a_second_embedded_index_is_refused_and_the_first_goes_on(broker: Broker
         client.send(INTERACTIONS, *items)
         assert len(client.context_with(client.query("about"), 6).items) == 6
         assert first.is_running()
+        assert (CONSUMER_STARTS in refused.log()) is joins and CONSUMER_STARTS in first.log()
+        assert (REBALANCE in first.log()) is joins, first.log()
 
 
 def test_of_two_that_start_at_once_one_is_refused(broker: Broker, tmp_path: Path) -> None:

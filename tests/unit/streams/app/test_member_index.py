@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.protocol.admin import DescribeGroupsResponse
 
 from infra.errors import CannotContinue
+from infra.kafka.named_clients import Admin
 from infra.kafka.names import KafkaNames
 from infra.settings import load
 from infra.settings.stream import KafkaSettings
+from streams.app.app import make_app
 from streams.app.member_index import MemberIndex, refused, wait_for_other_indexes
+from streams.app.one_index import OneIndexAssignor
 
 NAMES = KafkaNames(KafkaSettings(group_prefix="team."))
 FIRST = MemberIndex("one", 11, "/state/index", since=1)
@@ -26,10 +34,10 @@ def metadata(index: MemberIndex) -> bytes:
 class Client:
     """Describes the group with each of these answers in turn, and then again with the last one."""
 
-    def __init__(self, *answers: tuple[str, list[bytes]]) -> None:
+    def __init__(self, *answers: tuple[str, list[bytes | None]]) -> None:
         self._answers = list(answers)
 
-    def group_members(self, group: str) -> tuple[str, list[bytes]]:
+    def group_members(self, group: str) -> tuple[str, list[bytes | None]]:
         assert group == "retouch-streams"
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
@@ -75,9 +83,53 @@ def test_the_index_of_a_member_is_read_from_its_metadata() -> None:
         assert MemberIndex.read(unreadable) is None
 
 
-@pytest.mark.parametrize("left", [("Empty", []), ("Stable", [b"another release", metadata(FIRST)])])
-def test_a_process_waits_until_the_others_are_gone(left: tuple[str, list[bytes]]) -> None:
-    rebalancing: tuple[str, list[bytes]] = ("PreparingRebalance", [])
+def admin_of(state: str, joined_with: bytes) -> Admin:
+    """kafka-python's client, with a broker's answer of one member that joined with this."""
+    group = DescribeGroupsResponse.DescribedGroup
+    member = group.DescribedGroupMember(member_id="m", client_id="c", client_host="h", member_metadata=joined_with, member_assignment=b"")
+    described = group(error_code=0, group_id="team.retouch-streams", group_state=state, protocol_type="consumer", protocol_data="faust", members=[member])
+    answer = DescribeGroupsResponse(version=2, throttle_time_ms=0, groups=[described]).encode()
+
+    def answered(request: Callable[..., Any], *args: Any) -> Any:
+        return python_client._describe_groups_process_response(DescribeGroupsResponse.decode(answer, version=2))
+
+    python_client = object.__new__(KafkaAdminClient)
+    python_client._manager = SimpleNamespace(run=answered)
+    admin = object.__new__(Admin)
+    vars(admin).update(_names=NAMES, _client=python_client, _undecoded=set())
+    return admin
+
+
+def joined_with(index: MemberIndex) -> bytes:
+    """What Faust sends to the broker when it joins the group."""
+    app = make_app(load(kafka={"bootstrap_servers": "127.0.0.1:1", "group_prefix": "team."}), index)
+    encoded: bytes = app.assignor.metadata({"interactions", "drafts"}).encode()
+    return encoded
+
+
+async def test_the_index_of_a_faust_member_is_read_from_the_brokers_answer() -> None:
+    (member,) = admin_of("Stable", joined_with(OTHER)).group_members("retouch-streams")[1]
+    assert MemberIndex.read(member) == OTHER
+    with pytest.raises(CannotContinue, match=r"its member \(two, pid 22, with the index in /state/index\)"):
+        wait_for_other_indexes(admin_of("Stable", joined_with(OTHER)), NAMES, FIRST, timeout_s=0)
+
+
+async def test_a_member_that_cannot_be_decoded_is_unknown_and_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(OneIndexAssignor, "version", 4)
+    admin = admin_of("Stable", joined_with(OTHER))
+    assert admin.group_members("retouch-streams") == admin.group_members("retouch-streams") == ("Stable", [None])
+    assert [record.name for record in caplog.records].count("infra.kafka.named_clients") == 1
+    wait_for_other_indexes(admin, NAMES, FIRST, timeout_s=0)
+
+
+def test_a_group_in_a_rebalance_shows_no_data_of_its_members(caplog: pytest.LogCaptureFixture) -> None:
+    assert admin_of("PreparingRebalance", b"").group_members("retouch-streams") == ("PreparingRebalance", [b""])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("left", [("Empty", []), ("Stable", [None, b"another release", metadata(FIRST)])])
+def test_a_process_waits_until_the_others_are_gone(left: tuple[str, list[bytes | None]]) -> None:
+    rebalancing: tuple[str, list[bytes | None]] = ("PreparingRebalance", [])
     wait_for_other_indexes(Client(("Stable", [metadata(OTHER)]), rebalancing, left), NAMES, FIRST, timeout_s=60)
 
 
