@@ -105,8 +105,8 @@ class Stores:
 
     def member_index(self, settings: Settings) -> MemberIndex:
         """What the group's other members are compared with."""
-        identity = self.history.identity if isinstance(self.history, ServerIndex) else None
-        return MemberIndex.of(settings, is_embedded=self.are_embedded, identity=identity)
+        server = self.history if isinstance(self.history, ServerIndex) else None
+        return MemberIndex.of(settings, is_embedded=self.are_embedded, identity=server and server.identity, target=server and server.target)
 
     async def close(self) -> None:
         await self.history.close()

@@ -10,7 +10,8 @@ with which it joins the group. So the check needs no state directory, topic or r
 
 An index inside a process is compared by host and directory, one on a server by the id that its collection got when it was created: hosts may reach one
 server by different URLs, and an alias is another name of a collection. Members with the same `index.url` and `index.collection` always fit: a rebuild lets an
-alias lead to another collection while they run. Where an id is not known, because the server is away or the collection has none, only the names are compared.
+alias lead to another collection while they run. Where an id is not known, because the server is away or the collection has none, only the names are compared:
+two fit if they name one collection, also if one of them names it by an alias.
 Members of a release without this check are left alone. A member whose metadata kafka-python cannot decode is compared by the leader only.
 """
 
@@ -39,7 +40,7 @@ SETTLED = frozenset({"Stable", "Empty", "Dead"})
 @dataclass(frozen=True)
 class MemberIndex:
     """Which index a member fills. `directory`: of an index inside the process; None: a server's, which `url` and `collection` name. `since`: nanoseconds
-    since 1970, when it started. `identity`: of the server's collection, None if it is not known.
+    since 1970, when it started. `identity`: of the server's collection, None if it is not known; then `target` is the collection's own name, if that is known.
     """
 
     host: str
@@ -50,13 +51,14 @@ class MemberIndex:
     url: str | None = None
     collection: str | None = None
     identity: str | None = None
+    target: str | None = None
 
     @classmethod
-    def of(cls, settings: Settings, *, is_embedded: bool, identity: str | None = None) -> MemberIndex:
+    def of(cls, settings: Settings, *, is_embedded: bool, identity: str | None = None, target: str | None = None) -> MemberIndex:
         host, since = settings.kafka.instance or socket.gethostname(), time.time_ns()
         if is_embedded:
             return cls(host, os.getpid(), str(settings.index_dir.resolve()), since)
-        return cls(host, os.getpid(), None, since, url=settings.index.url, collection=settings.index.collection, identity=identity)
+        return cls(host, os.getpid(), None, since, url=settings.index.url, collection=settings.index.collection, identity=identity, target=target)
 
     @classmethod
     def read(cls, metadata: bytes | None) -> MemberIndex | None:
@@ -64,7 +66,7 @@ class MemberIndex:
         try:
             fields = json.loads(metadata or b"")[INDEX]
             own = (str(fields["host"]), int(fields["pid"]), fields["directory"], int(fields["since"]), bool(fields["is_accepted"]))
-            return cls(*own, *map(fields.get, ("url", "collection", "identity")))
+            return cls(*own, *map(fields.get, ("url", "collection", "identity", "target")))
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -79,7 +81,7 @@ class MemberIndex:
             return False
         if self.identity and other.identity:
             return self.identity != other.identity
-        return self.collection != other.collection
+        return not {self.collection, self.target or self.collection} & {other.collection, other.target or other.collection}
 
     def __str__(self) -> str:
         on_server = f"the collection {self.collection!r} at {self.url}" if self.collection else "a Qdrant server's index"

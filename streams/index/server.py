@@ -70,6 +70,8 @@ class ServerIndex:
         self._place = Place(settings.url or LOCAL_MODE, collection)
         #: Of the collection that `open` found or created, also behind an alias. None for a collection without one
         self.identity: str | None = None
+        #: For a collection without an id: its own name, to which an alias leads. None if the server does not say it
+        self.target: str | None = None
 
     @classmethod
     async def connect(cls, settings: IndexSettings, *, dimension: int, embedder: str, similarity: Similarity = Similarity.COSINE) -> Self:
@@ -159,6 +161,11 @@ class ServerIndex:
     async def is_empty(self) -> bool:
         return await self._count(None) == 0
 
+    async def targets(self) -> dict[str, str]:
+        """The collection of each alias of the server."""
+        found = await self._send("list the aliases", self._client.get_aliases)
+        return {alias.alias_name: alias.collection_name for alias in found.aliases}
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -194,8 +201,15 @@ class ServerIndex:
         }
         info = await self._info()
         self.identity = (info.config.metadata or {}).get(IDENTITY)
+        self.target = None if self.identity else await self._target()
         for field in indexed.keys() - info.payload_schema.keys():
             await self._send(f"index the field {field}", self._index_of(field, indexed[field]))
+
+    async def _target(self) -> str | None:
+        try:
+            return (await self.targets()).get(self._collection, self._collection)
+        except DependencyBlocked:  # the API key is for single collections
+            return None
 
     def _index_of(self, field: str, schema: Any) -> Callable[[], Awaitable[Any]]:
         return lambda: self._client.create_payload_index(self._collection, field, field_schema=schema, wait=True)

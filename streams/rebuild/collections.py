@@ -75,11 +75,6 @@ class Collection(ServerIndex):
         metadata = {REBUILD: progress.model_dump(mode="json")}
         await self._send("store the progress", lambda: self._client.update_collection(self._collection, metadata=metadata))
 
-    async def targets(self) -> dict[str, str]:
-        """The collection of each alias of the server."""
-        found = await self._send("list the aliases", self._client.get_aliases)
-        return {alias.alias_name: alias.collection_name for alias in found.aliases}
-
     async def switch(self, targets: Mapping[str, str]) -> None:
         """Let each alias lead to its collection, all at once. Requests that the server has begun end on the former one."""
         from qdrant_client import models

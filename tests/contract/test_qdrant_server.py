@@ -9,23 +9,28 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import grpc
 import httpx
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from infra.errors import CannotContinue, DependencyBlocked, RetryLater
 from infra.process.ports import free_port
+from infra.settings import load
 from infra.settings.stream import IndexSettings, Quantization, Similarity
 from schemas.positions import Source
+from streams.index.collection_layout import Embedding, creation
 from streams.index.history_index import SearchRequest
-from streams.index.server import ServerIndex
+from streams.index.server import ServerIndex, open_client
 from streams.index.server_errors import BLOCKING, Place, ServerProblem
 from streams.index.server_errors import problem_of as problem_of_client
 from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope
+from streams.service import Stores
 from tests.support.qdrant_stub import QdrantStub, qdrant_stub
 from tests.support.streams_fakes import NOON, interaction
 
@@ -231,6 +236,30 @@ async def test_a_collection_that_is_gone_ends_the_process(stub: QdrantStub) -> N
         await index._client.delete_collection(index._collection)
         with pytest.raises(CannotContinue, match=r"is gone \(404, write 2 points\); the next start of this process creates it"):
             await write(index)
+
+
+async def test_the_collection_behind_an_alias_is_known_if_it_has_no_id(stub: QdrantStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = settings_for(stub)
+    live = plain.model_copy(update={"collection": f"{plain.collection}-live"})
+    client = open_client(plain)
+    layout = creation(plain, Embedding("test", 8, Similarity.COSINE)) | {"metadata": {"embedder": "test"}}
+    await client.create_collection(plain.collection, **layout)
+    alias = models.CreateAlias(collection_name=plain.collection, alias_name=live.collection)
+    await client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+    await client.close()
+    members = []
+    for settings in (plain, live):
+        async with opened(settings) as index:
+            assert (index.identity, index.target) == (None, plain.collection)
+            stores = Stores(index, index)
+            members.append(stores.member_index(load(index={"url": stub.url, "collection": settings.collection})))
+    assert not members[0].conflicts_with(members[1])
+    forbidden = UnexpectedResponse(403, "Forbidden", b'{"status": {"error": "Forbidden: Global access is required"}}', httpx.Headers())
+    monkeypatch.setattr(AsyncQdrantClient, "get_aliases", AsyncMock(side_effect=forbidden))
+    async with opened(live) as index:
+        assert (index.identity, index.target) == (None, None)
+    async with opened(settings_for(stub)) as index:
+        assert index.identity and index.target is None
 
 
 async def test_two_processes_that_create_the_collection_at_once_share_it(stub: QdrantStub) -> None:

@@ -25,6 +25,7 @@ NAMES = KafkaNames(KafkaSettings(group_prefix="team."))
 FIRST = MemberIndex("one", 11, "/state/index", since=1)
 OTHER = MemberIndex("two", 22, "/state/index", since=2)
 ON_SERVER = MemberIndex("three", 33, None, since=3, url="http://q:6333", collection="history", identity="a")
+WITHOUT_ID = replace(ON_SERVER, identity=None, target="history")
 
 
 def metadata(index: MemberIndex) -> bytes:
@@ -57,6 +58,10 @@ class Client:
         (ON_SERVER, replace(ON_SERVER, url="https://q.example"), False),  # the same server
         (ON_SERVER, replace(ON_SERVER, url="https://q.example", identity="b"), True),
         (ON_SERVER, replace(ON_SERVER, url="https://q.example", identity=None), False),
+        (WITHOUT_ID, replace(WITHOUT_ID, collection="live"), False),  # an alias of the same collection
+        (replace(WITHOUT_ID, target=None), replace(WITHOUT_ID, collection="live"), False),  # of which the other one knows only the name
+        (WITHOUT_ID, replace(WITHOUT_ID, collection="live", target="other"), True),
+        (WITHOUT_ID, replace(WITHOUT_ID, collection="live", target=None), True),
         (ON_SERVER, replace(ON_SERVER, url=None, collection=None, identity=None), False),  # an older release, which does not say
     ],
 )
@@ -77,7 +82,7 @@ def test_the_older_member_stays_unless_another_has_been_accepted() -> None:
 def test_the_index_of_a_member_is_read_from_its_metadata() -> None:
     own = MemberIndex.of(load(kafka={"instance": "one"}, stack={"dir": "/state"}), is_embedded=True)
     assert MemberIndex.read(metadata(own)) == own and (own.host, own.directory) == ("one", "/state/index")
-    on_server = MemberIndex.of(load(index={"url": "http://q:6333", "collection": "live"}), is_embedded=False, identity="a")
+    on_server = MemberIndex.of(load(index={"url": "http://q:6333", "collection": "live"}), is_embedded=False, identity="a", target="b")
     assert MemberIndex.read(metadata(on_server)) == on_server and (on_server.url, on_server.collection) == ("http://q:6333", "live")
     for unreadable in (None, b"", b"\xff", b"[]", b'{"url": "an older release"}', b'{"retouch_index": {"host": "one"}}'):
         assert MemberIndex.read(unreadable) is None
