@@ -134,7 +134,7 @@ class IndexSettings(Section):
     retries: Annotated[int, Field(ge=0, le=10)] = 0  # of a request that fails for a moment; each begins within `timeout_s` of the first. 0: the caller retries
     shards: Annotated[int, Field(gt=0, le=10_000)] | None = None  # of the collection; None: the server's default. Cannot be changed later
     replication_factor: Copies | None = None  # copies of each shard, on different nodes; None: the server's default
-    write_consistency_factor: Copies | None = None  # of the copies of `replication_factor`, those that must have a write before it counts; None: the server's
+    write_consistency_factor: Copies | None = None  # copies that must have a write before it counts; None: the server's default
     vectors_on_disk: bool | None = None  # float32 vectors are read from disk instead of memory; None: the server's default
     payload_on_disk: bool | None = None  # payloads, all but their indexed fields, are read from disk; None: the server's default
     quantization: Quantization = Quantization.INT8  # of the vectors in memory
@@ -147,8 +147,6 @@ class IndexSettings(Section):
 
     @model_validator(mode="after")
     def _copies_are_enough(self) -> Self:
-        if self.replication_factor is None:
-            self.refuse_unused(["write_consistency_factor"], "with index.replication_factor, the number of copies of a collection, which is not set")
         copies, confirmed = self.replication_factor, self.write_consistency_factor
         if copies is not None and confirmed is not None and confirmed > copies:
             raise ValueError(f"write_consistency_factor={confirmed} is more than replication_factor={copies}, so no write would count: use at most {copies}")

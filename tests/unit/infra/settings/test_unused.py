@@ -17,7 +17,7 @@ SERVER: dict[str, Any] = {"url": "http://127.0.0.1:1"}
 KEY = "sk-hunter2-hunter2"
 OF_SERVER: tuple[dict[str, Any], ...] = (
     *({"api_key": KEY}, {"collection": "other"}, {"grpc_port": 6334}, {"timeout_s": 3.0}, {"retries": 2}, {"shards": 2}, {"replication_factor": 2}),
-    *({"vectors_on_disk": True}, {"payload_on_disk": False}, {"quantization": "none"}),
+    *({"write_consistency_factor": 2}, {"vectors_on_disk": True}, {"payload_on_disk": False}, {"quantization": "none"}),
 )
 OF_ENDPOINT: tuple[dict[str, Any], ...] = ({"api_key": KEY}, {"parameters": {"user": "u"}}, {"timeout_s": 3.0}, {"concurrency": 2})
 OF_TEACHER: tuple[dict[str, Any], ...] = (SERVER, {"api_key": KEY}, {"model": "m"}, {"parameters": {"user": "u"}}, {"timeout_s": 3.0})
@@ -28,7 +28,6 @@ OF_WRITER: tuple[dict[str, Any], ...] = (
 #: By section: what is set, and what gives it an effect. The remedy is in the error.
 NEEDS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     *(("index", given, SERVER, "index.url") for given in OF_SERVER),
-    ("index", SERVER | {"write_consistency_factor": 2}, {"replication_factor": 2}, "index.replication_factor"),
     *(("embedder", given, SERVER, "embedder.url") for given in OF_ENDPOINT),
     *(("teacher", given, {"kind": "llm"} | SERVER, "teacher.kind=llm") for given in OF_TEACHER),
     *(("profiles", given, {"kind": "llm"}, "profiles.kind=llm") for given in OF_WRITER),
