@@ -184,11 +184,15 @@ class Settings(BaseSettings):
         names_of_files = {file.variable.lower() for file in files}
         env_settings.env_vars = {name: value for name, value in env_settings.env_vars.items() if name not in names_of_files}
         toml = TomlConfigSettingsSource(settings_cls, Path(path) if path else None)
-        return (init_settings, env_settings, _UsualNames(settings_cls), toml, _SecretFiles(settings_cls, files))
+        return (init_settings, env_settings, _UsualNames(settings_cls, toml), toml, _SecretFiles(settings_cls, files))
 
 
 class _UsualNames(PydanticBaseSettingsSource):
-    """The environment variables of USUAL_NAMES."""
+    """The environment variables of USUAL_NAMES, without a `QDRANT_API_KEY` for which no source has a server: it is in the shell for other tools."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._file = file
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         return None, field_name, False
@@ -198,6 +202,8 @@ class _UsualNames(PydanticBaseSettingsSource):
         for name, (section, field) in USUAL_NAMES.items():
             if value := os.environ.get(name):
                 sections.setdefault(section, {})[field] = value
+        if not any(_value_in(source, ("index", "url")) for source in (self.current_state, sections, self._file())):
+            sections.get("index", {}).pop("api_key", None)
         return sections
 
 
@@ -320,10 +326,7 @@ def _explain(error: Any) -> str:
     variable = next((name for name, parts in USUAL_NAMES.items() if ".".join(parts) == key and os.environ.get(name)), None)
     by = f" ({variable})" if variable and not os.environ.get(variable_of(key)) else ""
     text = error["msg"].removeprefix("Value error, ")
-    of_others = [
-        f"{field} comes from {name}" for name, (section, field) in USUAL_NAMES.items() if section == key and os.environ.get(name) and text.startswith(field)
-    ]
-    return "; ".join([f"{key}{'' if shown is None else f'={shown!r}'}{by}: {text}", *of_others])
+    return f"{key}{'' if shown is None else f'={shown!r}'}{by}: {text}"
 
 
 def variable_of(key: str) -> str:

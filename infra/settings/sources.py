@@ -33,7 +33,9 @@ def sources(settings: Settings) -> tuple[Setting, ...]:
     variables = {name.upper(): name for name, value in os.environ.items() if value}
     usual = {".".join(parts): name for name, parts in USUAL_NAMES.items() if os.environ.get(name)}
     usual |= {secret.key: secret.variable for secret in secret_files(Settings, USUAL_NAMES)}
-    return tuple(Setting(key, _printable(value), _source(key, file, path, variables, usual)) for key, value in _leaves(settings, ""))
+    return tuple(
+        Setting(key, _printable(value), _source(key, file, path, variables, usual if value is not None else {})) for key, value in _leaves(settings, "")
+    )
 
 
 def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:

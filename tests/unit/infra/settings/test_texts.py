@@ -149,6 +149,8 @@ def test_white_space_around_a_secret_is_removed(key: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("name", "key"), [(name, ".".join(parts)) for name, parts in USUAL_NAMES.items()])
 def test_the_usual_names_have_the_same_rules_and_are_named(name: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for needed, text in NEEDED.get(key, {}).items():
+        monkeypatch.setenv(variable_of(needed), text)
     monkeypatch.setenv(name, '"quoted"')
     with pytest.raises(BadSetting) as raised:
         load()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import certifi
 import pytest
+from pydantic import SecretStr
 
 from infra.errors import BadSetting
 from infra.process.environment import environment
 from infra.settings import Settings, load
 from infra.settings.section import MAX_INT
+from infra.settings.sources import sources
+from infra.settings.stream import IndexSettings
 
 SERVER: dict[str, Any] = {"url": "http://127.0.0.1:1"}
 KEY = "sk-hunter2-hunter2"
@@ -68,10 +72,19 @@ def test_the_error_names_all_of_them_and_both_ways_out(given: dict[str, Any], te
     assert str(raised.value).startswith(text), raised.value
 
 
-def test_a_variable_that_other_tools_use_too_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_the_shell_has_for_other_tools_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("QDRANT_API_KEY", KEY)
-    with pytest.raises(BadSetting, match=r"^index: api_key: used only with index\.url, .*; api_key comes from QDRANT_API_KEY$"):
-        load()
+    assert load().index == IndexSettings()
+    assert {setting.key: setting.source for setting in sources(load())}["index.api_key"] == "default"
+    with pytest.raises(BadSetting, match=r"^index: api_key, shards: used only with index\.url"):
+        load(index={"api_key": KEY, "shards": 2})
+    file = tmp_path / "retouch.toml"
+    file.write_text('[index]\nurl = "http://127.0.0.1:1"\n')
+    for source, value in (("RETOUCH_CONFIG", str(file)), ("QDRANT_URL", SERVER["url"]), ("RETOUCH_INDEX__URL", SERVER["url"])):
+        with monkeypatch.context() as shell:
+            shell.setenv(source, value)
+            assert load().index.api_key == SecretStr(KEY), source
+    assert load(index=SERVER).index.api_key == SecretStr(KEY)
 
 
 def test_a_default_that_is_written_out_is_accepted() -> None:
