@@ -45,7 +45,9 @@ class LooksAhead(Protocol):
     """A processor that begins slow work on the next batch, such as embedding, while a batch is handled."""
 
     def look_ahead(self, records: Sequence[ConsumedRecord]) -> None:
-        """The next call of `handle` for another batch gets these records. Has no effects on stores, and raises nothing: `handle` reports what fails."""
+        """The next call of `handle` for another batch gets these records, or fewer or others after a rebalance. Has no effects on stores, and raises nothing:
+        `handle` reports what fails.
+        """
 
 
 def output(topic: Topic, message: Message, *, id: object, traceparent: str, links: Sequence[str] = ()) -> ProducedRecord:

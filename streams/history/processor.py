@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -33,13 +32,14 @@ Read = LoggedInteraction | Malformed
 Position = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Ahead:
-    """A batch that was read and is being embedded before it is handled. `vectors` returns those of its new interactions."""
+@dataclass
+class _Batch:
+    """A batch that was read. `ids` are those of its points. If it is embedded before it is handled, `vectors` returns those of its new interactions."""
 
     positions: list[Position]
     read: list[Read]
-    vectors: asyncio.Future[dict[Position, Vector]]
+    ids: Collection[UUID]
+    vectors: asyncio.Future[dict[Position, Vector]] | None = None
 
 
 class HistoryProcessor:
@@ -67,15 +67,14 @@ class HistoryProcessor:
         self.batch = batch
         self._summaries, self._features, self._forwarding, self._freshness, self._progress = summaries, features, forwarding, freshness, progress
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
-        self._ahead: deque[_Ahead] = deque(maxlen=2)  # the batch that is handled, which may be retried, and the next one
-        self._last_ids: Collection[UUID] = ()  # of the points of the batch that was read last
+        self._unwritten: _Batch | None = None  # the batch that is handled, until the index has it
+        self._next: _Batch | None = None
 
     def look_ahead(self, records: Sequence[ConsumedRecord]) -> None:
         """Reads the next batch and begins to embed it, so that the embedder does not wait while a batch is written."""
-        being_handled, read = self._last_ids, self._read(records)
-        vectors = asyncio.ensure_future(self._embed_ahead(records, read, being_handled))
-        vectors.add_done_callback(lambda done: done.cancelled() or done.exception())  # a process that ends handles no further batch
-        self._ahead.append(_Ahead([_position(record) for record in records], read, vectors))
+        self._next = batch = _batch(records)
+        batch.vectors = asyncio.ensure_future(self._embed_ahead(records, batch.read, self._unwritten.ids if self._unwritten else ()))
+        batch.vectors.add_done_callback(lambda done: done.cancelled() or done.exception())  # reads the exception, so that asyncio does not log it
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
         """Index every new interaction. Returns records to forward, and dead letters for unreadable ones and for conflicts with the index or within this batch.
@@ -86,7 +85,7 @@ class HistoryProcessor:
             self._embedded = (records, *await self._embed(records))
         _, points, others = self._embedded
         await self._index.upsert(points)
-        self._embedded = None
+        self._embedded = self._unwritten = None
         if self._freshness:
             self._freshness.indexed(records, points)
         if self._progress:
@@ -95,10 +94,13 @@ class HistoryProcessor:
         tasks += await self._features.after(points) if self._features else []
         return [*(output(PROFILE_TASKS, task, id=task.task_id, traceparent=new_traceparent()) for task in tasks), *others]
 
-    def _read(self, records: Sequence[ConsumedRecord]) -> list[Read]:
-        read = [_read(record) for record in records]
-        self._last_ids = {each.id for each in read if isinstance(each, LoggedInteraction)}
-        return read
+    def _batch_of(self, records: Sequence[ConsumedRecord]) -> _Batch:
+        """The batch as an earlier attempt or `look_ahead` read it, or read here."""
+        positions = [_position(record) for record in records]
+        if self._unwritten is None or self._unwritten.positions != positions:
+            ahead, self._next = self._next, None
+            self._unwritten = ahead if ahead and ahead.positions == positions else _batch(records)
+        return self._unwritten
 
     async def _embed_ahead(self, records: Sequence[ConsumedRecord], read: Sequence[Read], being_handled: Collection[UUID]) -> dict[Position, Vector]:
         """Leaves out what may not be new: records to forward, repeats, and what the batch before has too."""
@@ -110,13 +112,12 @@ class HistoryProcessor:
 
     async def _embed(self, records: Sequence[ConsumedRecord]) -> tuple[list[IndexPoint], list[ProducedRecord]]:
         """The points to write; the records to forward, and the dead letters."""
-        positions = [_position(record) for record in records]
-        ahead = next((each for each in self._ahead if each.positions == positions), None)
-        vectors = await self._vectors_of(ahead) if ahead else {}
+        batch = self._batch_of(records)
+        vectors = await self._vectors_ahead(batch)
         readable: list[tuple[ConsumedRecord, LoggedInteraction]] = []
         misplaced: list[tuple[ConsumedRecord, LoggedInteraction]] = []
         others: list[ProducedRecord] = []
-        for record, read in zip(records, ahead.read if ahead else self._read(records), strict=True):
+        for record, read in zip(records, batch.read, strict=True):
             if isinstance(read, Malformed):
                 others.append(dead_letter(record, GROUP, read))
             elif self._forwarding and self._forwarding.is_due(record, read.interaction.key):
@@ -142,11 +143,13 @@ class HistoryProcessor:
             produced += [forwarded] if forwarded else []
         return produced + forwarding.take_changes()
 
-    async def _vectors_of(self, ahead: _Ahead) -> dict[Position, Vector]:
+    async def _vectors_ahead(self, batch: _Batch) -> dict[Position, Vector]:
+        if batch.vectors is None:
+            return {}
         try:
-            return await ahead.vectors
+            return await batch.vectors
         except RetryLater:
-            self._ahead.remove(ahead)  # the next attempt embeds the batch itself
+            batch.vectors = None  # the next attempt embeds the batch itself
             raise
 
     async def _vectors(self, new: Sequence[LoggedInteraction]) -> dict[Position, Vector]:
@@ -172,6 +175,11 @@ class HistoryProcessor:
 def text_of(interaction: Interaction) -> str:
     """The text of an interaction that is embedded: content and response, without blank ones."""
     return "\n".join(part for part in (interaction.content, interaction.response) if not is_blank(part))
+
+
+def _batch(records: Sequence[ConsumedRecord]) -> _Batch:
+    read = [_read(record) for record in records]
+    return _Batch([_position(record) for record in records], read, {each.id for each in read if isinstance(each, LoggedInteraction)})
 
 
 def _read(record: ConsumedRecord) -> Read:

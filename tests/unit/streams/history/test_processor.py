@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from streams.app.processor import LooksAhead
 from streams.embedding.embedder import Matrix
 from streams.history.forward_once import ForwardOnce
 from streams.history.processor import HistoryProcessor, text_of
-from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope, StoredPoint, best_first
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Point, Scope, StoredPoint, best_first
 from tests.support.streams_fakes import MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, interaction
 
 
@@ -244,12 +246,16 @@ async def test_unreadable_repeated_and_changed_records_are_the_same_after_a_look
 
 
 async def test_what_the_batch_before_writes_is_a_repeat_for_the_next_one() -> None:
-    index, embedder = MemoryIndex(), WordEmbedder()
+    index, embedder = MemoryIndex(), SlowEmbedder()
     history, sea = HistoryProcessor(embedder, index, batch=2), interaction("sea")
     first, second = batch_of(sea), batch_of(sea, sea.model_copy(update={"response": "x"}), interaction("war"), offset=1)
     history.look_ahead(first)
+    handling = asyncio.ensure_future(history.handle(first))
+    await asyncio.sleep(0.01)
     history.look_ahead(second)
-    assert await history.handle(first) == []
+    await asyncio.sleep(0.01)
+    embedder.may_answer.set()
+    assert await handling == []
     (letter,) = await history.handle(second)
     assert is_id_conflict(letter.headers)
     assert texts(embedder) == [["sea"], ["war"]] and [point.source.offset for point in index.points.values()] == [0, 3]
@@ -281,6 +287,66 @@ async def test_a_batch_is_not_embedded_again_when_its_retry_follows_a_look_ahead
     for batch in (first, second):
         await history.handle(batch)
     assert texts(embedder) == [["sea"], ["war"]] and len(index.points) == 2
+
+
+async def test_a_repeat_is_not_embedded_ahead_after_a_retry_of_an_earlier_batch() -> None:
+    index, embedder = UnavailableIndex(times=0), SlowEmbedder(failures=1)
+    history, war = HistoryProcessor(embedder, index, batch=2), interaction("war")
+    first, second, third = batch_of(interaction("sea")), batch_of(war, offset=1), batch_of(war, interaction("love"), offset=2)
+    embedder.may_answer.set()
+    history.look_ahead(first)
+    with pytest.raises(RetryLater):
+        await history.handle(first)
+    history.look_ahead(second)
+    await asyncio.sleep(0.01)
+    await history.handle(first)
+    index.failures_left = 1
+    with pytest.raises(RetryLater):
+        await history.handle(second)
+    history.look_ahead(third)
+    await asyncio.sleep(0.01)
+    for batch in (second, third):
+        assert await history.handle(batch) == []
+    assert texts(embedder) == [["sea"], ["war"], ["sea"], ["love"]] and len(index.points) == 3
+
+
+async def test_a_batch_is_read_again_when_a_rebalance_took_a_part_of_it() -> None:
+    index, embedder = MemoryIndex(), WordEmbedder()
+    history, batch = HistoryProcessor(embedder, index, batch=2), batch_of(interaction("sea"), interaction("war"))
+    history.look_ahead(batch)
+    assert await history.handle(batch[1:]) == []
+    assert [point.source.offset for point in index.points.values()] == [1]
+
+
+class DiscardingIndex(MemoryIndex):
+    """Keeps nothing."""
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        pass
+
+
+class TrackedEmbedder(WordEmbedder):
+    """`results` refers to each matrix while it is in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: list[weakref.ref[Matrix]] = []
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
+        vectors = await super().embed(texts, urgent=urgent)
+        self.results.append(weakref.ref(vectors))
+        return vectors
+
+
+@pytest.mark.parametrize("looks", [False, True])
+async def test_nothing_of_a_written_batch_stays_in_memory(looks: bool) -> None:
+    embedder = TrackedEmbedder()
+    history, batch = HistoryProcessor(embedder, DiscardingIndex(), batch=2), batch_of(interaction("sea"), interaction("war"))
+    if looks:
+        history.look_ahead(batch)
+    await history.handle(batch)
+    gc.collect()
+    assert [result() for result in embedder.results] == [None]
 
 
 async def test_records_to_forward_are_not_embedded_ahead() -> None:
