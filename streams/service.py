@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
@@ -105,8 +106,12 @@ class Stores:
 
     def member_index(self, settings: Settings) -> MemberIndex:
         """What the group's other members are compared with."""
-        server = self.history if isinstance(self.history, ServerIndex) else None
-        return MemberIndex.of(settings, is_embedded=self.are_embedded, identity=server and server.identity, target=server and server.target)
+        return self.identified(MemberIndex.of(settings, is_embedded=self.are_embedded))
+
+    def identified(self, index: MemberIndex) -> MemberIndex:
+        """The same with what the server has said of its collection, which is nothing before a server that is away was reached."""
+        history = self.history.opened if isinstance(self.history, LazyIndex) else self.history
+        return replace(index, identity=history.identity, target=history.target) if isinstance(history, ServerIndex) else index
 
     async def close(self) -> None:
         await self.history.close()
@@ -175,7 +180,9 @@ class StreamsService:
         self._failure: BaseException | None = None
         self._assigned: set[tuple[str, int]] | None = None  # None until the first assignment
         self._settled_at = time.monotonic()
-        self._app = make_app(settings, stores.member_index(settings))
+        index = stores.member_index(settings)
+        self._app = make_app(settings, index)
+        self._app.transport.member_index = partial(stores.identified, index)
         entries = state_table(self._app, partitions)
         forwarder = Forwarder(self._partition_count)
         profiles = ProfileIndex(stores.profiles, embedder.dimension)

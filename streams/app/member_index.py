@@ -54,11 +54,11 @@ class MemberIndex:
     target: str | None = None
 
     @classmethod
-    def of(cls, settings: Settings, *, is_embedded: bool, identity: str | None = None, target: str | None = None) -> MemberIndex:
+    def of(cls, settings: Settings, *, is_embedded: bool) -> MemberIndex:
         host, since = settings.kafka.instance or socket.gethostname(), time.time_ns()
         if is_embedded:
             return cls(host, os.getpid(), str(settings.index_dir.resolve()), since)
-        return cls(host, os.getpid(), None, since, url=settings.index.url, collection=settings.index.collection, identity=identity, target=target)
+        return cls(host, os.getpid(), None, since, url=settings.index.url, collection=settings.index.collection)
 
     @classmethod
     def read(cls, metadata: bytes | None) -> MemberIndex | None:

@@ -18,7 +18,10 @@ REFUSAL = "retouch_refusal"
 
 
 class OneIndexAssignor(PartitionAssignor):  # type: ignore[misc]  # Faust is not analysed
-    """Faust's assignor among the members that fill one index. `refusal` is set if this member is not one of them. `app.transport.index` is this member's."""
+    """Faust's assignor among the members that fill one index. `refusal` is set if this member is not one of them.
+
+    The index of this member is what `app.transport.member_index` returns.
+    """
 
     version = 0  # Faust's layout; its own 4 makes other clients read fields that are not there
     refusal: CannotContinue | None = None
@@ -26,7 +29,7 @@ class OneIndexAssignor(PartitionAssignor):  # type: ignore[misc]  # Faust is not
 
     def metadata(self, topics: Any) -> Any:
         joined = super().metadata(topics)
-        index = replace(self.app.transport.index, is_accepted=self.is_accepted)
+        index = replace(self.app.transport.member_index(), is_accepted=self.is_accepted)
         joined.user_data = json.dumps(json.loads(joined.user_data) | index.written()).encode()
         return joined
 

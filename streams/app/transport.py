@@ -223,14 +223,14 @@ class IdempotentProducer(driver.Producer):  # type: ignore[misc]
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
-    """`failure` is set once a batch cannot be decoded. Then no more records are polled."""
+    """`failure` is set once a batch cannot be decoded. Then no more records are polled. `member_index` returns the index of this process at each join."""
 
     Consumer = BufferedConsumer
     Producer = IdempotentProducer
 
     def __init__(self, urls: list[URL], app: faust.App, kafka: KafkaSettings, index: MemberIndex) -> None:
         super().__init__(urls, app)
-        self.index = index
+        self.member_index: Callable[[], MemberIndex] = lambda: index
         self.kafka = kafka
         self.names = KafkaNames(kafka)
         self.failure: UnreadableBatch | None = None

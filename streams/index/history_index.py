@@ -80,6 +80,11 @@ class LazyIndex:
         self._opening = asyncio.Lock()
         self._index: HistoryIndex | None = None
 
+    @property
+    def opened(self) -> HistoryIndex | None:
+        """The index that was opened. None while the store is away."""
+        return self._index
+
     async def upsert(self, points: Sequence[Point]) -> None:
         await (await self._opened()).upsert(points)
 

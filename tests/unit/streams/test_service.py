@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
+from qdrant_client import AsyncQdrantClient
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetryLater
 from infra.settings import Settings, load
 from infra.settings.stream import Similarity
 from schemas.positions import Source
 from schemas.profiles import Author, ExtractedFeatures, ProfileEntry
 from schemas.tasks import Task
 from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, LOOKUPS, PROFILES, RESPONSES
-from streams.index.tenant_filter import Scope
+from streams.app.member_index import MemberIndex
+from streams.index.history_index import LazyIndex
+from streams.index.server import ServerIndex
+from streams.index.tenant_filter import IndexPoint, LoggedInteraction, Scope
 from streams.profiles.index import EmbeddedItem, ProfileIndex
 from streams.retrieval.processor import LookupKind
 from streams.service import Stores, StreamsService, idle_topics, open_profile_index
 from tests.support.feature_items import at, directions, item
-from tests.support.streams_fakes import MemoryIndex, WordEmbedder
+from tests.support.streams_fakes import MemoryIndex, WordEmbedder, interaction
 
 
 @pytest.fixture
@@ -52,6 +58,28 @@ async def test_features_are_compared_by_their_cosine_whatever_the_embedders_simi
     assert [each.response for each in nearest] == ["near", "long"]
     assert nearest[1].score == pytest.approx(0.5**0.5, abs=1e-4)
     await index.close()
+
+
+async def test_a_member_joins_with_the_identity_that_is_known_by_then(settings: Settings) -> None:
+    server = await ServerIndex.open(AsyncQdrantClient(":memory:"), "history", dimension=5, embedder="words")
+    logged = LoggedInteraction(interaction("sea"), Source(topic="interactions", partition=0, offset=1))
+    await server.upsert([IndexPoint(logged, np.ones(5, dtype=np.float32))])
+    opener = AsyncMock(side_effect=[RetryLater("away"), server])
+    history = LazyIndex(opener)
+    service = StreamsService(settings, WordEmbedder(), Stores(history, MemoryIndex()), partitions=2)
+
+    def joined_with() -> MemberIndex:
+        index = MemberIndex.read(service._app.assignor.metadata({"interactions"}).user_data)
+        assert index is not None
+        return index
+
+    at_start = joined_with()
+    with pytest.raises(RetryLater):
+        await history.count(Scope("acme", "alice"))
+    assert joined_with() == at_start and at_start.identity is None
+    assert await history.count(Scope("acme", "alice")) == 1
+    assert server.identity and joined_with() == replace(at_start, identity=server.identity)
+    await history.close()
 
 
 async def test_a_failed_processor_ends_the_service(settings: Settings) -> None:

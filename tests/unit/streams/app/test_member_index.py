@@ -82,7 +82,7 @@ def test_the_older_member_stays_unless_another_has_been_accepted() -> None:
 def test_the_index_of_a_member_is_read_from_its_metadata() -> None:
     own = MemberIndex.of(load(kafka={"instance": "one"}, stack={"dir": "/state"}), is_embedded=True)
     assert MemberIndex.read(metadata(own)) == own and (own.host, own.directory) == ("one", "/state/index")
-    on_server = MemberIndex.of(load(index={"url": "http://q:6333", "collection": "live"}), is_embedded=False, identity="a", target="b")
+    on_server = replace(MemberIndex.of(load(index={"url": "http://q:6333", "collection": "live"}), is_embedded=False), identity="a", target="b")
     assert MemberIndex.read(metadata(on_server)) == on_server and (on_server.url, on_server.collection) == ("http://q:6333", "live")
     for unreadable in (None, b"", b"\xff", b"[]", b'{"url": "an older release"}', b'{"retouch_index": {"host": "one"}}'):
         assert MemberIndex.read(unreadable) is None
