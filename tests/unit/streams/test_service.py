@@ -60,6 +60,7 @@ async def test_features_are_compared_by_their_cosine_whatever_the_embedders_simi
     await index.close()
 
 
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")  # in the client's local mode
 async def test_a_member_joins_with_the_identity_that_is_known_by_then(settings: Settings) -> None:
     server = await ServerIndex.open(AsyncQdrantClient(":memory:"), "history", dimension=5, embedder="words")
     logged = LoggedInteraction(interaction("sea"), Source(topic="interactions", partition=0, offset=1))
