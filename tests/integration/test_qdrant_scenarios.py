@@ -55,7 +55,7 @@ def test_a_server_that_is_killed_during_ingest_misses_nothing(scenario: QdrantSc
         scenario.wait_until_indexed()
         scenario.wait_for_retrieval(RetrievalStatus.SEARCHED)
         assert streams.is_running() and "cannot be reached" in streams.log()
-        assert all(len(context.items) == 6 for context in scenario.contexts(USERS))
+        scenario.wait_until(lambda: all(len(context.items) == 6 for context in scenario.contexts(USERS)), "each user's context has six items")
 
 
 @pytest.mark.long("processes start and stop for a minute")
@@ -80,7 +80,7 @@ def test_two_processes_share_a_server_and_one_takes_over_from_the_other(scenario
         second.wait_until_ready()
         scenario.send(200)
         scenario.wait_until_indexed()
-        assert all(context.items for context in scenario.contexts(USERS)), "each process finds what the other one wrote"
+        scenario.wait_until(lambda: all(context.items for context in scenario.contexts(USERS)), "each process finds what the other one wrote")
         assert first.stop(signal.SIGKILL) == -signal.SIGKILL
         scenario.send(60)
         scenario.wait_until_indexed()
@@ -131,7 +131,7 @@ def test_with_a_read_only_key_history_waits_and_searches_go_on(scenario: QdrantS
         scenario.send(20)
         scenario.wait_until(lambda: RETRIES in streams.log(), "history retries its write")
         assert "the API key lacks the right" in streams.log()
-        assert all(context.items for context in scenario.contexts(USERS))
+        scenario.wait_until(lambda: all(context.items for context in scenario.contexts(USERS)), "searches go on")
         assert scenario.indexed() == 100
         stub.behave()
         scenario.wait_until_indexed()
