@@ -15,7 +15,7 @@ MAX_S = 1e9
 #: Thresholds and shares of work: a large one costs nothing, it is only never reached.
 Positive = Annotated[int, Field(gt=0, le=MAX_INT)]
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
-# Numbers that cost threads, connections or memory. One above these limits is a slip.
+# Numbers that cost threads, connections or memory. A number above these limits is a mistake.
 Threads = Annotated[int, Field(gt=0, le=1_024)]
 Concurrency = Annotated[int, Field(gt=0, le=10_000)]
 Attempts = Annotated[int, Field(gt=0, le=1_000)]

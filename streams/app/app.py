@@ -82,7 +82,7 @@ def make_app(settings: Settings, index: MemberIndex) -> faust.App:
     app.transport = Transport(brokers, app, kafka, index)
     app.producer_transport = app.transport
     app.conf.Table = StateTable
-    app.conf.Monitor = EventlessMonitor
+    app.conf.Monitor = MonitorWithoutEvents
     return app
 
 
@@ -100,7 +100,7 @@ class StateTable(faust.Table):  # type: ignore[misc]  # Faust is not analysed
         return changelog
 
 
-class EventlessMonitor(faust.Monitor):  # type: ignore[misc]  # Faust is not analysed
+class MonitorWithoutEvents(faust.Monitor):  # type: ignore[misc]  # Faust is not analysed
     """Keeps no statistics of single events: `infra.telemetry.metrics` counts them."""
 
     def on_message_in(self, *_: Any) -> None: ...

@@ -15,8 +15,8 @@ class Batches:
     """Batches of events, in their order. A batch is full with `max_events` events or `BATCH_BYTES`, as `bytes_of` counts them. Another one waits at most
     `linger_s` for more events after its first, which may come while the batch before is handled.
 
-    One task takes all events, also while a batch is handled: at most the next batch. `on_full` gets the events of a batch once it is full, before it is the
-    next one to be handled. Used on one event loop.
+    One task takes all events, also while a batch is handled: at most the next batch. `on_full` gets the events of a batch once it is full, while the
+    batch before it is handled. Used on one event loop.
     """
 
     def __init__(self, max_events: int, linger_s: float, bytes_of: Callable[[Any], int], on_full: Callable[[Sequence[Any]], None] | None = None) -> None:
